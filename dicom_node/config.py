@@ -1,0 +1,212 @@
+"""The only reader of TOML and environment: config.toml -> frozen settings, each room gets its slice.
+
+Every field states its unit and its reason in `description`; `segmenter-worker config` prints them, config.toml shows
+them, and a test keeps both equal to what stands here. An unknown key is an error that names file and key.
+Environment: SEGMENTER_<SECTION>__<KEY> overrides the file, for example SEGMENTER_QUEUE__BROKER.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from dicom_node.errors import ConfigError
+
+AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+STORAGE_CLASSES = ("CR", "DX", "DX-PROCESSING", "SC", "SC-MF-BYTE", "SC-MF-WORD")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Node(Section):
+    """Where the node keeps its truth."""
+
+    directory: Path = Field(Path("var"), description="Folder of spool and ledger; local disk only, created 0700.")
+    reserve_mb: int = Field(1024, ge=0, description="MB that stay free; below it films are refused with A700.")
+    stop_seconds: float = Field(30, gt=0, description="Seconds that a stop may take before children are killed.")
+
+
+class Receive(Section):
+    """The C-STORE SCP."""
+
+    ae_title: AETitle = Field("PTXSEG", description="Our AE title; an association that calls another one is rejected.")
+    host: str = Field("0.0.0.0", description="Address to listen on.")
+    port: Port = Field(11112, description="TCP port; 0 takes a free one (demo and tests).")
+    allowed: dict[AETitle, list[str]] = Field(
+        default_factory=dict,
+        description="Calling AE titles that may send, each with the hosts it may come from ([] = any host). "
+        "Empty: everybody is rejected.",
+    )
+    sop_classes: tuple[Literal["CR", "DX", "DX-PROCESSING", "SC", "SC-MF-BYTE", "SC-MF-WORD"], ...] = Field(
+        STORAGE_CLASSES, description="Storage classes offered to senders."
+    )
+    max_associations: int = Field(20, ge=1, description="Established associations at once; more are rejected.")
+    max_per_host: int = Field(10, ge=1, description="Connections at once from one host, established or not.")
+    max_silent: int = Field(50, ge=1, description="Connections that have not yet asked for an association.")
+    max_pdu_kb: int = Field(128, ge=16, le=1024, description="Largest PDU that we take, KiB.")
+    max_object_mb: int = Field(200, ge=1, description="Largest object that we take, MiB; more aborts the association.")
+    establish_seconds: float = Field(10, gt=0, description="Seconds from TCP accept to an established association.")
+    pdu_seconds: float = Field(30, gt=0, description="Seconds that one PDU may take to arrive.")
+    idle_seconds: float = Field(60, gt=0, description="Seconds of silence after which an association is aborted.")
+
+
+class Peer(Section):
+    """A node that results can be returned to."""
+
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+    ae_title: AETitle | None = Field(None, description="Its AE title when it differs from the name of the entry.")
+
+
+class Send(Section):
+    """The C-STORE SCU."""
+
+    ae_title: AETitle = Field("PTXSEG", description="Our AE title when we send.")
+    destinations: tuple[str, ...] = Field(
+        (), description='Names from [peers] that get every result; "@sender" returns it to the AE that sent the film.'
+    )
+    connect_seconds: float = Field(10, gt=0, description="Seconds to wait for TCP and for the association.")
+    response_seconds: float = Field(60, gt=0, description="Seconds to wait for a C-STORE response.")
+    first_delay_seconds: float = Field(5, gt=0, description="Wait after the first failed try; doubles with jitter.")
+    max_delay_seconds: float = Field(900, gt=0, description="The longest wait between two tries.")
+    give_up_days: float = Field(7, gt=0, description="Days after which a delivery that never worked is refused.")
+
+
+class Queue(Section):
+    """The bell; the ledger is the truth."""
+
+    broker: str = Field(
+        "memory://", pattern=r"^(memory://|rediss?://.+)", description="memory:// (one machine) or redis://host:port/db."
+    )
+    poll_seconds: float = Field(0.05, gt=0, description="How often the ledger is looked at for work.")
+
+
+class Work(Section):
+    """The workers."""
+
+    processes: int = Field(1, ge=1, description="Worker processes; one per GPU, one per CPU machine.")
+    lease_seconds: float = Field(30, gt=1, description="A claim without a heartbeat for so long is taken over.")
+    heartbeat_seconds: float = Field(5, gt=0, description="How often a claim is renewed.")
+    time_limit_seconds: int = Field(60, ge=1, description="A film that takes longer loses its process (a crash).")
+    max_crashes: int = Field(3, ge=1, description="Crashes of the process while on one film before it is quarantined.")
+    max_attempts: int = Field(20, ge=1, description="Hard cap of tries for one film, whatever the reason.")
+    on_resend: Literal["count", "redeliver"] = Field(
+        "count", description="A film that was answered already: only count it, or send its stored objects again."
+    )
+
+
+class Segment(Section):
+    """The model and what it does."""
+
+    model: Path = Field(Path("demo"), description='Artifact folder, or "demo": the shipped one, trained on phantoms.')
+    allow_demo_model: bool = Field(False, description="Let a demo model send to destinations that are not loopback.")
+    operating_point: str = Field("", description="Name from the manifest; empty: the artifact's default.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    threads: int = Field(0, ge=0, description="CPU threads of the forward pass; 0: all cores.")
+    min_side_px: int = Field(256, ge=1, description="Films with a shorter side are skipped.")
+    max_pixels: int = Field(100_000_000, ge=1, description="Films with more pixels are skipped before decoding.")
+    series_number: int = Field(9100, ge=1, description="SeriesNumber of our results.")
+    plane_orientation: bool = Field(True, description="Write the orientation that OHIF needs to show a SEG on an X-ray.")
+
+
+class Log(Section):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe messages shown.")
+    format: Literal["text", "json"] = Field("text", description="text for people, json for collectors.")
+
+
+class Config(BaseSettings):
+    """All settings of a node, frozen. Built by `load`, never by hand in product code."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="SEGMENTER_", env_nested_delimiter="__", nested_model_default_partial_update=True
+    )
+
+    node: Node = Node()
+    receive: Receive = Receive()
+    peers: dict[str, Peer] = Field(default_factory=dict)
+    send: Send = Send()
+    queue: Queue = Queue()
+    work: Work = Work()
+    segment: Segment = Segment()
+    log: Log = Log()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings  # the environment overrides the file
+
+    @model_validator(mode="after")
+    def _destinations_exist(self) -> Config:
+        unknown = [name for name in self.send.destinations if name != "@sender" and name not in self.peers]
+        if unknown:
+            raise ValueError(f"send.destinations names {', '.join(unknown)}, which [peers] does not hold")
+        if self.work.heartbeat_seconds * 2 > self.work.lease_seconds:
+            raise ValueError("work.heartbeat_seconds must be less than half of work.lease_seconds")
+        return self
+
+    @property
+    def spool_directory(self) -> Path:
+        return self.node.directory / "spool"
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.node.directory / "ledger.sqlite"
+
+
+def load(path: Path | None) -> Config:
+    """Read `path` (None: the defaults) and the environment. Raises ConfigError with file, key and remedy.
+
+    A relative `node.directory` or `segment.model` is relative to the folder of the file.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: can not be read ({error.strerror}); name a file with --config") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: is not valid TOML: {error}") from error
+    try:
+        config = Config(**values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentences(path, error))) from error
+    return _anchored(config, path.resolve().parent if path else Path.cwd())
+
+
+def redacted(config: Config) -> dict[str, Any]:
+    """The settings as plain values, passwords in URLs replaced."""
+    values = config.model_dump(mode="json")
+    scheme, _, rest = values["queue"]["broker"].partition("://")
+    if "@" in rest:
+        values["queue"]["broker"] = f"{scheme}://***@{rest.rpartition('@')[2]}"
+    return values
+
+
+def _sentences(path: Path | None, error: ValidationError) -> list[str]:
+    found = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "config"
+        text = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
+        found.append(f"{path or 'config'}: {key}: {text}")
+    return found
+
+
+def _anchored(config: Config, folder: Path) -> Config:
+    node = config.node.model_copy(update={"directory": (folder / config.node.directory).resolve()})
+    model = config.segment.model
+    if str(model) != "demo":
+        model = (folder / model).resolve()
+    return config.model_copy(update={"node": node, "segment": config.segment.model_copy(update={"model": model})})

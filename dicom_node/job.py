@@ -1,0 +1,142 @@
+"""Job: one received film on its way, as a frozen value, and the transitions that are legal.
+
+    received -> claimed -> segmented | skipped | failed        (and back to received: lease expired, process died)
+
+A delivery is one object on its way to one destination:
+
+    pending -> sent -> delivered | refused                     (and back to pending: try again later)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    RECEIVED = "received"  # safe on disk, waits for a worker
+    CLAIMED = "claimed"  # a worker holds the lease
+    SEGMENTED = "segmented"  # answered; its objects are delivered one by one
+    SKIPPED = "skipped"  # not ours, for a coded reason
+    FAILED = "failed"  # ours, but no answer can be given; `rerun` tries again
+
+
+class DeliveryState(StrEnum):
+    PENDING = "pending"  # waits for its time
+    SENT = "sent"  # on the wire; the outcome is not known yet
+    DELIVERED = "delivered"  # the destination has it
+    REFUSED = "refused"  # the destination will never take it as it is; `retry` sends it again
+
+
+FINISHED = (State.SEGMENTED, State.SKIPPED, State.FAILED)
+
+LEGAL: dict[State, tuple[State, ...]] = {
+    State.RECEIVED: (State.CLAIMED,),
+    State.CLAIMED: (State.RECEIVED, *FINISHED),
+    State.SEGMENTED: (State.RECEIVED,),  # rerun: a new generation
+    State.SKIPPED: (State.RECEIVED,),
+    State.FAILED: (State.RECEIVED,),
+}
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What the receiver knows of a film: bytes on disk and who brought them. Nothing of it is patient data."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    dataset_sha256: str  # of the dataset without File Meta
+    path: str  # relative to the spool
+    size: int  # bytes of the file
+    calling_ae: str
+    called_ae: str
+    host: str
+    association_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """The ledger's answer to an arrival: its job, and whether it is the first of its kind."""
+
+    job_id: str
+    new: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One film, as the ledger knows it."""
+
+    job_id: str  # ours, hex
+    arrival: Arrival
+    state: State
+    received_at: float  # seconds since the epoch, for people; leases use another clock
+    generation: int  # 1, and one more for every `rerun`
+    attempts: int  # claims so far in this generation
+    crashes: int  # of them: the process died while on this film
+    resends: int  # equal arrivals after the first
+    owner: str | None  # token of the claim
+    finished_at: float | None
+    code: str | None  # of a skip or failure
+    sentence: str | None
+    finding: str | None  # "pneumothorax" or "none"
+    probability: float | None
+    area_mm2: float | None
+    model: str | None  # name and version
+    model_digest: str | None
+    same_as: str | None  # an earlier job with the same pixels
+    revision: int  # 2, 3 ...: other pixels under the same SOP Instance UID
+    seconds: float | None  # from claim to finish
+
+    def log_context(self) -> dict[str, str | int]:
+        """What may stand in a log line about this job."""
+        return {"job": self.job_id, "sop_instance_uid": self.arrival.sop_instance_uid, "attempt": self.attempts}
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of a result, its bytes fixed on disk before the first send."""
+
+    role: str  # seg, sr, ...
+    variant: str  # per-destination variant, "" for the common one
+    sop_class_uid: str
+    sop_instance_uid: str
+    sha256: str  # of the whole file
+    path: str  # relative to the spool
+    size: int
+    intended_use: str  # of the model that made it; "demo" stays on this machine unless the site allows it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker returns for one job."""
+
+    state: State  # SEGMENTED, SKIPPED or FAILED
+    code: str | None = None
+    sentence: str | None = None
+    finding: str | None = None
+    probability: float | None = None
+    area_mm2: float | None = None
+    content_sha256: str | None = None
+    model: str | None = None
+    model_digest: str | None = None
+    same_as: str | None = None
+    revision: int = 1
+    seconds: float = 0.0
+    objects: tuple[StoredObject, ...] = ()
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One object on its way to one destination."""
+
+    delivery_id: int
+    job_id: str
+    destination: str
+    object: StoredObject
+    state: DeliveryState
+    attempts: int
+    status: int | None  # DIMSE status of the last answer
+    reason: str | None  # why it waits or was refused
+    created_at: float
+    next_try_at: float  # seconds since the epoch

@@ -1,0 +1,419 @@
+"""SQLite truth: arrivals, claims and answers. A queue message is only a bell; what this file says is what happens.
+
+Leases run on the machine's monotonic clock and carry its boot id: a claim of another boot is expired, and setting the
+wall clock back or forth changes nothing. Wall-clock times are for people.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dicom_node.errors import LostClaim, NodeError
+from dicom_node.job import FINISHED, LEGAL, Arrival, Arrived, Job, Outcome, State, StoredObject
+from dicom_node.store import Store
+
+Mode = Literal["running", "paused", "draining"]
+
+
+def boot_id() -> str:
+    """The id of this boot of the machine (Linux)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job with the right to finish it: `owner` is a fresh token, valid until the lease runs out."""
+
+    job: Job
+    owner: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An identity that was answered before: which job did it, and its objects."""
+
+    job_id: str
+    objects: tuple[StoredObject, ...]
+
+
+class Ledger:
+    """Arrivals, claims, answers. `clock` (seconds, monotonic) and `boot` are given by tests only."""
+
+    def __init__(self, path: Path, *, clock=time.monotonic, boot: str | None = None) -> None:
+        self.store = Store(path)
+        self._clock = clock
+        self._boot = boot or boot_id()
+
+    # -- arrivals ----------------------------------------------------------------------------------------------
+
+    def add_arrival(self, arrival: Arrival) -> Arrived:
+        """Insert the film; an equal one (SOP Instance UID, syntax, bytes) is counted instead. Raises sqlite3.Error."""
+        job_id = secrets.token_hex(8)
+        with self.store.write() as db:
+            row = db.execute(
+                "INSERT INTO jobs (id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, dataset_sha256, path, size,"
+                " calling_ae, called_ae, host, association_id, state, received_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+                " ON CONFLICT (sop_instance_uid, transfer_syntax_uid, dataset_sha256)"
+                " DO UPDATE SET resends = resends + 1 RETURNING id",
+                (
+                    job_id,
+                    arrival.sop_instance_uid,
+                    arrival.sop_class_uid,
+                    arrival.transfer_syntax_uid,
+                    arrival.dataset_sha256,
+                    arrival.path,
+                    arrival.size,
+                    arrival.calling_ae,
+                    arrival.called_ae,
+                    arrival.host,
+                    arrival.association_id,
+                    State.RECEIVED,
+                    time.time(),
+                ),
+            ).fetchone()
+        return Arrived(row["id"], row["id"] == job_id)
+
+    def open_association(self, calling_ae: str, called_ae: str, host: str) -> int:
+        with self.store.write() as db:
+            cursor = db.execute(
+                "INSERT INTO associations (calling_ae, called_ae, host, opened_at) VALUES (?,?,?,?)",
+                (calling_ae, called_ae, host, time.time()),
+            )
+        return int(cursor.lastrowid or 0)
+
+    def close_association(self, association_id: int, outcome: str, received: int) -> None:
+        with self.store.write() as db:
+            db.execute(
+                "UPDATE associations SET closed_at = ?, outcome = ?, received = ? WHERE id = ?",
+                (time.time(), outcome, received, association_id),
+            )
+
+    # -- claims ------------------------------------------------------------------------------------------------
+
+    def ready(self) -> int:
+        """How many jobs a worker could claim now; 0 while paused."""
+        if self.mode() == "paused":
+            return 0
+        db = self.store.read()
+        waiting = db.execute("SELECT count(*) FROM jobs WHERE state = 'received'").fetchone()[0]
+        expired = db.execute(f"SELECT count(*) FROM jobs WHERE {_EXPIRED}", self._now()).fetchone()[0]
+        return int(waiting + expired)
+
+    def claim(self, worker: str, lease_seconds: float) -> Claim | None:
+        """Take the oldest ready job, or one whose lease ran out; None when there is none or the node is paused."""
+        if self.mode() == "paused":
+            return None
+        owner = secrets.token_hex(16)
+        with self.store.write() as db:
+            oldest = db.execute(
+                f"SELECT id FROM (SELECT id FROM jobs WHERE {_EXPIRED} LIMIT 1) UNION ALL "
+                "SELECT id FROM (SELECT id FROM jobs WHERE state = 'received' ORDER BY received_at LIMIT 1) LIMIT 1",
+                self._now(),
+            ).fetchone()
+            if oldest is None:
+                return None
+            row = db.execute(
+                "UPDATE jobs SET state = 'claimed', owner = ?, worker = ?, pid = ?, boot = ?, lease_until = ?,"
+                " attempts = attempts + 1 WHERE id = ? RETURNING *",
+                (owner, worker, os.getpid(), self._boot, self._clock() + lease_seconds, oldest["id"]),
+            ).fetchone()
+        return Claim(_job(row), owner)
+
+    def renew(self, claim: Claim, lease_seconds: float) -> None:
+        """Heartbeat. Raises LostClaim when another worker owns the job."""
+        with self.store.write() as db:
+            changed = db.execute(
+                "UPDATE jobs SET lease_until = ? WHERE id = ? AND state = 'claimed' AND owner = ?",
+                (self._clock() + lease_seconds, claim.job.job_id, claim.owner),
+            ).rowcount
+        if not changed:
+            raise LostClaim(f"job {claim.job.job_id} was taken over")
+
+    def release(self, claim: Claim) -> None:
+        """Give the job back untouched; a claim that was lost meanwhile is left alone."""
+        with self.store.write() as db:
+            db.execute(
+                "UPDATE jobs SET state = 'received', owner = NULL, attempts = attempts - 1"
+                " WHERE id = ? AND state = 'claimed' AND owner = ?",
+                (claim.job.job_id, claim.owner),
+            )
+
+    def release_worker(self, worker: str, living: Sequence[int], *, max_crashes: int) -> list[Job]:
+        """Free the claims of `worker`'s processes that are not among `living` pids, each charged with a crash.
+
+        A job with `max_crashes` crashes is quarantined as failed. Returns the jobs, as they are now.
+        """
+        with self.store.write() as db:
+            rows = db.execute("SELECT id, pid FROM jobs WHERE state = 'claimed' AND worker = ?", (worker,)).fetchall()
+            dead = [row["id"] for row in rows if row["pid"] not in living]
+            return [self._charge(db, job_id, max_crashes) for job_id in dead]
+
+    def release_others(self, worker: str) -> int:
+        """Free every claim that is not `worker`'s, uncharged: called by the only worker instance when it starts."""
+        with self.store.write() as db:
+            return db.execute(
+                "UPDATE jobs SET state = 'received', owner = NULL WHERE state = 'claimed' AND worker IS NOT ?", (worker,)
+            ).rowcount
+
+    def _charge(self, db: sqlite3.Connection, job_id: str, max_crashes: int) -> Job:
+        row = db.execute(
+            "UPDATE jobs SET state = 'received', owner = NULL, crashes = crashes + 1 WHERE id = ? RETURNING *", (job_id,)
+        ).fetchone()
+        if row["crashes"] >= max_crashes:
+            row = db.execute(
+                "UPDATE jobs SET state = 'failed', finished_at = ?, code = 'crashes-the-worker', sentence = ?"
+                " WHERE id = ? RETURNING *",
+                (time.time(), f"The worker process died {row['crashes']} times while on this film.", job_id),
+            ).fetchone()
+        return _job(row)
+
+    # -- answers -----------------------------------------------------------------------------------------------
+
+    def revision(self, sop_instance_uid: str, content_sha256: str) -> int:
+        """Which content under this UID it is, 1 for the first; fixed for ever by the first caller."""
+        with self.store.write() as db:
+            db.execute(
+                "INSERT INTO contents SELECT ?1, ?2, 1 + (SELECT coalesce(max(revision), 0) FROM contents"
+                " WHERE sop_instance_uid = ?1) WHERE true ON CONFLICT (sop_instance_uid, content_sha256) DO NOTHING",
+                (sop_instance_uid, content_sha256),
+            )
+            row = db.execute(
+                "SELECT revision FROM contents WHERE sop_instance_uid = ? AND content_sha256 = ?",
+                (sop_instance_uid, content_sha256),
+            ).fetchone()
+        return int(row["revision"])
+
+    def answer(self, sop_instance_uid: str, content_sha256: str, model_digest: str) -> Answer | None:
+        """The earlier answer of this identity, if there is one."""
+        db = self.store.read()
+        row = db.execute(
+            "SELECT id, job_id FROM answers WHERE sop_instance_uid = ? AND content_sha256 = ? AND model_digest = ?",
+            (sop_instance_uid, content_sha256, model_digest),
+        ).fetchone()
+        if row is None:
+            return None
+        objects = db.execute("SELECT * FROM objects WHERE answer_id = ? ORDER BY id", (row["id"],)).fetchall()
+        return Answer(row["job_id"], tuple(_object(one) for one in objects))
+
+    def finish(self, claim: Claim, outcome: Outcome, destinations: Sequence[str], *, redeliver: bool = False) -> Job:
+        """One transaction: token still valid, identity and objects inserted, deliveries created, job finished.
+
+        An identity that exists already wins: this job then ends "same as" the other one (or, when it is a rerun of
+        the same job, keeps its stored bytes). Raises LostClaim when the token is no longer valid.
+        """
+        job = claim.job
+        with self.store.write() as db:
+            valid = db.execute(
+                "SELECT 1 FROM jobs WHERE id = ? AND state = 'claimed' AND owner = ?", (job.job_id, claim.owner)
+            ).fetchone()
+            if valid is None:
+                raise LostClaim(f"job {job.job_id} was taken over")
+            same_as, redeliver_known = None, redeliver or job.generation > 1  # a rerun asks for its objects again
+            if outcome.state is State.SEGMENTED:
+                answer_id, first = self._insert_answer(db, job, outcome)
+                same_as = None if first == job.job_id else first
+                if same_as is None or redeliver_known:
+                    _deliver(db, same_as or job.job_id, answer_id, destinations)
+            row = db.execute(
+                "UPDATE jobs SET state = ?, owner = NULL, lease_until = NULL, finished_at = ?, code = ?, sentence = ?,"
+                " finding = ?, probability = ?, area_mm2 = ?, model = ?, model_digest = ?, same_as = ?, revision = ?,"
+                " seconds = ? WHERE id = ? RETURNING *",
+                (
+                    outcome.state,
+                    time.time(),
+                    outcome.code,
+                    outcome.sentence,
+                    outcome.finding,
+                    outcome.probability,
+                    outcome.area_mm2,
+                    outcome.model,
+                    outcome.model_digest,
+                    same_as,
+                    outcome.revision,
+                    outcome.seconds,
+                    job.job_id,
+                ),
+            ).fetchone()
+        return _job(row)
+
+    def _insert_answer(self, db: sqlite3.Connection, job: Job, outcome: Outcome) -> tuple[int, str]:
+        """(answer id, job that answered first). The objects of a later answer are not inserted."""
+        identity = (job.arrival.sop_instance_uid, outcome.content_sha256, outcome.model_digest)
+        row = db.execute(
+            "INSERT INTO answers (sop_instance_uid, content_sha256, model_digest, job_id, answered_at)"
+            " VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING RETURNING id, job_id",
+            (*identity, job.job_id, time.time()),
+        ).fetchone()
+        if row is None:
+            row = db.execute(
+                "SELECT id, job_id FROM answers WHERE sop_instance_uid = ? AND content_sha256 = ? AND model_digest = ?",
+                identity,
+            ).fetchone()
+            return int(row["id"]), str(row["job_id"])
+        for one in outcome.objects:
+            db.execute(
+                "INSERT INTO objects (answer_id, role, variant, sop_class_uid, sop_instance_uid, sha256, path, size,"
+                " intended_use) VALUES (?,?,?,?,?,?,?,?,?)",
+                (
+                    row["id"],
+                    one.role,
+                    one.variant,
+                    one.sop_class_uid,
+                    one.sop_instance_uid,
+                    one.sha256,
+                    one.path,
+                    one.size,
+                    one.intended_use,
+                ),
+            )
+        return int(row["id"]), str(row["job_id"])
+
+    # -- administration ----------------------------------------------------------------------------------------
+
+    def job(self, job_id: str) -> Job:
+        """One job by its id or an unambiguous beginning of it. Raises NodeError."""
+        rows = self.store.read().execute("SELECT * FROM jobs WHERE id LIKE ? || '%' LIMIT 2", (job_id,)).fetchall()
+        if len(rows) != 1:
+            raise NodeError(f"no job {job_id}" if not rows else f"more than one job begins with {job_id}")
+        return _job(rows[0])
+
+    def jobs(self, *, state: str | None = None, sop_instance_uid: str | None = None, limit: int = 50) -> list[Job]:
+        """The newest first."""
+        rows = self.store.read().execute(
+            "SELECT * FROM jobs WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR sop_instance_uid = ?2)"
+            " ORDER BY received_at DESC LIMIT ?3",
+            (state, sop_instance_uid, limit),
+        )
+        return [_job(row) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by state, every state named."""
+        found = dict(self.store.read().execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
+        return {str(state): found.get(state, 0) for state in State}
+
+    def codes(self) -> dict[str, int]:
+        """Skips and failures by code."""
+        rows = self.store.read().execute(
+            "SELECT code, count(*) FROM jobs WHERE state IN ('skipped', 'failed') GROUP BY code ORDER BY 2 DESC"
+        )
+        return {str(code): count for code, count in rows}
+
+    def oldest_waiting_seconds(self) -> float | None:
+        row = self.store.read().execute("SELECT min(received_at) FROM jobs WHERE state = 'received'").fetchone()
+        return None if row[0] is None else max(0.0, time.time() - row[0])
+
+    def conflicts(self) -> list[tuple[str, int]]:
+        """(SOP Instance UID, contents seen) of every UID that came with more than one content."""
+        rows = self.store.read().execute(
+            "SELECT sop_instance_uid, max(revision) FROM contents GROUP BY sop_instance_uid HAVING max(revision) > 1"
+        )
+        return [(str(uid), int(seen)) for uid, seen in rows]
+
+    def rerun(self, job_id: str) -> Job:
+        """Open a finished job again, as a new generation. Raises NodeError when it is not finished or its film is gone."""
+        job = self.job(job_id)
+        if State.RECEIVED not in LEGAL[job.state] or job.state not in FINISHED:
+            raise NodeError(f"job {job.job_id} is {job.state}; only a finished job can be run again")
+        with self.store.write() as db:
+            row = db.execute(
+                "UPDATE jobs SET state = 'received', generation = generation + 1, attempts = 0, crashes = 0, code = NULL,"
+                " sentence = NULL, finding = NULL, same_as = NULL WHERE id = ? AND state = ? AND path IS NOT NULL"
+                " RETURNING *",
+                (job.job_id, job.state),
+            ).fetchone()
+        if row is None:
+            raise NodeError(f"job {job.job_id} was purged; send the film again")
+        return _job(row)
+
+    def purge(self, job_id: str) -> list[str]:
+        """Forget the files of a finished job; its identity, UIDs and sha256 stay. Returns the paths to delete."""
+        job = self.job(job_id)
+        if job.state not in FINISHED:
+            raise NodeError(f"job {job.job_id} is {job.state}; only a finished job can be purged")
+        with self.store.write() as db:
+            open_deliveries = db.execute(
+                "SELECT count(*) FROM deliveries WHERE job_id = ? AND state IN ('pending', 'sent')", (job.job_id,)
+            ).fetchone()[0]
+            if open_deliveries:
+                raise NodeError(f"job {job.job_id} has {open_deliveries} deliveries under way; nothing undelivered is purged")
+            paths = db.execute(
+                "SELECT path FROM jobs WHERE id = ?1 UNION ALL SELECT path FROM objects JOIN answers"
+                " ON answers.id = answer_id WHERE job_id = ?1",
+                (job.job_id,),
+            ).fetchall()
+            db.execute("UPDATE jobs SET path = NULL WHERE id = ?", (job.job_id,))
+            db.execute(
+                "UPDATE objects SET path = NULL WHERE answer_id IN (SELECT id FROM answers WHERE job_id = ?)", (job.job_id,)
+            )
+        return [path for (path,) in paths if path is not None]
+
+    def paths(self) -> set[str]:
+        """Every spool path that a row names; what is not among them may be reaped."""
+        rows = self.store.read().execute(
+            "SELECT path FROM jobs WHERE path IS NOT NULL UNION ALL SELECT path FROM objects WHERE path IS NOT NULL"
+        )
+        return {path for (path,) in rows}
+
+    def mode(self) -> Mode:
+        """running; paused: films are taken, nothing is inferred or sent; draining: no new films, the rest is finished."""
+        row = self.store.read().execute("SELECT value FROM meta WHERE key = 'mode'").fetchone()
+        return row["value"] if row else "running"
+
+    def set_mode(self, mode: Mode) -> None:
+        with self.store.write() as db:
+            db.execute("INSERT INTO meta VALUES ('mode', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (mode,))
+
+    def _now(self) -> tuple[str, float]:
+        return self._boot, self._clock()
+
+
+_EXPIRED = "state = 'claimed' AND (boot IS NOT ? OR lease_until < ?)"
+
+
+def _deliver(db: sqlite3.Connection, job_id: str, answer_id: int, destinations: Sequence[str]) -> None:
+    """Deliveries of all objects of an answer; one that was delivered or refused before is opened again."""
+    now = time.time()
+    for (object_id,) in db.execute("SELECT id FROM objects WHERE answer_id = ? AND path IS NOT NULL", (answer_id,)).fetchall():
+        for destination in destinations:
+            db.execute(
+                "INSERT INTO deliveries (job_id, object_id, destination, state, created_at, next_try_at)"
+                " VALUES (?,?,?,'pending',?,?) ON CONFLICT (object_id, destination) DO UPDATE SET state = 'pending',"
+                " attempts = 0, reason = NULL, created_at = excluded.created_at, next_try_at = excluded.next_try_at"
+                " WHERE state IN ('delivered', 'refused')",
+                (job_id, object_id, destination, now, now),
+            )
+
+
+def _job(row: sqlite3.Row) -> Job:
+    arrival = Arrival(
+        sop_instance_uid=row["sop_instance_uid"],
+        sop_class_uid=row["sop_class_uid"],
+        transfer_syntax_uid=row["transfer_syntax_uid"],
+        dataset_sha256=row["dataset_sha256"],
+        path=row["path"] or "",
+        size=row["size"],
+        calling_ae=row["calling_ae"],
+        called_ae=row["called_ae"],
+        host=row["host"],
+        association_id=row["association_id"],
+    )
+    same = {
+        name: row[name]
+        for name in (
+            "received_at generation attempts crashes resends owner finished_at code sentence finding probability area_mm2"
+            " model model_digest same_as revision seconds"
+        ).split()
+    }
+    return Job(job_id=row["id"], arrival=arrival, state=State(row["state"]), **same)
+
+
+def _object(row: sqlite3.Row) -> StoredObject:
+    names = ("role", "variant", "sop_class_uid", "sop_instance_uid", "sha256", "path", "size", "intended_use")
+    return StoredObject(**{name: row[name] for name in names})

@@ -1,0 +1,59 @@
+"""Logging for people (text) or collectors (JSON). Patient data never gets here: log UIDs, job ids, codes, AE titles."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from dicom_node.config import Log
+
+# Libraries that print elements of a dataset, or one line per message, below WARNING.
+_CHATTY = ("pynetdicom", "pydicom", "highdicom", "celery", "kombu", "amqp", "PIL", "asyncio")
+
+
+def start(settings: Log, verb: str) -> None:
+    """Send every log line of this process to standard error, each with time, level and verb."""
+    shared = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=False),
+    ]
+    renderer = (
+        structlog.processors.JSONRenderer()
+        if settings.format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, pad_level=False)
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _exception_type_only, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.level)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(verb=verb)
+
+
+def _exception_type_only(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A traceback's last line can quote a header value: keep the type and the place, drop the words."""
+    problem = event.pop("exc_info", None)
+    if problem is True:
+        problem = sys.exc_info()
+    if isinstance(problem, BaseException):
+        problem = (type(problem), problem, problem.__traceback__)
+    if isinstance(problem, tuple) and problem[0] is not None:
+        trace = problem[2]
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}" if trace else "?"
+        event["exception"] = f"{problem[0].__name__} at {place}"
+    return event

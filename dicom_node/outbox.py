@@ -1,0 +1,109 @@
+"""The deliveries of the ledger: what is due, what became of a try, what waits and why. One sender works on it."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from dataclasses import dataclass
+
+from dicom_node.job import Delivery, DeliveryState, StoredObject
+from dicom_node.store import Store
+
+_SELECT = (
+    "SELECT d.id AS delivery_id, d.job_id, d.destination, d.state, d.attempts, d.status, d.reason, d.created_at,"
+    " d.next_try_at, o.role, o.variant, o.sop_class_uid, o.sop_instance_uid, o.sha256, o.path, o.size, o.intended_use,"
+    " j.calling_ae"
+    " FROM deliveries d JOIN objects o ON o.id = d.object_id JOIN jobs j ON j.id = d.job_id "
+)
+
+
+@dataclass(frozen=True)
+class Due:
+    """A delivery whose time has come; `calling_ae` brought the film (for "@sender")."""
+
+    delivery: Delivery
+    calling_ae: str
+
+
+class Outbox:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def recover(self) -> int:
+        """Deliveries that a dead sender left on the wire: the outcome is unknown, so the identical bytes go again."""
+        with self._store.write() as db:
+            return db.execute("UPDATE deliveries SET state = 'pending', next_try_at = 0 WHERE state = 'sent'").rowcount
+
+    def due(self, limit: int = 100) -> list[Due]:
+        """What is to be sent now, the longest waiting first."""
+        rows = self._store.read().execute(
+            _SELECT + "WHERE d.state = 'pending' AND d.next_try_at <= ? ORDER BY d.next_try_at LIMIT ?", (time.time(), limit)
+        )
+        return [Due(_delivery(row), row["calling_ae"]) for row in rows]
+
+    def sending(self, delivery: Delivery) -> bool:
+        """Mark it as on the wire; False when it is no longer pending."""
+        with self._store.write() as db:
+            return bool(
+                db.execute(
+                    "UPDATE deliveries SET state = 'sent', attempts = attempts + 1 WHERE id = ? AND state = 'pending'",
+                    (delivery.delivery_id,),
+                ).rowcount
+            )
+
+    def settle(self, delivery: Delivery, state: DeliveryState, *, status: int | None, reason: str, delay: float = 0) -> None:
+        """What became of the try: delivered, refused, or pending again after `delay` seconds."""
+        now = time.time()
+        with self._store.write() as db:
+            db.execute(
+                "UPDATE deliveries SET state = ?, status = ?, reason = ?, next_try_at = ?, finished_at = ? WHERE id = ?",
+                (state, status, reason, now + delay, None if delay else now, delivery.delivery_id),
+            )
+
+    def of_job(self, job_id: str) -> list[Delivery]:
+        rows = self._store.read().execute(_SELECT + "WHERE d.job_id = ? ORDER BY d.id", (job_id,))
+        return [_delivery(row) for row in rows]
+
+    def retry(self, job_id: str) -> int:
+        """Send the stored bytes of refused deliveries again; nothing is inferred."""
+        with self._store.write() as db:
+            return db.execute(
+                "UPDATE deliveries SET state = 'pending', attempts = 0, created_at = ?1, next_try_at = ?1, reason = NULL"
+                " WHERE job_id = ?2 AND state = 'refused'",
+                (time.time(), job_id),
+            ).rowcount
+
+    def redeliver_resent(self) -> int:
+        """Open the deliveries of films that arrived again since (work.on_resend = "redeliver")."""
+        with self._store.write() as db:
+            rows = db.execute(
+                "UPDATE jobs SET resends_answered = resends WHERE resends > resends_answered AND state = 'segmented'"
+                " RETURNING id, coalesce(same_as, id) AS answered_by"
+            ).fetchall()
+            for row in rows:
+                db.execute(
+                    "UPDATE deliveries SET state = 'pending', attempts = 0, next_try_at = ?1, created_at = ?1"
+                    " WHERE job_id = ?2 AND state IN ('delivered', 'refused')",
+                    (time.time(), row["answered_by"]),
+                )
+        return len(rows)
+
+    def open_count(self) -> int:
+        return int(
+            self._store.read().execute("SELECT count(*) FROM deliveries WHERE state IN ('pending', 'sent')").fetchone()[0]
+        )
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Deliveries by destination and state."""
+        found: dict[str, dict[str, int]] = {}
+        rows = self._store.read().execute("SELECT destination, state, count(*) FROM deliveries GROUP BY 1, 2 ORDER BY 1")
+        for destination, state, count in rows:
+            found.setdefault(destination, {str(one): 0 for one in DeliveryState})[state] = count
+        return found
+
+
+def _delivery(row: sqlite3.Row) -> Delivery:
+    names = ("role", "variant", "sop_class_uid", "sop_instance_uid", "sha256", "path", "size", "intended_use")
+    stored = StoredObject(**{name: row[name] for name in names})
+    same = ("delivery_id", "job_id", "destination", "attempts", "status", "reason", "created_at", "next_try_at")
+    return Delivery(object=stored, state=DeliveryState(row["state"]), **{name: row[name] for name in same})

@@ -1,0 +1,169 @@
+"""The story on one page: a claimed job -> its film -> the findings -> its objects, fixed on disk -> the outcome.
+
+No Celery and no pynetdicom here: whoever rings, the work is the same. It may run twice, on two machines at once; the
+identity of what it makes is derived, and the ledger lets one of them finish.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from dicom_node.config import Work
+from dicom_node.errors import LostClaim, SourceDamaged
+from dicom_node.job import Job, Outcome, State, StoredObject
+from dicom_node.ledger import Claim, Ledger
+from dicom_node.spool import Spool
+
+if TYPE_CHECKING:
+    from segmenter.engine import Segmenter
+    from segmenter.values import Finding
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """All that one worker process needs to answer films."""
+
+    ledger: Ledger
+    spool: Spool
+    segmenter: Segmenter
+    work: Work
+    destinations: tuple[str, ...]
+    name: str  # of the worker whose process this is
+
+    def next(self) -> Job | None:
+        """Claim one job, answer it, finish it. None when there was nothing to do or the claim was lost."""
+        claim = self.ledger.claim(self.name, self.work.lease_seconds)
+        if claim is None:
+            return None
+        try:
+            with self._heartbeat(claim):
+                outcome = self._outcome(claim)
+            job = self.ledger.finish(
+                claim, outcome, self.destinations, redeliver=self.work.on_resend == "redeliver"
+            )
+        except LostClaim:
+            log.warning("claim lost, another worker has the job", extra=claim.job.log_context())
+            return None
+        log.info(
+            "job %s",
+            job.state,
+            extra=job.log_context() | {"finding": job.finding, "code": job.code, "same_as": job.same_as, "seconds": job.seconds},
+        )
+        return job
+
+    def _outcome(self, claim: Claim) -> Outcome:
+        if claim.job.attempts > self.work.max_attempts:
+            sentence = f"Given up after {self.work.max_attempts} tries; `rerun` tries again."
+            return Outcome(State.FAILED, code="too-many-attempts", sentence=sentence)
+        started = time.monotonic()
+        try:
+            source = read_source(self.spool, claim.job)
+        except SourceDamaged as problem:
+            return Outcome(State.FAILED, code="source-damaged", sentence=str(problem))
+        except (InvalidDicomError, OSError, ValueError, EOFError, NotImplementedError) as problem:
+            sentence = f"The stored film can not be read as DICOM ({type(problem).__name__})."
+            return Outcome(State.FAILED, code="not-dicom", sentence=sentence)
+        return process(claim, source, self.segmenter, self.ledger, self.spool, started)
+
+    @contextmanager
+    def _heartbeat(self, claim: Claim) -> Iterator[None]:
+        """Renew the lease from a thread while the film is worked on."""
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(self.work.heartbeat_seconds):
+                try:
+                    self.ledger.renew(claim, self.work.lease_seconds)
+                except LostClaim:
+                    return  # finish() will say so
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+def read_source(spool: Spool, job: Job) -> pydicom.FileDataset:
+    """The film of a job. Raises SourceDamaged when it is not what arrived, and pydicom's errors when it is no DICOM."""
+    try:
+        data = spool.read(job.arrival.path)
+    except FileNotFoundError as error:
+        raise SourceDamaged("The stored film is gone from the spool.") from error
+    if dataset_sha256(data) != job.arrival.dataset_sha256:
+        raise SourceDamaged("The stored film does not have the sha256 with which it arrived: the disk is not sound.")
+    return pydicom.dcmread(io.BytesIO(data))
+
+
+def dataset_sha256(part10: bytes) -> str:
+    """sha256 of the dataset of a Part 10 file that we wrote: all that follows the File Meta group (PS3.10 7.1)."""
+    # 128 bytes preamble, DICM, then (0002,0000) UL with the length of the rest of the group.
+    length = int.from_bytes(part10[140:144], "little")
+    return hashlib.sha256(memoryview(part10)[144 + length :]).hexdigest()
+
+
+def process(
+    claim: Claim, source: pydicom.FileDataset, segmenter: Segmenter, ledger: Ledger, spool: Spool, started: float
+) -> Outcome:
+    """Segment the film and fix the bytes of its objects, unless the same film was answered before."""
+    [finding] = segmenter.segment([source])
+    if finding.outcome != "done" or finding.radiograph is None or finding.decision is None:
+        state = State.SKIPPED if finding.outcome == "skipped" else State.FAILED
+        return Outcome(state, code=finding.code, sentence=finding.sentence, seconds=time.monotonic() - started)
+    uid, content = claim.job.arrival.sop_instance_uid, finding.radiograph.content_sha256
+    revision = ledger.revision(uid, content)
+    known = ledger.answer(uid, content, segmenter.identity.digest)
+    objects: Sequence[StoredObject] = known.objects if known else _fix(claim, source, finding, segmenter, spool, revision)
+    return Outcome(
+        State.SEGMENTED,
+        finding=finding.name,
+        probability=finding.decision.image_probability,
+        area_mm2=finding.decision.area_mm2,
+        content_sha256=content,
+        model=f"{segmenter.identity.name} {segmenter.identity.version}",
+        model_digest=segmenter.identity.digest,
+        revision=revision,
+        seconds=time.monotonic() - started,
+        objects=tuple(objects),
+    )
+
+
+def _fix(
+    claim: Claim, source: pydicom.FileDataset, finding: Finding, segmenter: Segmenter, spool: Spool, revision: int
+) -> list[StoredObject]:
+    """Write the objects into the claim's own folder: from now on their bytes never change."""
+    stored = []
+    folder = spool.folder_for(claim.job.job_id, claim.owner)
+    for one in segmenter.objects(source, finding, revision=revision):
+        buffer = io.BytesIO()
+        one.dataset.save_as(buffer, enforce_file_format=True)
+        file = spool.write_into(folder, f"{PurePosixPath(one.role).name}{one.variant}.dcm", buffer.getvalue())
+        stored.append(
+            StoredObject(
+                role=one.role,
+                variant=one.variant,
+                sop_class_uid=one.sop_class_uid,
+                sop_instance_uid=one.sop_instance_uid,
+                sha256=file.sha256,
+                path=file.path,
+                size=file.size,
+                intended_use="demo" if segmenter.identity.demo else "research",
+            )
+        )
+    return stored

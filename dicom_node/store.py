@@ -1,0 +1,146 @@
+"""The SQLite file under ledger and outbox: connections, write transactions, schema.
+
+Local disk only. WAL and synchronous=FULL: a commit is on disk when it returns. Every write is BEGIN IMMEDIATE, so a
+busy ledger waits instead of failing. One connection per thread and process: nothing of SQLite may cross a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dicom_node.errors import NodeError
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE associations (
+    id INTEGER PRIMARY KEY,
+    calling_ae TEXT NOT NULL, called_ae TEXT NOT NULL, host TEXT NOT NULL,
+    opened_at REAL NOT NULL, closed_at REAL, received INTEGER NOT NULL DEFAULT 0, outcome TEXT
+);
+
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY,
+    sop_instance_uid TEXT NOT NULL, sop_class_uid TEXT NOT NULL, transfer_syntax_uid TEXT NOT NULL,
+    dataset_sha256 TEXT NOT NULL, path TEXT, size INTEGER NOT NULL,
+    calling_ae TEXT NOT NULL, called_ae TEXT NOT NULL, host TEXT NOT NULL, association_id INTEGER,
+    state TEXT NOT NULL, received_at REAL NOT NULL, generation INTEGER NOT NULL DEFAULT 1,
+    attempts INTEGER NOT NULL DEFAULT 0, crashes INTEGER NOT NULL DEFAULT 0,
+    resends INTEGER NOT NULL DEFAULT 0, resends_answered INTEGER NOT NULL DEFAULT 0,
+    owner TEXT, worker TEXT, pid INTEGER, boot TEXT, lease_until REAL,
+    finished_at REAL, code TEXT, sentence TEXT, finding TEXT, probability REAL, area_mm2 REAL,
+    model TEXT, model_digest TEXT, same_as TEXT, revision INTEGER NOT NULL DEFAULT 1, seconds REAL,
+    UNIQUE (sop_instance_uid, transfer_syntax_uid, dataset_sha256)
+) WITHOUT ROWID;
+CREATE INDEX jobs_ready ON jobs (received_at) WHERE state = 'received';
+CREATE INDEX jobs_claimed ON jobs (lease_until) WHERE state = 'claimed';
+CREATE INDEX jobs_received ON jobs (received_at);
+CREATE INDEX jobs_state ON jobs (state);
+
+-- One row per distinct content seen under a SOP Instance UID; revision 2 and up are conflicts.
+CREATE TABLE contents (
+    sop_instance_uid TEXT NOT NULL, content_sha256 TEXT NOT NULL, revision INTEGER NOT NULL,
+    PRIMARY KEY (sop_instance_uid, content_sha256), UNIQUE (sop_instance_uid, revision)
+) WITHOUT ROWID;
+
+-- The identity of an answer; negative films have one too. Rows outlive jobs and files: they are the tombstones.
+CREATE TABLE answers (
+    id INTEGER PRIMARY KEY,
+    sop_instance_uid TEXT NOT NULL, content_sha256 TEXT NOT NULL, model_digest TEXT NOT NULL,
+    job_id TEXT NOT NULL, answered_at REAL NOT NULL,
+    UNIQUE (sop_instance_uid, content_sha256, model_digest)
+);
+CREATE INDEX answers_job ON answers (job_id);
+CREATE TABLE objects (
+    id INTEGER PRIMARY KEY,
+    answer_id INTEGER NOT NULL REFERENCES answers (id),
+    role TEXT NOT NULL, variant TEXT NOT NULL, sop_class_uid TEXT NOT NULL,
+    sop_instance_uid TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL, path TEXT, size INTEGER NOT NULL,
+    intended_use TEXT NOT NULL,
+    UNIQUE (answer_id, role, variant)
+);
+CREATE TABLE deliveries (
+    id INTEGER PRIMARY KEY,
+    job_id TEXT NOT NULL, object_id INTEGER NOT NULL REFERENCES objects (id), destination TEXT NOT NULL,
+    state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, status INTEGER, reason TEXT,
+    created_at REAL NOT NULL, next_try_at REAL NOT NULL, finished_at REAL,
+    UNIQUE (object_id, destination)
+);
+CREATE INDEX deliveries_due ON deliveries (next_try_at) WHERE state = 'pending';
+CREATE INDEX deliveries_job ON deliveries (job_id);
+CREATE INDEX deliveries_state ON deliveries (state);
+"""
+
+
+class Store:
+    """A ledger file. Creates it (0600) and its schema; refuses a file of a newer version."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._local = threading.local()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600, exist_ok=True)
+        with self.write() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                for statement in _SCHEMA.split(";\n"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            elif version != SCHEMA_VERSION:
+                raise NodeError(
+                    f"{path}: has schema version {version}, this program knows {SCHEMA_VERSION}; "
+                    "run the program version that wrote it, or restore a backup"
+                )
+
+    def read(self) -> sqlite3.Connection:
+        """This thread's connection, for reading."""
+        pid = os.getpid()
+        if getattr(self._local, "pid", None) != pid:
+            self._local.connection = self._connect()
+            self._local.pid = pid
+        connection: sqlite3.Connection = self._local.connection
+        return connection
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One durable transaction: committed when the block ends, rolled back when it raises."""
+        db = self.read()
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+        except BaseException:
+            db.execute("ROLLBACK") if db.in_transaction else None
+            raise
+        try:
+            db.execute("COMMIT")
+        except sqlite3.Error:  # for example: the disk is full
+            db.execute("ROLLBACK") if db.in_transaction else None
+            raise
+
+    def backup(self, target: Path) -> None:
+        """A consistent copy while everything runs."""
+        target.touch(mode=0o600, exist_ok=False)
+        copy = sqlite3.connect(target)
+        with copy:
+            self.read().backup(copy)
+        copy.close()
+
+    def integrity(self) -> str:
+        """SQLite's own check; "ok" when the file is sound."""
+        return str(self.read().execute("PRAGMA integrity_check").fetchone()[0])
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=True)
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA busy_timeout = 30000")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        return db

@@ -1,0 +1,94 @@
+"""Native grid <-> model grid: one coordinate map, exactly invertible. Shared with training.
+
+The film is turned upright, scaled by one factor so that its longer side fills the model's square, and centred;
+the rest is padding. Pixel centres lie at half-integers, so a landmark at native (y, x) goes to
+((y + .5) * scale + top - .5, ...) and comes back to the same place, whatever the two sizes are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segmenter.values import Image, Probability, Turn
+
+_UPRIGHT = Turn()
+
+
+def turned(array: NDArray, turn: Turn) -> NDArray:
+    """`array` (H, W) brought upright: mirrored, then turned (a view, not a copy)."""
+    return np.rot90(array[:, ::-1] if turn.mirror else array, turn.quarters)
+
+
+def turned_back(array: NDArray, turn: Turn) -> NDArray:
+    """The inverse of `turned`."""
+    back = np.rot90(array, -turn.quarters)
+    return back[:, ::-1] if turn.mirror else back
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a film of `shape` (H, W) lies on the (size, size) grid of the model.
+
+    `scale`: model pixels per native pixel; `top`, `left`: offset in model pixels of the upright film's corner (they
+    may be fractional: the film is centred exactly).
+    """
+
+    shape: tuple[int, int]
+    size: int
+    turn: Turn
+    scale: float
+    top: float
+    left: float
+
+    @classmethod
+    def fit(cls, shape: tuple[int, int], size: int, turn: Turn = _UPRIGHT) -> Placement:
+        """Keep the aspect ratio by padding. Raises ValueError for an empty shape."""
+        if min(shape) < 1 or size < 1:
+            raise ValueError(f"nothing to place: shape {shape}, size {size}")
+        height, width = shape if turn.quarters % 2 == 0 else shape[::-1]
+        scale = size / max(height, width)
+        return cls(shape, size, turn, scale, (size - height * scale) / 2, (size - width * scale) / 2)
+
+    @property
+    def upright_shape(self) -> tuple[int, int]:
+        return self.shape if self.turn.quarters % 2 == 0 else (self.shape[1], self.shape[0])
+
+    def to_model(self, image: Image) -> Image:
+        """(H, W) float32 -> (size, size) float32, padded with 0. Averages over the area when it shrinks."""
+        upright = np.ascontiguousarray(turned(image, self.turn), dtype=np.float32)
+        inner = max(1, round(upright.shape[0] * self.scale)), max(1, round(upright.shape[1] * self.scale))
+        # Averaging first avoids aliasing; the affine map then sets the exact place to a fraction of a pixel.
+        if self.scale < 1:
+            upright = cv2.resize(upright, inner[::-1], interpolation=cv2.INTER_AREA)
+        return cv2.warpAffine(
+            upright,
+            self._matrix(upright.shape),
+            (self.size, self.size),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=0.0,
+        )
+
+    def to_native(self, probability: Probability) -> NDArray[np.float32]:
+        """(size, size) float32 -> (H, W) float32, bilinear: the probability is upsampled, never the mask."""
+        height, width = self.upright_shape
+        upright = cv2.warpAffine(
+            np.ascontiguousarray(probability, dtype=np.float32),
+            self._matrix((height, width)),
+            (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        return np.ascontiguousarray(turned_back(upright, self.turn))
+
+    def _matrix(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """The affine map from pixel indices of an upright raster of `shape` to model pixel indices."""
+        height, width = self.upright_shape
+        across, down = width * self.scale / shape[1], height * self.scale / shape[0]
+        return np.array(
+            [[across, 0.0, self.left + across / 2 - 0.5], [0.0, down, self.top + down / 2 - 0.5]], dtype=np.float64
+        )

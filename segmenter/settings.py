@@ -1,0 +1,20 @@
+"""What a site may set about segmentation and the objects. Everything here enters the model identity or a UID."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Effective segmentation settings of one worker."""
+
+    operating_point: str = ""  # empty: the artifact's default
+    device: str = "auto"  # auto, cpu, cuda, cuda:0 ...; does not enter the identity
+    threads: int = 0  # CPU threads of the forward pass; 0: as many as the machine allows
+    min_side_px: int = 256  # smaller films are skipped
+    max_pixels: int = 100_000_000  # larger films are skipped before anything is allocated
+    absurd_fraction: float = 0.4  # a mask larger than this part of the film is refused
+    series_number: int = 9100
+    plane_orientation: bool = True  # the compatibility value without which OHIF stays at "Loading SEG"
+    language: str = "en"

@@ -1,0 +1,99 @@
+"""The frozen values that the core hands on: each stage takes one and gives the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.float32]  # (H, W), [0, 1], lungs dark (the sense of MONOCHROME2)
+Probability = NDArray[np.float32]  # (S, S) on the model grid, [0, 1]
+Mask = NDArray[np.bool_]  # (H, W) on the native grid
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How the native matrix is brought upright for the model: first mirrored left-right, then turned.
+
+    `mirror`: flip the columns; `quarters`: then np.rot90 by that many quarter turns (counter-clockwise).
+    """
+
+    mirror: bool = False
+    quarters: int = 0
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """Distance of pixel centres in mm (row direction, column direction) and where it was read.
+
+    `source`: "PixelSpacing", or "ImagerPixelSpacing" (detector plane, PS3.3 C.8.11.3.1.1); `corrected`: divided by
+    EstimatedRadiographicMagnificationFactor.
+    """
+
+    row_mm: float
+    column_mm: float
+    source: str
+    corrected: bool = False
+
+    @property
+    def pixel_area_mm2(self) -> float:
+        return self.row_mm * self.column_mm
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """A decoded film: `image` (H, W) float32 [0, 1] in the native matrix, lungs dark."""
+
+    image: Image
+    turn: Turn
+    spacing: Spacing | None
+    content_sha256: str  # stored pixel values and every tag that affects decoding
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A film that is not ours: a stable code, and the sentence that an administrator reads."""
+
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one film: `probability` (S, S) float32 [0, 1]; `image_probability` in [0, 1]."""
+
+    probability: Probability
+    image_probability: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Mask and image-level answer after post-processing; `mask` (H, W) bool is empty exactly when not `positive`."""
+
+    positive: bool
+    image_probability: float
+    mask: Mask
+    area_mm2: float | None  # None when the film has no spacing
+    components: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer for one film. `outcome` "done" carries a decision; "skipped" and "failed" carry a code."""
+
+    outcome: Literal["done", "skipped", "failed"]
+    code: str | None = None
+    sentence: str | None = None
+    radiograph: Radiograph | None = None
+    decision: Decision | None = None
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage: decode, predict, mask
+
+    @property
+    def name(self) -> Literal["pneumothorax", "none"] | None:
+        """The word of the reports: "pneumothorax", "none", or None when there is no answer."""
+        if self.decision is None:
+            return None
+        return "pneumothorax" if self.decision.positive else "none"
