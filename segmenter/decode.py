@@ -1,0 +1,116 @@
+"""Dataset -> `Radiograph`: the film in its native matrix, lungs dark, whatever transfer syntax, photometric interpretation
+and bit depth it came in."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from segmenter.gate import NotOurs, SkipCode
+from segmenter.header import integer, number, numbers, text, words
+from segmenter.pixels import Stored, stored_values
+from segmenter.tone import Tone, greys, tone_of
+from segmenter.values import Radiograph, Spacing, Turn
+
+_MOST_PADDING = 0.9  # of the film: such a padding value is the film's own black
+_SPACING_MM = (0.01, 10.0)
+_OPPOSITE = {"L": "R", "R": "L", "H": "F", "F": "H"}
+
+
+def decode(dataset: Dataset) -> Radiograph:
+    """Pixels and geometry of one film that passed the gate.
+
+    Raises Refused when pixels can not be read (codes in `segmenter.pixels`), NotOurs for a colour or blank picture.
+    """
+    stored = stored_values(dataset)
+    tone, padding, inverted = tone_of(dataset, stored.signed), _padding(dataset, stored), _inverted(dataset, stored)
+    film = _film(stored.values, padding)
+    try:
+        image, how = greys(stored.values, tone, film)
+    except ValueError as error:
+        raise NotOurs(SkipCode.BLANK) from error
+    if inverted:
+        image = np.float32(1) - image
+    if film is not None:
+        image[~film] = 0
+    spacing, turn = spacing_of(dataset), turn_of(dataset)
+    digest = _digest(stored, tone, padding, inverted, turn, spacing)
+    return Radiograph(np.ascontiguousarray(image, np.float32), turn, spacing, digest, (*stored.notes, how))
+
+
+def spacing_of(dataset: Dataset) -> Spacing | None:
+    """PixelSpacing; else ImagerPixelSpacing, divided by the radiographic magnification where it is known (PS3.3 10.7.1.3,
+    C.8.11.3.1.1). [0, 0] occurs: what is not between .01 and 10 mm is answered like an absent one. NominalScanned-
+    PixelSpacing never counts."""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        found = numbers(dataset, keyword)
+        if len(found) != 2:
+            continue
+        factor = number(dataset, "EstimatedRadiographicMagnificationFactor") if keyword == "ImagerPixelSpacing" else None
+        corrected = factor is not None and 1 < factor < 4
+        row, column = (v / factor for v in found) if corrected and factor else found
+        if all(_SPACING_MM[0] <= v <= _SPACING_MM[1] for v in (row, column)):
+            return Spacing(row, column, keyword, corrected)
+    return None
+
+
+def turn_of(dataset: Dataset) -> Turn:
+    """How to bring the film upright from PatientOrientation (PS3.3 C.7.6.1.1.1): a frontal film read face to face has rows
+    towards the patient's left and columns towards the feet, L\\F. What is absent or no frontal orientation is left as it
+    is."""
+    found = words(dataset, "PatientOrientation")
+    if len(found) != 2 or not all(found):
+        return Turn()
+    rows, columns = (v[0] for v in found)
+    for mirror in (False, True):
+        across, down = (_OPPOSITE.get(rows), columns) if mirror else (rows, columns)
+        for quarters in range(4):
+            if (across, down) == ("L", "F"):
+                return Turn(mirror, quarters)
+            across, down = down, _OPPOSITE.get(across or "")  # np.rot90 turns counter-clockwise
+    return Turn()
+
+
+def _inverted(dataset: Dataset, stored: Stored) -> bool:
+    """MONOCHROME1 and PresentationLUTShape INVERSE are two words for the same thing, and DX films say both (PS3.3
+    C.8.11.3.1.2): together they invert once."""
+    return stored.monochrome1 or text(dataset, "PresentationLUTShape").upper() == "INVERSE"
+
+
+def _padding(dataset: Dataset, stored: Stored) -> tuple[int, int] | None:
+    """Lowest and highest stored value that is padding (PS3.3 C.7.5.1.1.2)."""
+    value = integer(dataset, "PixelPaddingValue")
+    if value is None:
+        return None
+    limit = integer(dataset, "PixelPaddingRangeLimit")
+    ends = [_as_stored(v, stored) for v in (value, value if limit is None else limit)]
+    return min(ends), max(ends)
+
+
+def _as_stored(value: int, stored: Stored) -> int:
+    """The element may be US where pixels are signed, or SS where they are not."""
+    value &= 0xFFFF
+    return value - 0x10000 if stored.signed and value > 0x7FFF else value
+
+
+def _film(values: NDArray[np.int32], padding: tuple[int, int] | None) -> NDArray[np.bool_] | None:
+    """(H, W) bool, False at padding; None when there is none, or so much that the header must be wrong."""
+    if padding is None:
+        return None
+    film = (values < padding[0]) | (values > padding[1])
+    share = float(film.mean())
+    return None if share == 1 or share < 1 - _MOST_PADDING else film
+
+
+def _digest(
+    stored: Stored, tone: Tone, padding: tuple[int, int] | None, inverted: bool, turn: Turn, spacing: Spacing | None
+) -> str:
+    """sha256 over the stored values and all that changes what is made of them, as effective values: the same film in
+    another lossless transfer syntax or VR has the same digest, a retagged one has not."""
+    digest = hashlib.sha256(f"1|{stored.values.shape}|{padding}|{inverted}|{turn}|{spacing}|".encode())
+    digest.update(tone.described())
+    digest.update(np.ascontiguousarray(stored.values, "<i4").tobytes())
+    return digest.hexdigest()

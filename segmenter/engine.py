@@ -1,0 +1,144 @@
+"""The one public door of the core: films in, findings and DICOM objects out.
+
+    gate -> decode -> place -> predict -> mask         and for a positive film -> SEG
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydicom.dataset import Dataset, FileDataset
+
+from segmenter.artifact import Artifact
+from segmenter.decode import decode
+from segmenter.errors import Refused
+from segmenter.gate import NotOurs, gate
+from segmenter.identity import ModelIdentity, identify
+from segmenter.mask import decide
+from segmenter.placement import Placement
+from segmenter.predict import Predictor
+from segmenter.seg import build_seg
+from segmenter.settings import Settings
+from segmenter.values import Finding, Image, Prediction, Radiograph
+
+
+@dataclass(frozen=True)
+class ResultObject:
+    """One DICOM object of a result, ready to be written. (role, variant) and the film's identity make its UID."""
+
+    role: str  # "seg"
+    variant: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    dataset: FileDataset
+
+
+@dataclass
+class _Film:
+    """One film on its way through the stages; `finding` is set by the stage that ends it."""
+
+    dataset: Dataset
+    finding: Finding | None = None
+    radiograph: Radiograph | None = None
+    placement: Placement | None = None
+    image: Image | None = None  # on the model grid
+    prediction: Prediction | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def run(self, stage: str, step: Callable[[_Film], None]) -> None:
+        """Run one stage if the film is still on its way; whatever happens ends this film and no other."""
+        if self.finding is not None:
+            return
+        started = time.perf_counter()
+        try:
+            step(self)
+        except NotOurs as error:
+            self.end("skipped", error.skip.code, error.skip.sentence)
+        except Refused as error:
+            self.end("failed", error.code, error.sentence)
+        except MemoryError:
+            self.end("failed", "out-of-memory", f"There was not enough memory to {stage} this film.")
+        except Exception as error:  # the edge of a single film: its neighbours in the batch must get their answers.
+            # The type only: messages of libraries quote header values.
+            self.end("failed", "internal-error", f"Unexpected {type(error).__name__} while trying to {stage} this film.")
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+    def end(self, outcome: str, code: str | None = None, sentence: str | None = None, **answer: object) -> None:
+        self.finding = Finding(outcome, code, sentence, seconds=self.seconds, **answer)  # type: ignore[arg-type]
+
+
+class Segmenter:
+    """A model with its settings. Holds the network; make one per process and keep it."""
+
+    def __init__(self, artifact: Artifact, settings: Settings) -> None:
+        """Raises ArtifactError or Refused when model and settings do not fit each other."""
+        self.identity: ModelIdentity = identify(artifact, settings)
+        self._settings = settings
+        self._size = artifact.manifest.input.size
+        self._predictor = Predictor(artifact, settings.device, settings.threads)
+
+    def segment(self, datasets: Sequence[Dataset]) -> list[Finding]:
+        """One Finding per film, in order. Never raises for a film: it ends as "skipped" or "failed" with a code.
+
+        Datasets need `file_meta.TransferSyntaxUID`. All films of the call are in memory at once and share one forward
+        pass: the caller chooses how many.
+        """
+        films = [_Film(dataset) for dataset in datasets]
+        for film in films:
+            film.run("gate", self._gate)
+            film.run("decode", self._decode)
+        self._predict([film for film in films if film.finding is None])
+        for film in films:
+            film.run("mask", self._decide)
+        return [film.finding for film in films if film.finding is not None]
+
+    def objects(self, dataset: Dataset, finding: Finding, *, revision: int = 1) -> list[ResultObject]:
+        """The DICOM objects of a finding; none for a film without pneumothorax. `revision` 2 and up marks results of other
+        pixels under a SOP Instance UID that was used before."""
+        if finding.decision is None or not finding.decision.positive:
+            return []
+        seg = build_seg(dataset, finding, self.identity, revision, self._settings)
+        return [ResultObject("seg", "", str(seg.SOPClassUID), str(seg.SOPInstanceUID), seg)]
+
+    def _gate(self, film: _Film) -> None:
+        skip = gate(film.dataset, self._settings)
+        if skip is not None:
+            film.end("skipped", skip.code, skip.sentence)
+
+    def _decode(self, film: _Film) -> None:
+        film.radiograph = decode(film.dataset)
+        film.placement = Placement.fit(film.radiograph.image.shape, self._size, film.radiograph.turn)  # type: ignore[arg-type]
+        film.image = film.placement.to_model(film.radiograph.image)
+
+    def _predict(self, films: list[_Film]) -> None:
+        """All at once; when that fails, one by one, so that the film at fault falls alone."""
+        if len(films) > 1:
+            started = time.perf_counter()
+            try:
+                predictions = self._predictor(np.stack([film.image for film in films])[:, None])  # type: ignore[misc]
+            except Exception:  # the single-film edge below names what was wrong, for the film it was wrong with
+                predictions = []
+            for film, prediction in zip(films, predictions, strict=False):
+                film.prediction = prediction
+                film.seconds["predict"] = (time.perf_counter() - started) / len(films)
+        for film in films:
+            if film.prediction is None:
+                film.run("predict", self._predict_one)
+
+    def _predict_one(self, film: _Film) -> None:
+        assert film.image is not None
+        (film.prediction,) = self._predictor(film.image[None, None])
+
+    def _decide(self, film: _Film) -> None:
+        assert film.prediction is not None and film.placement is not None and film.radiograph is not None
+        decision = decide(
+            film.prediction,
+            film.placement,
+            self.identity.thresholds,
+            film.radiograph.spacing,
+            self._settings.absurd_fraction,
+        )
+        film.end("done", radiograph=film.radiograph, decision=decision)

@@ -1,0 +1,221 @@
+"""Is this film ours? Decided on the header alone, before a pixel is decoded. A film that is not ours is no error: it is
+answered with a coded `Skip` that an administrator can list and count.
+
+Headers lie and leave out: an absent BodyPartExamined or ViewPosition never rejects, and what is there is read with the
+descriptions as second witnesses. The rules stand in `RULES`, in the order in which they are asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import StrEnum
+
+from pydicom.dataset import Dataset
+
+from segmenter.header import integer, is_uid, items, text, words
+from segmenter.settings import Settings
+from segmenter.uids import MANUFACTURER, MODEL_NAME
+from segmenter.values import Skip
+
+
+class SkipCode(StrEnum):
+    """Why a film is not ours: the code, and the sentence that an administrator reads."""
+
+    sentence: str
+
+    def __new__(cls, code: str, sentence: str) -> SkipCode:
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.sentence = sentence
+        return member
+
+    MISSING_UID = "missing-uid", "The SOP Class, SOP Instance, Series or Study Instance UID is missing."
+    INVALID_UID = "invalid-uid", "A UID holds other characters than digits and dots, or more than 64 of them."
+    PRESENTATION_STATE = "presentation-state", "A presentation state, not an image."
+    STRUCTURED_REPORT = "structured-report", "A structured report, not an image."
+    NOT_AN_IMAGE_CLASS = "not-an-image-class", "Its SOP class is not CR, DX or Secondary Capture."
+    DERIVED_BY_US = "derived-by-us", "A result of this software; results are not read again."
+    NOT_A_RADIOGRAPH = "not-a-radiograph", "Its Modality is not a projection radiograph's (CR, DX, RG)."
+    BURNED_IN_RESULT = "burned-in-result", "A secondary capture with a result burned into it, not a film."
+    NOT_HUMAN = "not-human", "A veterinary film: species, breed or description name an animal."
+    NOT_A_CHEST = "not-a-chest", "Body part or description name another region than the chest."
+    LATERAL_VIEW = "lateral-view", "A lateral view; only frontal views are read."
+    NOT_FRONTAL = "not-frontal", "An oblique, decubitus or lordotic view; only frontal views are read."
+    NO_PIXELS = "no-pixels", "It holds no pixel data."
+    MULTI_FRAME = "multi-frame", "It has more than one frame."
+    COLOUR = "colour", "A colour picture, not a grey film."
+    TOO_SMALL = "too-small", "Its shorter side has fewer pixels than min_side_px."
+    TOO_LARGE = "too-large", "It has more pixels than max_pixels."
+    BLANK = "blank", "All of its pixels have one value."
+
+    def skip(self) -> Skip:
+        return Skip(self.value, self.sentence)
+
+
+class NotOurs(Exception):
+    """Raised where only decoding shows that a film is not ours; carries the code."""
+
+    def __init__(self, code: SkipCode) -> None:
+        super().__init__(code.sentence)
+        self.skip = code.skip()
+
+
+_SECONDARY_CAPTURE = {
+    "1.2.840.10008.5.1.4.1.1.7",
+    "1.2.840.10008.5.1.4.1.1.7.2",  # multi-frame grayscale byte
+    "1.2.840.10008.5.1.4.1.1.7.3",  # multi-frame grayscale word
+}
+_IMAGE_CLASSES = _SECONDARY_CAPTURE | {
+    "1.2.840.10008.5.1.4.1.1.1",  # CR
+    "1.2.840.10008.5.1.4.1.1.1.1",  # DX for presentation
+    "1.2.840.10008.5.1.4.1.1.1.1.1",  # DX for processing
+}
+_RADIOGRAPHS = {"CR", "DX", "RG", "DR", "XR"}  # DR and XR are not defined terms, and occur
+_UNSPECIFIC = {"", "OT", "SC"}  # says nothing either way
+_NOTHING_SAID = {"", "UNKNOWN", "OTHER", "NONE", "DEFAULT", "NULL", "N/A", "UNDEFINED", "UNSPECIFIED"}
+_DESCRIPTIONS = (
+    "SeriesDescription",
+    "StudyDescription",
+    "ProtocolName",
+    "AcquisitionDeviceProcessingDescription",
+    "PerformedProcedureStepDescription",
+    "RequestedProcedureDescription",
+    "ImageComments",
+)
+# Written by the device for this one image; a study description names all views of the examination.
+_IMAGE_DESCRIPTIONS = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
+
+_CHEST = re.compile(
+    r"CHEST|THORA[XK]|TORA[XKC]|LUNG|PULMO|POITRINE|PECHO|BRUST|CXR|RIB ?CAGE|ГРУД|ЛЕГК|ЛЁГК|ΘΩΡΑΚ|胸|흉부|肺|PTX|PNEUMOTH"
+)
+_NOT_CHEST = re.compile(  # regions whose names contain a chest word, or stand beside one
+    r"THORACIC ?SPINE|T[- ]?SPINE|TSPINE|DORSAL ?SPINE|BWS|RACHIS|COLUMNA"
+)
+_OTHER_REGION = re.compile(
+    r"\b(ABDOMEN|PELVIS|HIP|KNEE|HAND|WRIST|FOOT|ANKLE|SKULL|SPINE|[CLT]SPINE|SHOULDER|ELBOW|FEMUR|TIBIA|HUMERUS|FOREARM"
+    r"|FINGER|TOE|MANDIBLE|SINUS(ES)?|MAMMO\w*|BREAST|LEG|ARM|CLAVICLE|HEEL|CALCANEUS|PATELLA|KUB|NECK|HEAD|TEETH|DENTAL)\b"
+)
+# Not DOG (bites) and not CAT (scans).
+_ANIMAL = re.compile(r"\b(CANINE|FELINE|EQUINE|BOVINE|PORCINE|AVIAN|CANIS|FELIS|VETERINARY)\b")
+_HUMAN = re.compile(r"HUMAN|HOMO|SAPIENS|337915000|L-85B00")
+_LATERAL = re.compile(r"\b(LAT|LATERAL|LATERALIS|LL|RL|SEITLICH|PROFIL|PROFILE|LLAT|RLAT|LATL|LATR)\b|БОКОВ|側面|측면")
+_FRONTAL = re.compile(r"\b(PA|AP|P\.A\.|A\.P\.|FRONTAL|POSTERO-?ANTERIOR|ANTERO-?POSTERIOR)\b|ПРЯМ|正面")
+_OBLIQUE = re.compile(r"\b(OBL|OBLIQUE|LAO|RAO|LPO|RPO|DECUB\w*|LLD|RLD|LORDOTIC|LINDBLOM)\b")
+_RESULT = re.compile(r"\bAI\b.*\b(RESULT|OVERLAY)|\bCAD\b|HEAT ?MAP|SCREEN ?SAVE|\bRESULT OVERLAY\b")
+
+
+def _said(dataset: Dataset, keywords: tuple[str, ...] = _DESCRIPTIONS) -> str:
+    """The descriptions as one upper-case text; underscores read as blanks."""
+    return " | ".join(text(dataset, k) for k in keywords).upper().replace("_", " ")
+
+
+def _identity(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    uids = [text(dataset, k) for k in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")]
+    if not all(uids):
+        return SkipCode.MISSING_UID
+    return None if all(is_uid(u) for u in uids) else SkipCode.INVALID_UID
+
+
+def _sop_class(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    uid = text(dataset, "SOPClassUID")
+    if uid.startswith("1.2.840.10008.5.1.4.1.1.11."):
+        return SkipCode.PRESENTATION_STATE
+    if uid.startswith("1.2.840.10008.5.1.4.1.1.88."):
+        return SkipCode.STRUCTURED_REPORT
+    return None if uid in _IMAGE_CLASSES else SkipCode.NOT_AN_IMAGE_CLASS
+
+
+def _maker(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    for equipment in (dataset, *items(dataset, "ContributingEquipmentSequence")):
+        if text(equipment, "Manufacturer") == MANUFACTURER or text(equipment, "ManufacturerModelName") == MODEL_NAME:
+            return SkipCode.DERIVED_BY_US
+    return SkipCode.DERIVED_BY_US if text(dataset, "SeriesDescription").startswith(MODEL_NAME) else None
+
+
+def _modality(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    """SOP class and Modality disagree in one film of eight; either may speak for a radiograph, but a Modality of another
+    kind (MG, CT, US ...) decides against it."""
+    modality = text(dataset, "Modality").upper()
+    if modality in _RADIOGRAPHS:
+        return None
+    if modality not in _UNSPECIFIC:
+        return SkipCode.NOT_A_RADIOGRAPH
+    captured = text(dataset, "SOPClassUID") in _SECONDARY_CAPTURE
+    chest = _CHEST.search(_said(dataset) + " | " + text(dataset, "BodyPartExamined").upper())
+    return SkipCode.NOT_A_RADIOGRAPH if captured and not chest else None
+
+
+def _burned_in(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    """Only secondary captures: a CR with its own markers burned in is a film. A digitised film is ORIGINAL."""
+    if text(dataset, "SOPClassUID") not in _SECONDARY_CAPTURE:
+        return None
+    kinds = words(dataset, "ImageType")
+    derived = "DERIVED" in kinds and text(dataset, "BurnedInAnnotation").upper() == "YES"
+    named = _RESULT.search(" ".join(kinds) + " | " + _said(dataset, ("SeriesDescription", "DerivationDescription")))
+    return SkipCode.BURNED_IN_RESULT if derived or named else None
+
+
+def _species(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    codes = [text(i, "CodeValue") + text(i, "CodeMeaning") for i in items(dataset, "PatientSpeciesCodeSequence")]
+    species = " ".join([text(dataset, "PatientSpeciesDescription"), *codes]).strip().upper()
+    if species and not _HUMAN.search(species):
+        return SkipCode.NOT_HUMAN
+    breed = text(dataset, "PatientBreedDescription") or items(dataset, "BreedRegistrationSequence")
+    return SkipCode.NOT_HUMAN if (breed and not species) or _ANIMAL.search(_said(dataset)) else None
+
+
+def _region(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    """BodyPartExamined decides when it says something; else a description that names another region and no chest."""
+    part = text(dataset, "BodyPartExamined").upper().replace("_", " ")
+    if part not in _NOTHING_SAID:
+        chest = _CHEST.search(part) and not _NOT_CHEST.search(part)
+        return None if chest else SkipCode.NOT_A_CHEST
+    said = _said(dataset)
+    other = _NOT_CHEST.search(said) or (_OTHER_REGION.search(said) and not _CHEST.search(said))
+    return SkipCode.NOT_A_CHEST if other else None
+
+
+def _view(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    """ViewPosition, else the view code, else what the device wrote on the image, else an orientation towards A or P."""
+    codes = " ".join(text(i, "CodeMeaning") for i in items(dataset, "ViewCodeSequence"))
+    for witness in (text(dataset, "ViewPosition"), codes, _said(dataset, _IMAGE_DESCRIPTIONS)):
+        witness = witness.upper()
+        if _FRONTAL.search(witness) and not _OBLIQUE.search(witness):
+            return None
+        if _OBLIQUE.search(witness):
+            return SkipCode.NOT_FRONTAL
+        if _LATERAL.search(witness):
+            return SkipCode.LATERAL_VIEW
+    rows = (words(dataset, "PatientOrientation") or ("",))[0]
+    return SkipCode.LATERAL_VIEW if rows[:1] in ("A", "P") else None
+
+
+def _pixels(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    pixels = dataset.get_item("PixelData") if "PixelData" in dataset else None
+    return SkipCode.NO_PIXELS if pixels is None or not pixels.value else None
+
+
+def _shape(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    if (integer(dataset, "NumberOfFrames") or 1) > 1:
+        return SkipCode.MULTI_FRAME
+    if text(dataset, "PhotometricInterpretation").upper() == "PALETTE COLOR":
+        return SkipCode.COLOUR
+    rows, columns = integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0
+    if min(rows, columns) < settings.min_side_px:
+        return SkipCode.TOO_SMALL
+    return SkipCode.TOO_LARGE if rows * columns > settings.max_pixels else None
+
+
+RULES: tuple[Callable[[Dataset, Settings], SkipCode | None], ...] = (
+    _identity, _sop_class, _maker, _species, _modality, _burned_in, _region, _view, _pixels, _shape,
+)  # fmt: skip
+
+
+def gate(dataset: Dataset, settings: Settings) -> Skip | None:
+    """None for a film that is ours; else the first reason of `RULES` why it is not. Never raises for a bad header."""
+    for rule in RULES:
+        code = rule(dataset, settings)
+        if code is not None:
+            return code.skip()
+    return None

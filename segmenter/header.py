@@ -1,0 +1,77 @@
+"""Reading header values as they really are: absent, empty, garbled, of the wrong VR or multiplicity.
+
+Nothing here raises for a bad value: it is answered like an absent one, because a film must not be lost to a tag that
+does not matter.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
+from pydicom.multival import MultiValue
+
+_UNREADABLE = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, NotImplementedError)
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+
+
+def value(dataset: Dataset, keyword: str) -> Any:
+    """The value as pydicom converts it; None when it is absent, empty or not convertible."""
+    try:
+        found = dataset.get(keyword)
+    except (*_UNREADABLE, BytesLengthException):
+        return None
+    return None if found is None or (isinstance(found, str | list | MultiValue) and len(found) == 0) else found
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """One line of text, stripped; several values joined by a backslash; "" when there is none."""
+    found = value(dataset, keyword)
+    if found is None:
+        return ""
+    values = found if isinstance(found, MultiValue | list | tuple) else [found]
+    return "\\".join(str(v).strip() for v in values).strip()
+
+
+def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    """The values of a multi-valued text, upper case, stripped; () when there is none."""
+    found = text(dataset, keyword)
+    return tuple(v.strip().upper() for v in found.split("\\")) if found else ()
+
+
+def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """All values as finite floats; () when there is none or any of them is not a finite number."""
+    found = value(dataset, keyword)
+    if found is None or isinstance(found, bytes):
+        return ()
+    try:
+        values = tuple(float(v) for v in (found if isinstance(found, MultiValue | list | tuple) else [found]))
+    except _UNREADABLE:
+        return ()
+    return values if all(math.isfinite(v) for v in values) else ()
+
+
+def number(dataset: Dataset, keyword: str) -> float | None:
+    """The first value as a finite float, or None."""
+    found = numbers(dataset, keyword)
+    return found[0] if found else None
+
+
+def integer(dataset: Dataset, keyword: str) -> int | None:
+    """The first value as a whole number, or None."""
+    found = number(dataset, keyword)
+    return int(found) if found is not None and found == int(found) else None
+
+
+def items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
+    """The items of a sequence; () when it is absent or not a sequence."""
+    found = value(dataset, keyword)
+    return tuple(i for i in found if isinstance(i, Dataset)) if isinstance(found, MultiValue | list) or found else ()
+
+
+def is_uid(found: str) -> bool:
+    """Digits and dots, at most 64 characters (PS3.5 section 9). Leading zeros of a component occur and are let through."""
+    return len(found) <= 64 and _UID.fullmatch(found) is not None

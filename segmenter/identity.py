@@ -1,0 +1,62 @@
+"""Who answered: model, weights, manifest and effective settings, as one frozen value that every result names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from segmenter.artifact import Artifact, OperatingPoint
+from segmenter.errors import Refused
+from segmenter.settings import Settings
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """`digest` identifies the answer-giving whole: two workers with equal digests give the same answer to one film."""
+
+    name: str
+    version: str
+    demo: bool  # intended_use of the artifact: must not reach a clinical destination
+    commit: str  # of the training run, from the manifest
+    operating_point: str
+    thresholds: OperatingPoint
+    weights_sha256: str
+    manifest_sha256: str
+    settings_sha256: str
+    digest: str
+
+
+def identify(artifact: Artifact, settings: Settings) -> ModelIdentity:
+    """Device and threads do not enter: they change the speed, not the answer. Nor does what only shapes the objects.
+
+    Raises Refused(`unknown-operating-point`) when the settings name one that the manifest does not have.
+    """
+    manifest = artifact.manifest
+    name = settings.operating_point or manifest.operating_point
+    if name not in manifest.operating_points:
+        known = ", ".join(sorted(manifest.operating_points))
+        raise Refused("unknown-operating-point", f"The model has no operating point {name!r}; it has {known}.")
+    effective = {
+        "operating_point": asdict(manifest.operating_points[name]),
+        "flips": manifest.flips,
+        "temperature": manifest.temperature,
+        "absurd_fraction": settings.absurd_fraction,
+    }
+    settings_sha256 = _sha256(json.dumps(effective, sort_keys=True))
+    return ModelIdentity(
+        name=manifest.name,
+        version=manifest.version,
+        demo=manifest.intended_use == "demo",
+        commit=manifest.commit,
+        operating_point=name,
+        thresholds=manifest.operating_points[name],
+        weights_sha256=artifact.sha256,
+        manifest_sha256=artifact.manifest_sha256,
+        settings_sha256=settings_sha256,
+        digest=_sha256(f"{artifact.sha256}|{artifact.manifest_sha256}|{settings_sha256}"),
+    )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

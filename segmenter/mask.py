@@ -1,0 +1,58 @@
+"""Probability -> mask on the native grid: image decision, threshold, removal of specks.
+
+The probability is upsampled, never the mask, so the outline follows the native pixels.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from segmenter.artifact import OperatingPoint
+from segmenter.errors import Refused
+from segmenter.placement import Placement
+from segmenter.values import Decision, Mask, Prediction, Spacing
+
+
+def decide(
+    prediction: Prediction,
+    placement: Placement,
+    operating_point: OperatingPoint,
+    spacing: Spacing | None,
+    absurd_fraction: float,
+) -> Decision:
+    """The answer for one film: `mask` (H, W) bool, H and W from `placement.shape`.
+
+    A film is positive when its image probability reaches the threshold and the mask is not empty. Raises Refused:
+    `non-finite-output` (NaN, infinite or outside [0, 1]), `absurd-mask` (more than `absurd_fraction` of the film).
+    """
+    _check(prediction)
+    nothing = np.zeros(placement.shape, dtype=bool)
+    area_of = None if spacing is None else spacing.pixel_area_mm2
+    if prediction.image_probability < operating_point.image_threshold:
+        return Decision(False, prediction.image_probability, nothing, None if area_of is None else 0.0, 0)
+    mask = placement.to_native(prediction.probability) >= operating_point.mask_threshold
+    if (covered := float(mask.mean())) > absurd_fraction:
+        raise Refused("absurd-mask", f"The mask covers {covered:.0%} of the film, more than {absurd_fraction:.0%}.")
+    if area_of is None:
+        floor = operating_point.min_area_px / placement.scale**2
+    else:
+        floor = operating_point.min_area_mm2 / area_of
+    mask, components = without_specks(mask, floor)
+    area = None if area_of is None else float(np.count_nonzero(mask) * area_of)
+    return Decision(components > 0, prediction.image_probability, mask, area, components)
+
+
+def without_specks(mask: Mask, floor: float) -> tuple[Mask, int]:
+    """`mask` (H, W) without the 8-connected components below `floor` native pixels, and the number of those that stay."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    keep = stats[:count, cv2.CC_STAT_AREA] >= max(floor, 1)
+    keep[0] = False  # label 0 is the background
+    return keep[labels], int(keep.sum())
+
+
+def _check(prediction: Prediction) -> None:
+    p, image = prediction.probability, prediction.image_probability
+    low, high = float(np.min(p)), float(np.max(p))  # NaN survives min and max, and fails every comparison
+    if not (0.0 <= low <= high <= 1.0 and 0.0 <= image <= 1.0):
+        raise Refused("non-finite-output", "The network answered with numbers that are no probabilities.")
