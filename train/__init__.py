@@ -1,0 +1,1 @@
+"""The workshop: makes the artifacts that the core loads."""
