@@ -1,0 +1,318 @@
+"""The C-STORE SCP: what is offered, who may come in, and one thin handler: bytes -> spool -> ledger -> status.
+
+Answers to a C-STORE (PS3.4 B.2.3, PS3.7 9.1.1.1.9). What is answered with a failure was not stored, and the sender
+still has it; what is answered with 0000 is on disk and in the ledger, whatever its content turns out to be.
+
+| status | when | what the sender should do |
+|---|---|---|
+| 0000 | written, fsynced, renamed, folder fsynced, committed; or an equal object is there already | forget it |
+| A700 | disk or ledger in trouble, free space under the reserve, any error of ours | send it again later |
+| 0117 | no SOP Instance UID, or one that breaks the rules of PS3.5 9.1 (path characters, over 64 bytes) | call for help |
+| 0122 | the SOP class of the command is missing or not that of the presentation context | call for help |
+| C000 | there is no dataset | call for help |
+
+The dataset itself is not parsed here: a film that can not be read is stored, answered with 0000, and ends as a coded
+skip or failure of its job.
+
+Rejections: called AE wrong 1/1/7; calling AE or its host unknown 1/1/3; draining, or the ledger away 2/3/1; limits 2/3/2.
+An object over `max_object_mb` aborts the association.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.presentation import PresentationContext, build_context
+
+from dicom_node.config import Receive
+from dicom_node.errors import ConfigError, SpoolError
+from dicom_node.inbound import Desk, Inbound, Rejection
+from dicom_node.job import Arrival
+from dicom_node.ledger import Ledger
+from dicom_node.server import Server
+from dicom_node.spool import Spool
+from dicom_node.status import Status
+from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+log = logging.getLogger(__name__)
+
+VERIFICATION = "1.2.840.10008.1.1"
+
+SOP_CLASSES: dict[str, str] = {
+    "CR": "1.2.840.10008.5.1.4.1.1.1",
+    "DX": "1.2.840.10008.5.1.4.1.1.1.1",  # for presentation
+    "DX-PROCESSING": "1.2.840.10008.5.1.4.1.1.1.1.1",
+    "SC": "1.2.840.10008.5.1.4.1.1.7",
+    "SC-MF-BYTE": "1.2.840.10008.5.1.4.1.1.7.2",  # multi-frame grayscale byte
+    "SC-MF-WORD": "1.2.840.10008.5.1.4.1.1.7.3",  # multi-frame grayscale word
+}
+
+UNCOMPRESSED = (
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.2",
+)  # Explicit LE, Implicit LE, Explicit BE
+
+# The order is our preference where a sender proposes several in one context.
+TRANSFER_SYNTAXES: dict[str, str] = {
+    "Explicit VR Little Endian": UNCOMPRESSED[0],
+    "Implicit VR Little Endian": UNCOMPRESSED[1],
+    "Explicit VR Big Endian": UNCOMPRESSED[2],
+    "Deflated Explicit VR Little Endian": "1.2.840.10008.1.2.1.99",
+    "JPEG Lossless SV1": "1.2.840.10008.1.2.4.70",
+    "JPEG Lossless": "1.2.840.10008.1.2.4.57",
+    "JPEG-LS Lossless": "1.2.840.10008.1.2.4.80",
+    "JPEG 2000 Lossless": "1.2.840.10008.1.2.4.90",
+    "RLE Lossless": "1.2.840.10008.1.2.5",
+    "JPEG Extended": "1.2.840.10008.1.2.4.51",
+    "JPEG Baseline": "1.2.840.10008.1.2.4.50",
+    "JPEG-LS Near-lossless": "1.2.840.10008.1.2.4.81",
+    "JPEG 2000": "1.2.840.10008.1.2.4.91",
+}
+
+
+def supported_contexts(receive: Receive) -> list[PresentationContext]:
+    """What we accept: Verification always (PS3.2 7.1), and the storage classes of `receive.sop_classes`."""
+    storage = [
+        build_context(SOP_CLASSES[name], list(TRANSFER_SYNTAXES.values())) for name in receive.sop_classes
+    ]
+    return [build_context(VERIFICATION, list(UNCOMPRESSED)), *storage]
+
+
+def bind(receive: Receive) -> socket.socket:
+    """The listening socket, to be handed to one or more receivers. Raises ConfigError with the remedy."""
+    try:
+        family, *_, address = socket.getaddrinfo(
+            receive.host or None, receive.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(128)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"receive.host, receive.port: can not listen on {receive.host}:{receive.port} ({error.strerror}); "
+            "stop what listens there, or choose another port (under 1024 needs CAP_NET_BIND_SERVICE)"
+        ) from error
+    listener.setblocking(False)
+    listener.set_inheritable(True)
+    return listener
+
+
+class Receiver:
+    """Takes films in until it is stopped. `grace_seconds`: how long a stop lets associations finish."""
+
+    def __init__(
+        self, receive: Receive, spool: Spool, ledger: Ledger, *, grace_seconds: float = 10.0
+    ) -> None:
+        self.receive = receive
+        self._spool = spool
+        self._ledger = ledger
+        self._grace_seconds = grace_seconds
+        self._say = Quiet()
+        self._server: Server | None = None
+        self._stopped = False
+
+    def serve(self, listener: socket.socket) -> None:
+        """Blocks until `stop`. `listener` is bound and listening; our hold on it is closed in the end."""
+        ae = ApplicationEntity(self.receive.ae_title)
+        ae.maximum_pdu_size = self.receive.max_pdu_kb * 1024
+        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        ae.acse_timeout = self.receive.establish_seconds
+        # The server keeps the other deadlines, and counts: the library would count rejected associations too.
+        ae.network_timeout = ae.dimse_timeout = None
+        ae.maximum_associations = 1_000_000
+        desk = Desk(self._admit, self._store, self._closed)
+        self._server = Server(ae, listener, supported_contexts(self.receive), self.receive, desk)
+        if not self.receive.allowed:
+            log.warning(
+                "receive.allowed is empty: every association is rejected until it names calling AE titles"
+            )
+        log.info("receiving as %s on %s:%s", self.receive.ae_title, *listener.getsockname()[:2])
+        if self._stopped:
+            self._server.stop()
+        self._server.serve_forever(grace_seconds=self._grace_seconds)
+        log.info("receiver stopped")
+
+    def stop(self) -> None:
+        """No new associations; those under way may finish. Safe in a signal handler and from any thread."""
+        self._stopped = True
+        if self._server is not None:
+            self._server.stop()
+
+    def _admit(self, association: Inbound) -> Rejection | None:
+        rejection, reason = self._gate(association)
+        if rejection is None:
+            return None
+        if self._say.may((association.calling_ae, association.host, reason)):
+            log.warning("association with %s rejected: %s", association.peer, reason)
+        return rejection
+
+    def _gate(self, association: Inbound) -> tuple[Rejection | None, str]:
+        calling, host = association.calling_ae, association.host
+        if association.called_ae != self.receive.ae_title:
+            called = (
+                f"it calls {association.called_ae!r}, we are {self.receive.ae_title!r} (receive.ae_title)"
+            )
+            return Rejection.CALLED_AE, called
+        hosts = self.receive.allowed.get(calling)
+        if hosts is None:
+            return Rejection.CALLING_AE, f'to let it in, add "{calling}" = [] to [receive.allowed]'
+        if hosts and not any(_is_host(host, allowed) for allowed in hosts):
+            return Rejection.CALLING_AE, f"it may only come from {', '.join(hosts)} ([receive.allowed])"
+        try:
+            if self._ledger.mode() == "draining":
+                return Rejection.BUSY, "the node is draining; `resume` opens it again"
+            association.journal_id = self._ledger.open_association(calling, association.called_ae, host)
+        except (sqlite3.Error, OSError) as error:
+            return Rejection.BUSY, f"the ledger can not be used ({error})"
+        return None, ""
+
+    def _store(self, association: Inbound, request: C_STORE, context: PresentationContext) -> tuple[int, str]:
+        """One C-STORE request -> its status and Error Comment. Never raises: the edge of DIMSE."""
+        try:
+            status, comment = self._take(association, request, context)
+        except (SpoolError, OSError, sqlite3.Error) as error:
+            log.error("film from %s not taken, it is told to try again: %s", association.peer, error)
+            status, comment = Status.OUT_OF_RESOURCES, "disk or ledger in trouble; send again later"
+        except Exception:
+            # A bug of ours, or no memory. Not C000: the film may be sound, the sender must keep it and try again.
+            log.exception("film from %s not taken, it is told to try again", association.peer)
+            status, comment = Status.OUT_OF_RESOURCES, "internal error; send again later"
+        if status is Status.SUCCESS:
+            association.received += 1
+        return int(status), comment
+
+    def _take(
+        self, association: Inbound, request: C_STORE, context: PresentationContext
+    ) -> tuple[Status, str]:
+        if request.AffectedSOPInstanceUID is None:
+            log.warning("film from %s refused: no valid SOP Instance UID", association.peer)
+            return Status.INVALID_SOP_INSTANCE, "SOP Instance UID missing or not a UID"
+        if request.AffectedSOPClassUID != context.abstract_syntax:
+            log.warning("film from %s refused: SOP class is not that of its context", association.peer)
+            return Status.SOP_CLASS_NOT_SUPPORTED, "SOP class is not that of the context"
+        if request.DataSet is None or not request.DataSet.getbuffer().nbytes:
+            log.warning("film from %s refused: it has no dataset", association.peer)
+            return Status.CANNOT_UNDERSTAND, "no dataset"
+        uid, class_uid = str(request.AffectedSOPInstanceUID), str(request.AffectedSOPClassUID)
+        syntax = str(context.transfer_syntax[0])
+        head = part10_head(class_uid, uid, syntax, association.calling_ae)
+        stored = self._spool.write(request.DataSet.getbuffer(), head)
+        arrival = Arrival(
+            sop_instance_uid=uid,
+            sop_class_uid=class_uid,
+            transfer_syntax_uid=syntax,
+            dataset_sha256=stored.sha256,
+            path=stored.path,
+            size=stored.size,
+            calling_ae=association.calling_ae,
+            called_ae=association.called_ae,
+            host=association.host,
+            association_id=association.journal_id,
+        )
+        self._commit(arrival)
+        return Status.SUCCESS, ""
+
+    def _commit(self, arrival: Arrival) -> None:
+        """The ledger decides; the file of an arrival that it does not name is removed. Raises sqlite3.Error."""
+        try:
+            arrived = self._ledger.add_arrival(arrival)
+        except sqlite3.Error:
+            self._discard_if_unknown(arrival)
+            raise
+        if not arrived.new:
+            self._discard(arrival)
+        log.info(
+            "film %s is job %s%s", arrival.sop_instance_uid, arrived.job_id, "" if arrived.new else " already"
+        )
+
+    def _discard_if_unknown(self, arrival: Arrival) -> None:
+        """A failed commit may have been one after all: ask, and when even that fails leave the file to the reaper."""
+        try:
+            known = self._ledger.jobs(sop_instance_uid=arrival.sop_instance_uid)
+        except sqlite3.Error:
+            return
+        if all(job.arrival.path != arrival.path for job in known):
+            self._discard(arrival)
+
+    def _discard(self, arrival: Arrival) -> None:
+        try:
+            self._spool.delete(arrival.path)
+        except OSError as error:
+            log.warning("%s can not be removed, the reaper will: %s", arrival.path, error)
+
+    def _closed(self, association: Inbound) -> None:
+        if association.journal_id is None:
+            return
+        try:
+            self._ledger.close_association(association.journal_id, association.outcome, association.received)
+        except (sqlite3.Error, OSError) as error:
+            log.warning("the end of association %s is not in the journal: %s", association.journal_id, error)
+
+
+class Quiet:
+    """One line per distinct caller and minute, and no more than 100 of them: rejections must not fill the log."""
+
+    def __init__(
+        self, seconds: float = 60.0, most: int = 100, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds, self._most, self._clock = seconds, most, clock
+        self._said: dict[tuple[str, ...], float] = {}
+        self._lock = threading.Lock()
+
+    def may(self, key: tuple[str, ...]) -> bool:
+        now = self._clock()
+        with self._lock:
+            self._said = {said: when for said, when in self._said.items() if now - when < self._seconds}
+            if key in self._said or len(self._said) >= self._most:
+                return False
+            self._said[key] = now
+            return True
+
+
+def part10_head(
+    sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, calling_ae: str
+) -> bytes:
+    """Preamble, DICM and File Meta of ours (PS3.10 7.1); the dataset as received follows it."""
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    meta.SourceApplicationEntityTitle = calling_ae
+    file = DicomBytesIO()
+    write_file_meta_info(file, meta, enforce_standard=True)
+    return b"\0" * 128 + b"DICM" + file.getvalue()
+
+
+def _is_host(host: str, allowed: str) -> bool:
+    """Whether `host` (an address) is `allowed`: an address, a network such as 10.1.0.0/16, or a name."""
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(allowed, strict=False)
+    except ValueError:
+        pass
+    try:
+        return host in {str(entry[4][0]) for entry in socket.getaddrinfo(allowed, None)}
+    except OSError:
+        log.warning("receive.allowed: the host name %s can not be resolved", allowed)
+        return False

@@ -1,0 +1,350 @@
+"""One association from a peer: pynetdicom's, on a socket that can not be made to wait for ever.
+
+What the library leaves open and this file closes (all measured): a PDU may declare 4 GB; objects have no size limit; a
+peer may send faster than it is answered; reads are 4 KiB; a request without its mandatory elements is never answered.
+Deadlines are wall clock and enforced by closing the socket: the library's own start again with every byte.
+
+It leans on internals of pynetdicom 3.0 (`_serve_request`, `_negotiate_as_acceptor`, `recv`): the version is pinned, and
+tests/test_receiver.py fails when they move.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from pynetdicom import evt
+from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.acse import ACSE
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AddressInformation, AssociationSocket
+
+from dicom_node.config import Receive
+from dicom_node.lobby import Guest
+
+if TYPE_CHECKING:
+    from dicom_node.server import Server
+
+log = logging.getLogger(__name__)
+
+_KNOWN_PDUS = range(0x01, 0x08)
+_MAX_COMMAND_BYTES = 64 * 1024
+_WAITING_REQUESTS = (
+    2  # requests read ahead while one is answered; a peer that sends more is left in TCP's hands
+)
+_QUIET = 1.0  # seconds without a byte after which a stopping server ends an association between two objects
+
+
+class Rejection(Enum):
+    """A-ASSOCIATE-RJ: (result, source, reason) of PS3.8 table 9-21."""
+
+    CALLED_AE = (1, 1, 7)  # permanent: called AE title not recognised
+    CALLING_AE = (1, 1, 3)  # permanent: calling AE title not recognised
+    BUSY = (2, 3, 1)  # transient: temporary congestion
+    LIMIT = (2, 3, 2)  # transient: local limit exceeded
+
+
+class Desk(NamedTuple):
+    """Who decides. All three are called from the association's own thread."""
+
+    admit: Callable[[Inbound], Rejection | None]
+    store: Callable[
+        [Inbound, C_STORE, PresentationContext], tuple[int, str]
+    ]  # status, Error Comment (LO, <= 64)
+    closed: Callable[[Inbound], None]
+
+
+class Connection(AssociationSocket):
+    """A socket with a limit per PDU, a clock, and large reads. `received` was read before the association existed."""
+
+    def __init__(
+        self, association: Inbound, connection: socket.socket, received: bytes, max_pdu: int
+    ) -> None:
+        super().__init__(association, client_socket=connection)
+        self._received = memoryview(received)
+        self._max_pdu = max_pdu
+        self._in_header = True
+        self.last_heard = time.monotonic()
+        self.pdu_since: float | None = None  # when the PDU that is being read began
+
+    @property
+    def ready(self) -> bool:
+        """Whether to read now. Not while requests wait: backpressure, or memory would be the peer's to fill."""
+        if self.assoc.dimse.msg_queue.qsize() >= _WAITING_REQUESTS:
+            return False
+        return bool(self._received) or super().ready
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """The next `nr_bytes`, fewer when the connection ended or its limit was passed. Never raises.
+
+        The library reads a PDU in two calls, six bytes of header and the rest.
+        """
+        self.pdu_since = self.pdu_since or time.monotonic()
+        data = self._read(nr_bytes)
+        if self._in_header and len(data) == nr_bytes:
+            kind, _, length = struct.unpack(">BBL", data)
+            # Some senders count the header in: six bytes more do no harm.
+            if length > self._max_pdu + 6:
+                log.warning(
+                    "%s declared a PDU of %d bytes, %d are allowed",
+                    self.assoc.requestor.address,
+                    length,
+                    self._max_pdu,
+                )
+                self.end()
+                return bytearray()
+            self._in_header = (
+                kind not in _KNOWN_PDUS
+            )  # the library reads no body of a PDU that it does not know
+        else:
+            self._in_header = True
+        if self._in_header:
+            self.pdu_since = None
+        self.last_heard = time.monotonic()
+        return data
+
+    def end(self) -> None:
+        """Close the line under whoever reads or writes on it."""
+        connection = self.socket
+        if connection is not None:
+            try:
+                socket.socket.shutdown(
+                    connection, socket.SHUT_RDWR
+                )  # not SSLSocket's: it pulls TLS from under a reader
+            except OSError:
+                pass
+
+    def _read(self, size: int) -> bytearray:
+        data = bytearray(size)
+        view = memoryview(data)
+        done = min(size, len(self._received))
+        view[:done] = self._received[:done]
+        self._received = self._received[done:]
+        try:
+            while done < size:
+                count = cast(socket.socket, self.socket).recv_into(view[done:])
+                if not count:
+                    break
+                done += count
+        except (OSError, ValueError, AttributeError):
+            pass  # closed, by the peer or by a deadline
+        view.release()
+        del data[done:]
+        return data
+
+
+class Messages(DIMSEServiceProvider):
+    """DIMSE with a limit per object and a UID that the library can not choke on."""
+
+    assoc: Inbound
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Called in the reader's thread for every P-DATA-TF."""
+        if self._is_too_large(primitive):
+            log.warning("%s sent an object over %d bytes; aborted", self.assoc.peer, self.assoc.max_object)
+            self.message = None
+            self.assoc.abort(block=False)
+            return
+        try:
+            super().receive_primitive(primitive)
+        except Exception as problem:  # noqa: BLE001  the edge of DIMSE: a command set of hostile bytes raises anything
+            log.warning(
+                "%s sent a message that can not be read (%s); aborted",
+                self.assoc.peer,
+                type(problem).__name__,
+            )
+            self.message = None
+            self.assoc.abort(block=False)
+
+    def _is_too_large(self, primitive: P_DATA) -> bool:
+        command = data = 0
+        if self.message is not None:
+            command = self.message.encoded_command_set.tell()
+            data = self.message.data_set.tell() if self.message.data_set is not None else 0
+        for _, fragment in primitive.presentation_data_value_list:
+            if not fragment:
+                return True  # not even a control header; the library would trip over it
+            if fragment[0] & 1:
+                command += len(fragment) - 1
+            else:
+                data += len(fragment) - 1
+        return command > _MAX_COMMAND_BYTES or data > self.assoc.max_object
+
+
+class Doorkeeper(ACSE):
+    """Negotiation behind the gate. A gate that raises ends the association: it never opens by mistake."""
+
+    def _negotiate_as_acceptor(self) -> None:
+        association = cast(Inbound, self.assoc)
+        request = association.requestor.primitive
+        if not isinstance(request, A_ASSOCIATE):
+            association.kill()  # the peer left before it was looked at
+            return
+        association.calling_ae = request.calling_ae_title.strip()
+        association.called_ae = request.called_ae_title.strip()
+        rejection = association.server.admit(association)
+        if rejection is None:
+            super()._negotiate_as_acceptor()
+        else:
+            self.send_reject(*rejection.value)
+            association.kill()
+
+
+class Inbound(Association):
+    """One association from a peer."""
+
+    def __init__(self, server: Server, guest: Guest, request: bytes) -> None:
+        super().__init__(server.ae, MODE_ACCEPTOR)
+        self.server = self._server = server
+        self.name = (
+            f"AcceptorThread@{guest.host}:{guest.address[1]}"  # the library finds acceptors by this name
+        )
+        self.dimse = Messages(self)
+        self.acse = Doorkeeper(self)
+        self.connection = Connection(self, guest.socket, request, server.ae.maximum_pdu_size)
+        self.set_socket(self.connection)
+        self.host = _plain(guest.host)
+        self.calling_ae = self.called_ae = ""
+        self.max_object = server.receive.max_object_mb * 2**20
+        self.since = guest.since  # monotonic seconds of the TCP accept
+        self.admitted = False  # past the gate; counts as an association from here on
+        self.is_busy = False  # an answer is being worked out: not the peer's silence
+        self.ending_at: float | None = None
+        self.received = 0  # objects that were answered with success
+        self.journal_id: int | None = None
+        self._describe(server, guest)
+
+    @property
+    def peer(self) -> str:
+        """For log lines. AE titles come from outside: quoted, so that they stay on their line."""
+        return f"{self.calling_ae!r} at {self.host}"
+
+    @property
+    def outcome(self) -> str:
+        """released, aborted, rejected or lost (the connection ended without a word)."""
+        if self.is_released:
+            return "released"
+        if not self.admitted:
+            return "rejected"
+        return "aborted" if self._sent_abort or self.is_aborted else "lost"
+
+    def run_reactor(self) -> None:
+        try:
+            super().run_reactor()
+        except Exception:  # the edge of the thread: nobody above it could be told
+            log.exception("association with %s ended by an error of ours", self.peer)
+        finally:
+            self.dul.kill_dul()
+            self.connection.end()
+            self.dimse.message = None  # half an object need not wait for the garbage collector
+            self.server.gone(self)
+
+    def keep_time(self, now: float, receive: Receive) -> None:
+        """End the association when one of its deadlines has passed."""
+        reading_since = self.connection.pdu_since
+        if self.ending_at is not None:
+            if now > self.ending_at:
+                self.connection.end()
+        elif not self.admitted and now - self.since > receive.establish_seconds:
+            self._end(f"no association within {receive.establish_seconds:g} s", now)
+        elif reading_since is not None and now - reading_since > receive.pdu_seconds:
+            self._end(f"one PDU took more than {receive.pdu_seconds:g} s", now)
+        elif (
+            not self.is_busy
+            and reading_since is None
+            and now - self.connection.last_heard > receive.idle_seconds
+        ):
+            self.finish(f"silent for {receive.idle_seconds:g} s", now)
+
+    def is_between_objects(self, now: float) -> bool:
+        waiting = self.is_busy or self.dimse.message is not None or self.dimse.msg_queue.qsize()
+        return not waiting and now - self.connection.last_heard > _QUIET
+
+    def finish(self, reason: str, now: float) -> None:
+        """A-ABORT, and one second for it to arrive before the line is cut."""
+        if self.ending_at is None:
+            log.info("association with %s aborted: %s", self.peer, reason)
+            self.ending_at = now + 1.0
+            self.abort(block=False)
+
+    def _end(self, reason: str, now: float) -> None:
+        log.warning("association with %s cut: %s", self.peer, reason)
+        self.ending_at = now
+        self.connection.end()
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        context = self._accepted_cx.get(context_id)
+        if isinstance(msg, C_STORE) and msg.MessageID is not None and context is not None:
+            self._answer(msg, context_id, context)
+        elif not msg.is_valid_request:  # the library would ignore it and let the peer wait
+            log.warning("%s sent a request without its mandatory elements; aborted", self.peer)
+            self.abort()
+        else:
+            super()._serve_request(msg, context_id)
+
+    def _answer(self, request: C_STORE, context_id: int, context: PresentationContext) -> None:
+        self.is_busy = True
+        try:
+            status, comment = self.server.desk.store(self, request, context)
+        finally:
+            self.is_busy = False
+            self.connection.last_heard = time.monotonic()
+        if not self.is_established:
+            return  # the peer has left; it will send the object again and meet the stored one
+        response = C_STORE()
+        response.MessageIDBeingRespondedTo = request.MessageID
+        response.AffectedSOPClassUID = request.AffectedSOPClassUID
+        response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
+        response.Status = status
+        if comment:
+            response.ErrorComment = comment[:64]
+        self.dimse.send_msg(response, context_id)
+
+    def _bind_defaults(self) -> None:
+        """None: the server's handlers are bound later, and the library's log handlers only cost time here."""
+
+    def _describe(self, server: Server, guest: Guest) -> None:
+        acceptor = self.acceptor
+        acceptor.maximum_length = server.ae.maximum_pdu_size
+        acceptor.ae_title = server.ae_title
+        acceptor.address_info = server.address_info
+        acceptor.implementation_class_uid = server.ae.implementation_class_uid
+        acceptor.implementation_version_name = server.ae.implementation_version_name  # type: ignore[assignment]
+        acceptor.supported_contexts = deepcopy(server.contexts)
+        self.requestor.address_info = AddressInformation.from_tuple(guest.address)
+        for event, handler in server.intervention_handlers.items():
+            self.bind(event, handler)
+        self.bind(evt.EVT_DIMSE_RECV, _clean_uids)
+
+
+def _clean_uids(event: evt.Event) -> None:
+    """Take a SOP Instance UID that is none out of the command set before the library reads it.
+
+    Over 64 bytes it would abort the association, and the sender would never hear which object was wrong. Without one
+    the request goes on and is answered with a status.
+    """
+    command = event.message.command_set
+    for keyword in ("AffectedSOPInstanceUID", "AffectedSOPClassUID"):
+        if keyword in command and not is_uid(command.get(keyword)):
+            delattr(command, keyword)
+
+
+def is_uid(value: object) -> bool:
+    """Digits and points, at most 64 (PS3.5 9.1). A component with a leading zero passes: real devices send them."""
+    if not isinstance(value, str) or not 0 < len(value) <= 64:
+        return False
+    return all(part.isascii() and part.isdigit() for part in value.split("."))
+
+
+def _plain(host: str) -> str:
+    return host.removeprefix("::ffff:")

@@ -1,0 +1,165 @@
+"""The accept loop of the SCP: one thread that accepts, keeps the lobby and looks at the deadlines."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+from pynetdicom import evt
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AssociationServer
+
+from dicom_node.config import Receive
+from dicom_node.inbound import Desk, Inbound, Rejection
+from dicom_node.lobby import Guest, Lobby
+
+log = logging.getLogger(__name__)
+
+_TICK = 0.1  # seconds between two looks at the deadlines
+
+
+class Server(AssociationServer):
+    """Accepts on a socket that is given, bound and listening; other processes may hold the same one.
+
+    `stop` may be called from a signal handler or another thread.
+    """
+
+    def __init__(
+        self,
+        ae: ApplicationEntity,
+        listener: socket.socket,
+        contexts: list[PresentationContext],
+        receive: Receive,
+        desk: Desk,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._listener = listener
+        self.receive = receive
+        self.desk = desk
+        self.intervention_handlers: dict[evt.EventType, Callable[..., Any]] = {}
+        self._associations: set[Inbound] = set()
+        self._seats = threading.Lock()
+        self._stopping = False
+        super().__init__(ae, listener.getsockname(), receive.ae_title, contexts, ssl_context)
+
+    def serve_forever(self, poll_interval: float = _TICK, grace_seconds: float = 10.0) -> None:
+        """Serve until `stop`; then associations under way may finish within `grace_seconds`, and are aborted after."""
+        with selectors.DefaultSelector() as selector:
+            lobby = Lobby(
+                selector,
+                max_guests=self.receive.max_silent,
+                max_per_host=self.receive.max_per_host,
+                seconds=self.receive.establish_seconds,
+            )
+            selector.register(self._listener, selectors.EVENT_READ)
+            while not self._stopping:
+                for key, _ in selector.select(poll_interval):
+                    if key.data is None:
+                        self._accept(lobby)
+                    elif request := lobby.listen(key.data):
+                        self._begin(key.data, request)
+                self._keep_time(lobby)
+            selector.unregister(self._listener)
+            lobby.close()
+        # Only this process's hold on it: others that inherited the socket go on accepting.
+        self._listener.close()
+        self._finish(grace_seconds)
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def admit(self, association: Inbound) -> Rejection | None:
+        """The desk's decision, and a seat if there is one."""
+        rejection = self.desk.admit(association)
+        if rejection is not None:
+            return rejection
+        with self._seats:
+            seated = [one for one in self._associations if one.admitted]
+            from_there = sum(one.host == association.host for one in seated)
+            if len(seated) >= self.receive.max_associations or from_there >= self.receive.max_per_host:
+                log.warning("association with %s rejected: limit of associations reached", association.peer)
+                return Rejection.LIMIT
+            association.admitted = True
+        return None
+
+    def gone(self, association: Inbound) -> None:
+        """An association's last word."""
+        self.desk.closed(association)
+        with self._seats:
+            self._associations.discard(association)
+
+    def _accept(self, lobby: Lobby) -> None:
+        try:
+            connection, address = self._listener.accept()
+        except BlockingIOError:
+            return  # another process was faster
+        except OSError as problem:
+            log.error("a connection can not be accepted: %s", problem)
+            time.sleep(_TICK)  # out of descriptors: do not spin
+            return
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setblocking(False)
+        if self.ssl_context:
+            # The handshake happens in the lobby's reads: nobody waits for it.
+            connection = self.ssl_context.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        lobby.enter(connection, address)
+
+    def _begin(self, guest: Guest, request: bytes) -> None:
+        with self._seats:
+            full = len(self._associations) >= self.receive.max_associations + self.receive.max_silent
+        if full:
+            log.warning("connection from %s closed: too many are being rejected at once", guest.host)
+            guest.socket.close()
+            return
+        association = Inbound(self, guest, request)
+        with self._seats:
+            self._associations.add(association)
+        association.start()
+
+    def _keep_time(self, lobby: Lobby | None) -> None:
+        now = time.monotonic()
+        if lobby is not None:
+            lobby.keep_time(now)
+        for association in self._alive():
+            association.keep_time(now, self.receive)
+
+    def _finish(self, grace_seconds: float) -> None:
+        """First those between two objects, then, when the grace is over, all; then the lines are cut."""
+        deadline = time.monotonic() + grace_seconds
+        while (alive := self._alive()) and time.monotonic() < deadline + 2.0:
+            now = time.monotonic()
+            for association in alive:
+                if now > deadline or association.is_between_objects(now):
+                    association.finish("we are stopping", now)
+            self._keep_time(None)
+            time.sleep(_TICK / 2)
+        for association in self._alive():
+            association.connection.end()
+            association.join(1.0)
+
+    def _alive(self) -> list[Inbound]:
+        with self._seats:
+            return list(self._associations)
+
+    def _bind_defaults(self) -> None:
+        for event in evt._INTERVENTION_EVENTS:
+            self.intervention_handlers[event] = evt.get_default_handler(event)
+
+    def server_bind(self) -> None:
+        """Use the listener that was given instead of the socket that the base class made."""
+        cast(socket.socket, self.socket).close()
+        self._listener.setblocking(False)
+        self.socket = self._listener
+        self.server_address = self._listener.getsockname()
+
+    def server_activate(self) -> None:
+        """It listens already."""
