@@ -155,6 +155,11 @@ class Ledger:
             dead = [row["id"] for row in rows if row["pid"] not in living]
             return [self._charge(db, job_id, max_crashes) for job_id in dead]
 
+    def claim_pids(self, worker: str) -> list[int]:
+        """The processes of `worker` that hold a claim."""
+        rows = self.store.read().execute("SELECT DISTINCT pid FROM jobs WHERE state = 'claimed' AND worker = ?", (worker,))
+        return [int(pid) for (pid,) in rows]
+
     def release_others(self, worker: str) -> int:
         """Free every claim that is not `worker`'s, uncharged: called by the only worker instance when it starts."""
         with self.store.write() as db:

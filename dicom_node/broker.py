@@ -1,0 +1,158 @@
+"""The bell: ready jobs become messages. The ledger is the truth; a bell may be lost or rung twice and nothing happens.
+
+One machine: `memory://` lives in the worker's parent process, and so does the ringer. With Redis the bell goes
+through the server; the ringer is the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from celery import Celery
+from celery.worker import state as worker_state
+from kombu.exceptions import OperationalError
+
+from dicom_node.config import Queue, Work
+from dicom_node.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+QUEUE = "films"
+BELL = "dicom_node.film_is_ready"
+
+# A bell that nobody heard for so long is rung again (Redis restarted empty, or its connection died).
+UNHEARD_SECONDS = 5.0
+
+# Connections that a forked child must not free: closing SQLite in the child would touch the parent's files.
+_kept_over_fork: list[object] = []
+
+
+def celery_app(queue: Queue, work: Work) -> Celery:
+    """The Celery application; every setting that differs from Celery's default has its reason here."""
+    app = Celery("segmenter", broker=queue.broker)
+    memory = queue.broker.startswith("memory://")
+    app.conf.update(
+        task_default_queue=QUEUE,
+        worker_pool="prefork",  # only prefork enforces time limits and survives a segfault
+        worker_concurrency=work.processes,
+        worker_prefetch_multiplier=1,
+        worker_proc_alive_timeout=300,  # the child loads the model before it is ready
+        worker_hijack_root_logger=False,
+        worker_log_color=False,
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,  # true makes a poison film run without end
+        task_acks_on_failure_or_timeout=True,
+        task_ignore_result=True,
+        task_time_limit=work.time_limit_seconds,
+        worker_enable_remote_control=not memory,  # without it Celery never reconnects to a Redis that went away
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # the claim protects the film, not the bell
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={"polling_interval": queue.poll_seconds}
+        if memory
+        else {
+            "visibility_timeout": 3600,  # no ETA and no countdown anywhere: waiting lives in the ledger
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+        },
+    )
+    return app
+
+
+def process_is_alive(pid: int) -> bool:
+    """False for a process that is gone or a zombie (Linux)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+class Ringer:
+    """Looks at the ledger and rings: at most one outstanding bell per child. Frees the claims of dead children."""
+
+    def __init__(self, app: Celery, ledger: Ledger, queue: Queue, work: Work, worker: str) -> None:
+        self._app = app
+        self._ledger = ledger
+        self._queue = queue
+        self._work = work
+        self._worker = worker
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ringer", daemon=True)
+        self._rung = 0
+        self._heard = 0
+        self._last_ring = 0.0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No more bells, no more charges: what the pool does from now on is not the films' fault."""
+        self._stopping.set()
+        self._thread.join(timeout=10)
+
+    def heard(self) -> None:
+        """A bell came in (called by Celery's `task_received`)."""
+        self._heard += 1
+
+    def _run(self) -> None:
+        _kept_over_fork.append(self._ledger.store.read())
+        every = Every(60.0)
+        while not self._stopping.wait(self._queue.poll_seconds):
+            try:
+                self._bury_the_dead()
+                wanted = min(self._ledger.ready(), self._work.processes) - self._outstanding()
+            except sqlite3.Error as error:  # a full disk, for one: it may be over in a minute
+                every(lambda: log.error("the ledger can not be used", extra={"error": str(error)}))
+                continue
+            for _ in range(wanted):
+                if not self._ring(every):
+                    self._stopping.wait(1.0)
+                    break
+
+    def _outstanding(self) -> int:
+        unheard = max(0, self._rung - self._heard)
+        if unheard and time.monotonic() - self._last_ring > UNHEARD_SECONDS:
+            self._rung = self._heard
+            unheard = 0
+        return unheard + len(worker_state.reserved_requests)
+
+    def _ring(self, every: Every) -> bool:
+        try:
+            self._app.send_task(BELL, retry=False)
+        except (OperationalError, OSError) as error:
+            # The film waits in the ledger; saying it once a minute is enough.
+            every(lambda: log.warning("the broker can not be reached, films wait", extra={"error": type(error).__name__}))
+            return False
+        self._rung += 1
+        self._last_ring = time.monotonic()
+        return True
+
+    def _bury_the_dead(self) -> None:
+        pids = self._ledger.claim_pids(self._worker)
+        if all(process_is_alive(pid) for pid in pids):
+            return
+        living = [pid for pid in pids if process_is_alive(pid)]
+        for job in self._ledger.release_worker(self._worker, living, max_crashes=self._work.max_crashes):
+            log.error("a worker process died on a film", extra=job.log_context() | {"crashes": job.crashes, "state": job.state})
+
+
+class Every:
+    """Calls at most once in `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._next = 0.0
+
+    def __call__(self, action: Callable[[], object]) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + self._seconds
+            action()

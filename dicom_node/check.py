@@ -1,0 +1,115 @@
+"""`check`: what is wrong with this node, in words that name the remedy. Looks at everything, changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dicom_node.config import Config
+from dicom_node.errors import NodeError
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    ok: bool
+    text: str
+
+
+def checks(config: Config) -> Iterator[Check]:
+    """One after the other, cheap ones first."""
+    yield _receive(config)
+    yield _disk(config)
+    yield _ledger(config)
+    yield _broker(config)
+    yield _model(config)
+    yield from _destinations(config)
+
+
+def _receive(config: Config) -> Check:
+    from dicom_node.lifecycle import running
+
+    settings = config.receive
+    if not settings.allowed:
+        text = 'receive.allowed is empty, so every sender is rejected; add for example  MODALITY1 = ["10.0.0.7"]'
+        return Check("receive", False, text)
+    senders = f"{len(settings.allowed)} calling AE titles may send to {settings.ae_title}"
+    if running(config):
+        return Check("receive", True, f"running on port {settings.port}, {senders}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            text = f"{settings.host}:{settings.port} can not be bound ({error.strerror}); free the port or change receive.port"
+            return Check("receive", False, text)
+    return Check("receive", True, f"port {settings.port} is free, {senders}")
+
+
+def _disk(config: Config) -> Check:
+    folder = config.node.directory
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free // 1_048_576
+    if free < config.node.reserve_mb:
+        text = f"{free} MB free at {folder}, under node.reserve_mb = {config.node.reserve_mb}: films are refused; make room"
+        return Check("disk", False, text)
+    return Check("disk", True, f"{free} MB free, {config.node.reserve_mb} MB stay free")
+
+
+def _ledger(config: Config) -> Check:
+    from dicom_node.store import Store
+
+    if not config.ledger_path.exists():
+        return Check("ledger", True, "not there yet; `segmenter-worker run` makes it")
+    try:
+        found = Store(config.ledger_path).integrity()
+    except (NodeError, OSError) as error:
+        return Check("ledger", False, str(error))
+    if found != "ok":
+        return Check("ledger", False, f"{found}; stop the node and restore a backup")
+    return Check("ledger", True, "sound")
+
+
+def _broker(config: Config) -> Check:
+    if config.queue.broker.startswith("memory://"):
+        return Check("broker", True, "memory:// (in the worker, no server)")
+    from kombu import Connection
+    from kombu.exceptions import OperationalError
+
+    try:
+        with Connection(config.queue.broker, transport_options={"socket_connect_timeout": 3, "socket_timeout": 3}) as connection:
+            connection.ensure_connection(max_retries=1, timeout=3)
+    except (OperationalError, OSError) as error:
+        text = f"queue.broker does not answer ({type(error).__name__}); start Redis, or use memory://. Films wait in the ledger"
+        return Check("broker", False, text)
+    return Check("broker", True, "answers")
+
+
+def _model(config: Config) -> Check:
+    from dicom_node.model import load_model, refuse_demo_model
+
+    try:
+        manifest = load_model(config.segment).manifest
+        refuse_demo_model(config, manifest.intended_use)
+    except NodeError as error:
+        return Check("model", False, str(error))
+    note = "; DEMO, not for clinical use" if manifest.intended_use == "demo" else ""
+    return Check("model", True, f"{manifest.name} {manifest.version}{note}")
+
+
+def _destinations(config: Config) -> Iterator[Check]:
+    from dicom_node.delivery import echo
+
+    if not config.send.destinations:
+        yield Check("send", False, "send.destinations is empty: results are made and kept, but go nowhere")
+    for name in config.send.destinations:
+        if name == "@sender":
+            missing = [ae for ae in config.receive.allowed if ae not in config.peers]
+            text = f"[peers] has no entry for {', '.join(missing)}" if missing else "every sender has an entry in [peers]"
+            yield Check("send @sender", not missing, text)
+            continue
+        problem = echo(config, name)
+        yield Check(f"send {name}", problem is None, problem or "answers C-ECHO")

@@ -1,0 +1,371 @@
+"""`segmenter-worker`: thin verbs over the rooms below. Imports inside the verbs keep every start fast.
+
+Exit codes: 0 every film answered (skips are answers), 1 internal error, 2 usage or configuration, 3 some film failed,
+4 something that is needed is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dicom_node import __version__
+from dicom_node.errors import ConfigError, Missing, NodeError
+
+if TYPE_CHECKING:
+    from dicom_node.config import Config
+    from dicom_node.ledger import Ledger
+
+EXIT_INTERNAL, EXIT_CONFIG, EXIT_FILM_FAILED, EXIT_MISSING = 1, 2, 3, 4
+DEFAULT_CONFIG = Path("config.toml")
+
+
+class Group(click.Group):
+    """Turns our errors into one line and a named exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            code = EXIT_CONFIG
+            message = str(error)
+        except Missing as error:
+            code = EXIT_MISSING
+            message = str(error)
+        except NodeError as error:
+            code = EXIT_INTERNAL
+            message = str(error)
+        click.echo(f"segmenter-worker: {message}", err=True)
+        ctx.exit(code)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="segmenter-worker")
+def main() -> None:
+    """Segments pneumothorax on chest X-rays sent by DICOM and returns DICOM SEG. Research software, not a medical device."""
+
+
+def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path),
+        help="Configuration file. Default: ./config.toml when it is there, else the defaults.",
+    )(function)
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")(function)
+
+
+def child_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--parent", type=int, hidden=True)(function)
+
+
+def _load(config_path: Path | None) -> Config:
+    from dicom_node.config import load
+
+    return load(_resolved(config_path))
+
+
+def _resolved(config_path: Path | None) -> Path | None:
+    if config_path is not None:
+        return config_path
+    return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+
+
+def _start(config_path: Path | None, verb: str, parent: int | None = None) -> Config:
+    """Configuration and logging of a process that stays."""
+    from dicom_node import lifecycle, logs
+
+    if parent is not None:
+        lifecycle.die_with_parent(parent)
+    config = _load(config_path)
+    logs.start(config.log, verb)
+    return config
+
+
+def _ledger(config_path: Path | None) -> tuple[Config, Ledger]:
+    from dicom_node.ledger import Ledger
+
+    config = _load(config_path)
+    if not config.ledger_path.is_file():
+        raise Missing(f"{config.node.directory}: no ledger there; start the node with `segmenter-worker run` first")
+    return config, Ledger(config.ledger_path)
+
+
+def _print(value: object) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+# -- processes -------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@config_option
+def run(config_path: Path | None) -> None:
+    """Run the whole node: receive, work and send, until SIGTERM."""
+    from dicom_node.lifecycle import Supervisor
+
+    path = _resolved(config_path)
+    Supervisor(_start(path, "run"), path).run()
+
+
+@main.command()
+@config_option
+@child_option
+@click.option("--listen-fd", type=int, hidden=True)
+def receive(config_path: Path | None, parent: int | None, listen_fd: int | None) -> None:
+    """Only receive films."""
+    from dicom_node import lifecycle
+
+    config = _start(config_path, "receive", parent)
+    lifecycle.receive(config, None if listen_fd is None else socket.socket(fileno=listen_fd))
+
+
+@main.command()
+@config_option
+@child_option
+def work(config_path: Path | None, parent: int | None) -> None:
+    """Only segment films that were received."""
+    from dicom_node import lifecycle
+
+    sys.exit(lifecycle.work(_start(config_path, "work", parent)))
+
+
+@main.command()
+@config_option
+@child_option
+def send(config_path: Path | None, parent: int | None) -> None:
+    """Only deliver results."""
+    from dicom_node import lifecycle
+
+    lifecycle.send(_start(config_path, "send", parent))
+
+
+# -- films by hand ---------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--film", "films", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A film.")
+@click.option("--pacs", metavar="HOST:PORT:AE", help="A real PACS in place of the stand-in.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo-output"), show_default=True)
+@json_option
+def demo(films: tuple[Path, ...], pacs: str | None, out: Path, as_json: bool) -> None:
+    """The whole path, nothing to prepare: films go in by C-STORE, SEGs come back to a PACS."""
+    from dicom_node.demo import run_demo
+
+    sys.exit(run_demo(films, pacs, out, as_json))
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of objects and pictures.")
+@config_option
+@json_option
+def segment(files: tuple[Path, ...], out: Path, config_path: Path | None, as_json: bool) -> None:
+    """Offline: films in, DICOM objects and pictures out. No network, no queue."""
+    from dicom_node.offline import segment_files
+
+    sys.exit(segment_files(_load(config_path), files, out, as_json))
+
+
+# -- looking ---------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@config_option
+@json_option
+def status(config_path: Path | None, as_json: bool) -> None:
+    """How many films wait, were answered, skipped, failed; what is on its way to which destination."""
+    from dicom_node import tables
+
+    config, ledger = _ledger(config_path)
+    values = tables.status(config, ledger)
+    _print(values) if as_json else tables.print_status(values)
+
+
+@main.command()
+@click.option("--state", help="received, claimed, segmented, skipped or failed.")
+@click.option("--uid", help="SOP Instance UID of the film.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1))
+@config_option
+@json_option
+def jobs(state: str | None, uid: str | None, limit: int, config_path: Path | None, as_json: bool) -> None:
+    """The newest jobs."""
+    from dicom_node import tables
+
+    _, ledger = _ledger(config_path)
+    found = ledger.jobs(state=state, sop_instance_uid=uid, limit=limit)
+    _print([tables.job_values(job) for job in found]) if as_json else tables.print_jobs(found)
+
+
+@main.command()
+@click.argument("job_id")
+@config_option
+@json_option
+def show(job_id: str, config_path: Path | None, as_json: bool) -> None:
+    """One job, whole: what came, what was found, where the result is."""
+    from dicom_node import tables
+    from dicom_node.outbox import Outbox
+
+    _, ledger = _ledger(config_path)
+    job = ledger.job(job_id)
+    deliveries = Outbox(ledger.store).of_job(job.same_as or job.job_id)
+    if as_json:
+        _print(tables.job_values(job) | {"deliveries": [tables.delivery_values(one) for one in deliveries]})
+    else:
+        tables.print_job(job, deliveries)
+
+
+# -- doing -----------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("job_id")
+@config_option
+def retry(job_id: str, config_path: Path | None) -> None:
+    """Send the stored objects of a job's refused deliveries again; nothing is inferred."""
+    from dicom_node.outbox import Outbox
+
+    _, ledger = _ledger(config_path)
+    job = ledger.job(job_id)
+    count = Outbox(ledger.store).retry(job.same_as or job.job_id)
+    click.echo(f"{count} deliveries go again" if count else "no delivery of this job was refused: nothing to do")
+
+
+@main.command()
+@click.argument("job_id")
+@config_option
+def rerun(job_id: str, config_path: Path | None) -> None:
+    """Answer a finished film again, with the model of now; the same model sends its stored objects again."""
+    _, ledger = _ledger(config_path)
+    job = ledger.rerun(job_id)
+    click.echo(f"job {job.job_id} waits for a worker (generation {job.generation})")
+
+
+@main.command()
+@click.argument("job_id")
+@config_option
+def purge(job_id: str, config_path: Path | None) -> None:
+    """Delete the film and objects of a finished job; its UIDs and sha256 stay in the ledger."""
+    from dicom_node.lifecycle import spool_of
+
+    config, ledger = _ledger(config_path)
+    paths = ledger.purge(job_id)
+    spool = spool_of(config)
+    for path in paths:
+        spool.delete(path)
+    click.echo(f"{len(paths)} files deleted")
+
+
+def _mode(name: str, mode: str, text: str, help_text: str) -> None:
+    @main.command(name, help=help_text)
+    @config_option
+    def verb(config_path: Path | None) -> None:
+        _, ledger = _ledger(config_path)
+        ledger.set_mode(mode)  # type: ignore[arg-type]
+        click.echo(text)
+
+
+_mode("pause", "paused", "paused: films are taken, nothing is segmented or sent", "The kill switch: take films, answer none.")
+_mode("resume", "running", "running", "End a pause or a drain.")
+_mode("drain", "draining", "draining: no new films, what is here is finished", "Take no new films, finish the rest.")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@config_option
+def backup(file: Path, config_path: Path | None) -> None:
+    """A consistent copy of the ledger while the node runs."""
+    _, ledger = _ledger(config_path)
+    try:
+        ledger.store.backup(file)
+    except FileExistsError as error:
+        raise ConfigError(f"{file} exists; name a new file") from error
+    click.echo(f"{file}: {file.stat().st_size} bytes")
+
+
+@main.command()
+@config_option
+@json_option
+def check(config_path: Path | None, as_json: bool) -> None:
+    """Say in plain words what is wrong with configuration, disk, ledger, broker, model and destinations."""
+    from dicom_node.check import checks
+
+    results = list(checks(_load(config_path)))
+    if as_json:
+        _print([{"name": one.name, "ok": one.ok, "text": one.text} for one in results])
+    else:
+        for one in results:
+            click.echo(f"{click.style('ok  ', fg='green') if one.ok else click.style('FAIL', fg='red')}  {one.name}: {one.text}")
+    sys.exit(0 if all(one.ok for one in results) else EXIT_MISSING)
+
+
+@main.command()
+@config_option
+@json_option
+def config(config_path: Path | None, as_json: bool) -> None:
+    """The settings in force, secrets redacted."""
+    from dicom_node.config import redacted
+
+    values = redacted(_load(config_path))
+    if as_json:
+        _print(values)
+        return
+    for section, settings in values.items():
+        click.echo(f"[{section}]")
+        for key, value in settings.items():
+            click.echo(f"{key} = {json.dumps(value)}")
+        click.echo()
+
+
+@main.group()
+def model() -> None:
+    """The models on this machine."""
+
+
+@model.command("list")
+@config_option
+@json_option
+def model_list(config_path: Path | None, as_json: bool) -> None:
+    """The shipped demo model and the configured one."""
+    from dicom_node import tables
+
+    rows = tables.models(_load(config_path))
+    _print(rows) if as_json else tables.print_models(rows)
+
+
+@model.command("verify")
+@config_option
+def model_verify(config_path: Path | None) -> None:
+    """Verify the configured artifact: manifest, digest, tensors, and a forward pass."""
+    from dicom_node.model import load_model, model_folder, segment_settings
+    from segmenter.engine import Segmenter
+
+    settings = _load(config_path).segment
+    segmenter = Segmenter(load_model(settings), segment_settings(settings))
+    click.echo(f"{model_folder(settings)}: ok, identity {segmenter.identity.digest}")
+
+
+@model.command("show")
+@config_option
+@json_option
+def model_show(config_path: Path | None, as_json: bool) -> None:
+    """Manifest and card of the configured model."""
+    from dicom_node.model import load_model, model_folder
+
+    settings = _load(config_path).segment
+    load_model(settings)
+    folder = model_folder(settings)
+    click.echo((folder / ("manifest.json" if as_json else "MODEL_CARD.md")).read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    main()

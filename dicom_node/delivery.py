@@ -1,0 +1,216 @@
+"""SCU: sends stored bytes and turns the answer into delivered, refused or try again later.
+
+The bytes go out as they lie on disk (no decoding, no re-encoding), their sha256 is verified first. A try whose outcome
+is not known is repeated with the identical bytes: a PACS that has them already answers 0000 or 0111.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pydicom
+import pynetdicom
+from pynetdicom import AE, Association
+from pynetdicom.presentation import build_context
+
+from dicom_node.config import Config, Peer
+from dicom_node.job import Delivery, DeliveryState
+from dicom_node.ledger import Ledger
+from dicom_node.model import is_loopback
+from dicom_node.outbox import Due, Outbox
+from dicom_node.retry import Policy, decide
+from dicom_node.spool import Spool
+from dicom_node.status import Verdict, sentence, verdict
+from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+log = logging.getLogger(__name__)
+
+# Send the file's own bytes instead of decoding and encoding the dataset (this process receives nothing).
+pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True
+
+DESTINATIONS_AT_ONCE = 8
+PER_ASSOCIATION = 50
+
+
+class Sender:
+    """Delivers what is due, one association per destination at a time, destinations side by side."""
+
+    def __init__(self, config: Config, spool: Spool, ledger: Ledger, outbox: Outbox) -> None:
+        self._config = config
+        self._spool = spool
+        self._ledger = ledger
+        self._outbox = outbox
+        self._stopping = threading.Event()
+        send = config.send
+        self._policy = Policy(send.first_delay_seconds, send.max_delay_seconds, send.give_up_days * 86_400)
+
+    def stop(self) -> None:
+        """The object on the wire is finished, no other is begun."""
+        self._stopping.set()
+
+    def run(self, poll_seconds: float) -> None:
+        """Until `stop`."""
+        again = self._outbox.recover()
+        if again:
+            log.warning("deliveries with an unknown outcome go again", extra={"deliveries": again})
+        busy: dict[str, Future[None]] = {}
+        with ThreadPoolExecutor(DESTINATIONS_AT_ONCE, thread_name_prefix="deliver") as pool:
+            while not self._stopping.wait(poll_seconds):
+                for destination in [name for name, future in busy.items() if future.done()]:
+                    busy.pop(destination).result()  # an error of ours ends the process: the supervisor restarts it
+                if self._ledger.mode() == "paused":
+                    continue
+                if self._config.work.on_resend == "redeliver":
+                    self._outbox.redeliver_resent()
+                for destination, dues in self._by_destination().items():
+                    if destination not in busy and len(busy) < DESTINATIONS_AT_ONCE:
+                        busy[destination] = pool.submit(self._serve, destination, dues)
+
+    def _by_destination(self) -> dict[str, list[Due]]:
+        """Due deliveries by the name in [peers] that they go to."""
+        found: dict[str, list[Due]] = {}
+        for due in self._outbox.due():
+            name = due.calling_ae if due.delivery.destination == "@sender" else due.delivery.destination
+            found.setdefault(name, []).append(due)
+        return found
+
+    def _serve(self, destination: str, dues: Sequence[Due]) -> None:
+        peer = self._config.peers.get(destination)
+        sendable = [due.delivery for due in dues[:PER_ASSOCIATION] if self._may_go(due.delivery, destination, peer)]
+        if not sendable or peer is None:
+            return
+        contexts = {(one.object.sop_class_uid, self._syntax(one)) for one in sendable}
+        association = self._associate(destination, peer, sorted(contexts))
+        if association is None or not association.is_established:
+            reason = f"{destination} can not be reached" if association is None else _why_not(association, destination)
+            for one in sendable:
+                if self._outbox.sending(one):
+                    self._settle(one, destination, Verdict.TRY_LATER, None, reason)
+            return
+        try:
+            for one in sendable:
+                if self._stopping.is_set() or not association.is_established:
+                    break  # still pending: the next round takes it
+                self._send(association, one, destination)
+        finally:
+            if association.is_established:
+                association.release()
+
+    def _may_go(self, delivery: Delivery, destination: str, peer: Peer | None) -> bool:
+        """Settle what can never go out as it is: the last door before the network."""
+        reason = None
+        if peer is None:
+            reason = f"[peers] has no entry {destination}: add host and port, then `retry`"
+        elif delivery.object.intended_use == "demo" and not self._config.segment.allow_demo_model:
+            if not is_loopback(peer.host):
+                reason = "made by a demo model, and the destination is not this machine (segment.allow_demo_model)"
+        if reason is None and self._damaged(delivery):
+            reason = "the stored object does not have its sha256 any more; `rerun` makes it again"
+        if reason is None:
+            return True
+        if self._outbox.sending(delivery):
+            self._settle(delivery, destination, Verdict.REFUSED, None, reason)
+        return False
+
+    def _damaged(self, delivery: Delivery) -> bool:
+        try:
+            return hashlib.sha256(self._spool.read(delivery.object.path)).hexdigest() != delivery.object.sha256
+        except OSError:
+            return True
+
+    def _syntax(self, delivery: Delivery) -> str:
+        meta = pydicom.filereader.read_file_meta_info(self._file(delivery))
+        return str(meta.TransferSyntaxUID)
+
+    def _file(self, delivery: Delivery) -> Path:
+        return self._spool.directory / delivery.object.path
+
+    def _associate(self, destination: str, peer: Peer, contexts: Sequence[tuple[str, str]]) -> Association | None:
+        ae = unit(self._config)
+        try:
+            return ae.associate(
+                peer.host,
+                peer.port,
+                contexts=[build_context(sop_class, [syntax]) for sop_class, syntax in contexts],
+                ae_title=peer.ae_title or destination,
+            )
+        except (OSError, RuntimeError, TypeError) as error:  # a name that does not resolve, for one
+            log.warning("no association", extra={"destination": destination, "error": type(error).__name__})
+            return None
+
+    def _send(self, association: Association, delivery: Delivery, destination: str) -> None:
+        accepted = {(context.abstract_syntax, *context.transfer_syntax) for context in association.accepted_contexts}
+        if not self._outbox.sending(delivery):
+            return
+        if (delivery.object.sop_class_uid, self._syntax(delivery)) not in accepted:
+            reason = "the destination accepts no presentation context for this object class; enable it there, then `retry`"
+            self._settle(delivery, destination, Verdict.REFUSED, None, reason)
+            return
+        try:
+            status = association.send_c_store(self._file(delivery)).get("Status")
+        except (RuntimeError, ValueError, OSError) as error:  # the association died under it
+            status, lost = None, f"the association ended while sending ({type(error).__name__})"
+        else:
+            lost = "no answer: the outcome is unknown, the identical bytes go again"
+        if status is None:
+            self._settle(delivery, destination, Verdict.TRY_LATER, None, lost)
+        else:
+            self._settle(delivery, destination, verdict(status), status, sentence(status))
+
+    def _settle(self, delivery: Delivery, destination: str, what: Verdict, status: int | None, reason: str) -> None:
+        age = time.time() - delivery.created_at
+        decision = decide(what, delivery.attempts + 1, age, self._policy, random.random())
+        self._outbox.settle(delivery, decision.state, status=status, reason=reason, delay=decision.delay)
+        level = logging.INFO if decision.state is DeliveryState.DELIVERED else logging.WARNING
+        context = {
+            "job": delivery.job_id,
+            "sop_instance_uid": delivery.object.sop_instance_uid,
+            "destination": destination,
+            "status": None if status is None else f"{status:04X}",
+            "reason": reason,
+            "next_try_seconds": round(decision.delay, 1) if decision.delay else None,
+        }
+        log.log(level, "delivery %s", decision.state, extra=context)
+
+
+def unit(config: Config) -> AE:
+    """Our application entity as an SCU, with the configured waits."""
+    ae = AE(ae_title=config.send.ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.connection_timeout = config.send.connect_seconds
+    ae.acse_timeout = config.send.connect_seconds
+    ae.dimse_timeout = config.send.response_seconds
+    ae.network_timeout = config.send.response_seconds
+    return ae
+
+
+def echo(config: Config, destination: str) -> str | None:
+    """A real C-ECHO to a peer; None when it answered, else the sentence that says what is wrong."""
+    peer = config.peers[destination]
+    try:
+        association = unit(config).associate(
+            peer.host, peer.port, contexts=[build_context("1.2.840.10008.1.1")], ae_title=peer.ae_title or destination
+        )
+    except (OSError, RuntimeError, TypeError) as error:
+        return f"{destination}: {peer.host}:{peer.port} can not be reached ({type(error).__name__})"
+    if not association.is_established:
+        return _why_not(association, destination) + f" at {peer.host}:{peer.port}"
+    status = association.send_c_echo().get("Status")
+    association.release()
+    return None if status == 0x0000 else f"{destination}: C-ECHO was answered with {status!r}"
+
+
+def _why_not(association: Association, destination: str) -> str:
+    if association.is_rejected:
+        primitive = association.acceptor.primitive
+        reason = primitive.reason_str if primitive is not None else "no reason given"
+        return f"{destination} rejected the association ({reason}): is our AE title known there?"
+    return f"{destination} can not be reached"

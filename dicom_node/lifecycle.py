@@ -1,0 +1,232 @@
+"""The composition root: builds, wires, starts and stops in a written order; supervises the child processes.
+
+`run` is three children of one parent: receive, work, send. The parent binds the listening socket and the receiver
+inherits it, so a restart of the receiver refuses nobody. Stop order, each step before the next:
+
+1. receive: no new association, running ones finish      (nothing new comes in)
+2. work: the film on the bench is finished                (nothing new is made)
+3. send: the object on the wire is finished               (what is left waits in the ledger)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dicom_node.config import Config
+from dicom_node.errors import NodeError
+from dicom_node.spool import Spool
+
+log = logging.getLogger(__name__)
+
+VERBS = ("receive", "work", "send")  # in the order of the stop
+QUICK_DEATH_SECONDS = 10.0  # a child that lives shorter is restarted with a growing delay
+REAP_SECONDS = 3600.0
+_PR_SET_PDEATHSIG = 1
+
+
+def spool_of(config: Config) -> Spool:
+    return Spool(config.spool_directory, config.node.reserve_mb * 1024 * 1024)
+
+
+@contextlib.contextmanager
+def only_instance(spool: Spool, verb: str, patience: float = 15.0) -> Iterator[None]:
+    """Hold the lock of a verb. A predecessor that was killed may need a moment to go; then NodeError."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            lock = spool.lock(verb)
+            break
+        except NodeError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+    with lock:
+        yield
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the supervisor dies, however it dies (Linux). Call first thing in a child."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we asked
+        sys.exit(1)
+
+
+def stop_event() -> threading.Event:
+    """Set by SIGTERM or SIGINT."""
+    event = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: event.set())
+    return event
+
+
+# -- one process each ------------------------------------------------------------------------------------------
+
+
+def receive(config: Config, listener: socket.socket | None = None) -> None:
+    """The SCP, until SIGTERM."""
+    from dicom_node.association import Receiver, bind
+    from dicom_node.ledger import Ledger
+
+    spool, stop = spool_of(config), stop_event()
+    ledger = Ledger(config.ledger_path)
+    with only_instance(spool, "receive"):
+        receiver = Receiver(config.receive, spool, ledger)
+        serving = threading.Thread(target=receiver.serve, args=(listener or bind(config.receive),), name="serve")
+        reaping = threading.Thread(target=_reap, args=(spool, ledger, stop), name="reap", daemon=True)
+        serving.start()
+        reaping.start()
+        log.info("receiving", extra={"ae_title": config.receive.ae_title})
+        while not stop.wait(0.5) and serving.is_alive():
+            pass
+        receiver.stop()
+        serving.join(config.node.stop_seconds)
+
+
+def _reap(spool: Spool, ledger: object, stop: threading.Event) -> None:
+    """Remove files that no row names and that are older than an hour: what a crash left between rename and commit."""
+    from dicom_node.ledger import Ledger
+
+    assert isinstance(ledger, Ledger)
+    while not stop.wait(60.0):
+        removed = spool.reap(ledger.paths(), REAP_SECONDS)
+        if removed:
+            log.info("files without a row were removed", extra={"files": removed})
+        stop.wait(REAP_SECONDS)
+
+
+def work(config: Config) -> int:
+    """The Celery worker, until SIGTERM."""
+    from dicom_node.model import load_model, refuse_demo_model
+    from dicom_node.tasks import run_worker
+
+    refuse_demo_model(config, load_model(config.segment).manifest.intended_use)
+    with only_instance(spool_of(config), "work"):
+        return run_worker(config)
+
+
+def send(config: Config) -> None:
+    """The SCU, until SIGTERM."""
+    from dicom_node.delivery import Sender
+    from dicom_node.ledger import Ledger
+    from dicom_node.outbox import Outbox
+
+    spool, stop = spool_of(config), stop_event()
+    with only_instance(spool, "send"):
+        ledger = Ledger(config.ledger_path)
+        sender = Sender(config, spool, ledger, Outbox(ledger.store))
+        threading.Thread(target=lambda: (stop.wait(), sender.stop()), name="stop", daemon=True).start()
+        sender.run(config.queue.poll_seconds)
+
+
+# -- the parent ------------------------------------------------------------------------------------------------
+
+
+class Supervisor:
+    """Starts the children, starts them again when they die, stops them in order. Runs in the main thread."""
+
+    def __init__(self, config: Config, config_path: Path | None) -> None:
+        self._config = config
+        self._config_path = config_path
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._started: dict[str, float] = {}
+        self._deaths: dict[str, int] = dict.fromkeys(VERBS, 0)
+        self._restart_at: dict[str, float] = {}
+
+    def run(self) -> None:
+        from dicom_node.association import bind
+        from dicom_node.model import load_model, refuse_demo_model
+
+        config, stop = self._config, stop_event()
+        refuse_demo_model(config, load_model(config.segment).manifest.intended_use)
+        spool = spool_of(config)
+        with only_instance(spool, "run"):
+            listener = bind(config.receive)
+            for verb in VERBS:
+                self._start(verb, listener)
+            self._announce(listener)
+            log.info("running", extra={"ae_title": config.receive.ae_title, "port": listener.getsockname()[1]})
+            while not stop.wait(0.2):
+                self._look_after(listener)
+            self._stop()
+            self._state_file.unlink(missing_ok=True)
+
+    @property
+    def _state_file(self) -> Path:
+        return self._config.node.directory / "run.json"
+
+    def _start(self, verb: str, listener: socket.socket) -> None:
+        command = [sys.executable, "-m", "dicom_node.cli", verb, "--parent", str(os.getpid())]
+        if self._config_path is not None:
+            command += ["--config", str(self._config_path)]
+        inherited: Sequence[int] = ()
+        if verb == "receive":
+            inherited = (listener.fileno(),)
+            command += ["--listen-fd", str(listener.fileno())]
+        # Started from the main thread: the parent-death signal follows the thread that started the child.
+        self._children[verb] = subprocess.Popen(command, pass_fds=inherited)
+        self._started[verb] = time.monotonic()
+
+    def _look_after(self, listener: socket.socket) -> None:
+        now, changed = time.monotonic(), False
+        for verb, child in self._children.items():
+            if child.poll() is None:
+                continue
+            if verb not in self._restart_at:
+                quick = now - self._started[verb] < QUICK_DEATH_SECONDS
+                self._deaths[verb] = self._deaths[verb] + 1 if quick else 0
+                delay = min(30.0, 2.0 ** self._deaths[verb] - 1)
+                self._restart_at[verb] = now + delay
+                log.error("a process died", extra={"child": verb, "exit": child.returncode, "restart_seconds": delay})
+            if now >= self._restart_at[verb]:
+                del self._restart_at[verb]
+                self._start(verb, listener)
+                changed = True
+        if changed:
+            self._announce(listener)
+
+    def _announce(self, listener: socket.socket) -> None:
+        """run.json: who runs and where, for `status`, the demo and the tests."""
+        state = {
+            "pid": os.getpid(),
+            "port": listener.getsockname()[1],
+            "children": {verb: child.pid for verb, child in self._children.items()},
+        }
+        temporary = self._state_file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(state))
+        temporary.chmod(0o600)
+        temporary.rename(self._state_file)
+
+    def _stop(self) -> None:
+        until = time.monotonic() + self._config.node.stop_seconds
+        for verb in VERBS:
+            child = self._children[verb]
+            if child.poll() is None:
+                child.terminate()
+            try:
+                child.wait(max(0.1, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("a process did not stop in time and is killed", extra={"child": verb})
+                child.kill()
+                child.wait()
+
+
+def running(config: Config) -> dict[str, object] | None:
+    """What run.json says, when the supervisor that wrote it is alive; else None."""
+    try:
+        state = json.loads((config.node.directory / "run.json").read_text())
+        os.kill(state["pid"], 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    return dict(state)

@@ -1,0 +1,72 @@
+"""From the [segment] section to the artifact and the settings of the core; the rule for demo models."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import segmenter
+from dicom_node.config import Config, Segment
+from dicom_node.errors import ConfigError
+from segmenter.artifact import Artifact, load_artifact
+from segmenter.errors import ArtifactError
+from segmenter.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def model_folder(settings: Segment) -> Path:
+    """The artifact's folder; "demo" is the one that is shipped."""
+    if str(settings.model) == "demo":
+        return Path(segmenter.__file__).parent / "artifacts" / "demo"
+    return settings.model
+
+
+def load_model(settings: Segment) -> Artifact:
+    """Load and verify the artifact. Raises ConfigError with what does not match."""
+    try:
+        return load_artifact(model_folder(settings))
+    except ArtifactError as error:
+        raise ConfigError(f"segment.model: {error}") from error
+
+
+def segment_settings(settings: Segment) -> Settings:
+    return Settings(
+        operating_point=settings.operating_point,
+        device=settings.device,
+        threads=settings.threads,
+        min_side_px=settings.min_side_px,
+        max_pixels=settings.max_pixels,
+        series_number=settings.series_number,
+        plane_orientation=settings.plane_orientation,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether every address of `host` is this machine; a name that can not be resolved is not."""
+    try:
+        found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(str(address[4][0]).partition("%")[0]).is_loopback for address in found)
+
+
+def refuse_demo_model(config: Config, intended_use: str) -> None:
+    """Raises ConfigError when a demo model would send to a destination that is not this machine."""
+    if intended_use != "demo" or config.segment.allow_demo_model:
+        return
+    outside = [name for name in _receivers(config) if not is_loopback(config.peers[name].host)]
+    if outside:
+        raise ConfigError(
+            f"segment.model: a demo model (not for clinical use) would send to {', '.join(outside)}, which is not this "
+            "machine; name a trained model, or set segment.allow_demo_model = true on a test system"
+        )
+
+
+def _receivers(config: Config) -> Iterable[str]:
+    """Peers that results can reach."""
+    named = [name for name in config.send.destinations if name != "@sender"]
+    return config.peers if "@sender" in config.send.destinations else named

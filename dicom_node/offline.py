@@ -1,0 +1,82 @@
+"""`segment`: films in, DICOM objects and pictures out, without network and queue."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from dicom_node import answers
+from dicom_node.config import Config
+from dicom_node.model import load_model, model_folder, segment_settings
+from segmenter.engine import Segmenter
+from segmenter.report import outline_png
+
+
+def segment_files(config: Config, files: Sequence[Path], out: Path, as_json: bool) -> int:
+    """Answer each file, write its objects and its picture into `out` and report.json. Returns the exit code."""
+    segmenter = Segmenter(load_model(config.segment), segment_settings(config.segment))
+    out.mkdir(parents=True, exist_ok=True)
+    names = _distinct_names(files)
+    found = [_answer(segmenter, file, out, names[file]) for file in dict.fromkeys(files)]
+    report = answers.write_report(out, found, answers.model_values(model_folder(config.segment)))
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        answers.print_table(found, out)
+    return answers.exit_code(found)
+
+
+def _answer(segmenter: Segmenter, file: Path, out: Path, name: str) -> answers.Answer:
+    started = time.monotonic()
+    try:
+        source = pydicom.dcmread(file)
+    except (InvalidDicomError, OSError, ValueError, EOFError, NotImplementedError) as error:
+        return _unreadable(file, f"{file.name} can not be read as DICOM ({type(error).__name__}).")
+    if "TransferSyntaxUID" not in getattr(source, "file_meta", {}):
+        return _unreadable(file, f"{file.name} has no File Meta with a transfer syntax: not a DICOM Part 10 file.")
+    [finding] = segmenter.segment([source])
+    stored = []
+    for one in segmenter.objects(source, finding):
+        target = out / f"{name}-{one.role}.dcm"
+        one.dataset.save_as(target, enforce_file_format=True)
+        stored.append(
+            answers.Stored(one.role, one.sop_class_uid, one.sop_instance_uid, answers.sha256_of(target), target.name)
+        )
+    if finding.radiograph is not None and finding.decision is not None:
+        outline_png(finding.radiograph, finding.decision, out / f"{name}.png")
+    decision = finding.decision
+    return answers.Answer(
+        file=str(file),
+        truth=None,
+        outcome=finding.outcome,
+        code=finding.code,
+        finding=finding.name,
+        probability=decision.image_probability if decision else None,
+        area_mm2=decision.area_mm2 if decision else None,
+        dice=None,
+        seconds=round(time.monotonic() - started, 3),
+        stored=tuple(stored),
+        sentence=finding.sentence,
+    )
+
+
+def _unreadable(file: Path, sentence: str) -> answers.Answer:
+    return answers.Answer(str(file), None, "failed", "not-dicom", None, None, None, None, 0.0, (), sentence)
+
+
+def _distinct_names(files: Sequence[Path]) -> dict[Path, str]:
+    """Output names: the stem, numbered when two files share it."""
+    names: dict[Path, str] = {}
+    for file in files:
+        name, number = file.stem, 1
+        while name in names.values() and file not in names:
+            number += 1
+            name = f"{file.stem}-{number}"
+        names.setdefault(file, name)
+    return names

@@ -1,0 +1,50 @@
+"""A storage SCP that stands in for the PACS: keeps every object that it is sent. Used by the demo and the tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.presentation import AllStoragePresentationContexts
+
+
+@dataclass
+class StandInPacs:
+    """`port` it listens on; `received`: (SOP Instance UID, file) of every C-STORE, in order, re-sends included."""
+
+    folder: Path
+    ae_title: str = "STANDIN"
+    port: int = 0
+    status: int = 0x0000  # answered to every C-STORE; tests change it
+    received: list[tuple[str, Path]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def serving(self) -> Iterator[StandInPacs]:
+        """Listen on loopback while the block runs."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        ae = AE(ae_title=self.ae_title)
+        ae.add_supported_context(Verification)
+        for context in AllStoragePresentationContexts:
+            ae.add_supported_context(context.abstract_syntax)
+        server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
+        self.port = server.socket.getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.shutdown()
+
+    def _store(self, event: evt.Event) -> int:
+        if self.status != 0x0000:
+            return self.status
+        uid = str(event.request.AffectedSOPInstanceUID)
+        with self._lock:
+            file = self.folder / f"{len(self.received) + 1}.dcm"
+            file.write_bytes(event.encoded_dataset())
+            self.received.append((uid, file))
+        return 0x0000

@@ -1,0 +1,27 @@
+"""Fixtures: real servers on loopback, each with its own port and folder; a missing tool skips at home and fails in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+
+def in_ci() -> bool:
+    return os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+@pytest.fixture(scope="session")
+def tool() -> Callable[[str], str]:
+    """`tool("storescu")` -> its path. Missing: skip at home, fail in CI."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+        if path:
+            return path
+        message = f"{name} is not installed; `make test` installs it"
+        pytest.fail(message) if in_ci() else pytest.skip(message)
+
+    return find
