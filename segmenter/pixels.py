@@ -27,7 +27,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from segmenter.codestream import frame_of
+from segmenter.codestream import END_OF_IMAGE, frame_of
 from segmenter.errors import Refused
 from segmenter.gate import NotOurs, SkipCode
 from segmenter.header import integer, text
@@ -128,15 +128,22 @@ def _decompressed(dataset: Dataset, data: bytes, shape: tuple[int, int, int], sy
                 f"The header says {rows} x {columns} x {samples}, the compressed stream {frame.rows} x {frame.columns} x "
                 f"{frame.samples}.",
             )
+        if END_OF_IMAGE not in stream[-64:]:  # decoders fill up with grey what is missing, and say nothing
+            raise Refused("truncated-pixel-data", "The compressed stream stops before its end.")
         if syntax == JPEGExtended12Bit and frame.precision > 8:
             return _extended_12_bit(stream, shape)
+        if frame.precision > (integer(dataset, "BitsStored") or 0):  # GDCM would cut the values to BitsStored
+            return _by_pydicom(dataset, syntax, bits_stored=frame.precision)
     return _by_pydicom(dataset, syntax)
 
 
-def _by_pydicom(dataset: Dataset, syntax: UID) -> NDArray:
-    """Decoded by the first plugin that can; three samples come back as RGB. Signed values keep their bit pattern."""
+def _by_pydicom(dataset: Dataset, syntax: UID, **said: int) -> NDArray:
+    """Decoded by the first plugin that can; three samples come back as RGB. Signed values keep their bit pattern.
+    `said`: what the stream says of itself and the header does not."""
     try:
-        array, _ = get_decoder(syntax).as_array(dataset, index=0, raw=False, number_of_frames=1)
+        array, _ = get_decoder(syntax).as_array(
+            dataset, index=0, raw=False, number_of_frames=1, correct_unused_bits=False, **said
+        )
     except MemoryError:
         raise
     except Exception as error:  # decoders raise what they like; whatever it is, these pixels can not be read
@@ -164,7 +171,8 @@ def _extended_12_bit(stream: bytes, shape: tuple[int, int, int]) -> NDArray[np.u
     image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
     image.SetPixelFormat(gdcm.PixelFormat(samples, 16, 12, 11, 0))
-    data = image.GetBuffer().encode("utf-8", "surrogateescape")  # GDCM hands bytes over as str
+    text_of_bytes = image.GetBuffer()  # GDCM hands bytes over as str, and None when it can not read them
+    data = (text_of_bytes or "").encode("utf-8", "surrogateescape")
     if len(data) != 2 * rows * columns * samples:
         raise Refused("undecodable-pixel-data", "The 12-bit JPEG stream can not be decoded.")
     return np.frombuffer(data, "<u2").reshape(rows, columns)

@@ -1,0 +1,68 @@
+"""A picture for people: the film with the outline of what was found. Never sent; it lies beside the DICOM objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segmenter.values import Decision, Mask, Radiograph
+
+_LONGEST_SIDE = 1024
+_FOUND = (255, 96, 64)  # sRGB
+_TRUTH = (64, 220, 120)
+_NOTICE = "AI result - not for primary diagnosis"
+
+
+def outline_png(radiograph: Radiograph, decision: Decision, path: Path, truth: Mask | None = None) -> None:
+    """Write the film, longer side at most 1,024 px, with the outline of the mask; `truth` (H, W) bool is drawn in green.
+
+    The film lies as it is stored. Below it stand the answer and a notice. Raises OSError when `path` can not be written.
+    """
+    picture = _canvas(radiograph)
+    for mask, colour in ((truth, _TRUTH), (decision.mask if decision.positive else None, _FOUND)):
+        if mask is not None:
+            _draw(picture, mask, colour)
+    captioned = np.concatenate([picture, _caption(picture.shape[1], decision, truth is not None)])
+    done, data = cv2.imencode(".png", captioned[:, :, ::-1])
+    if not done:
+        raise OSError("the picture could not be encoded")
+    Path(path).write_bytes(data.tobytes())
+
+
+def answer(decision: Decision) -> str:
+    """One line, such as "pneumothorax 0.97, 1234 mm2"."""
+    if not decision.positive:
+        return f"no pneumothorax found ({decision.image_probability:.2f})"
+    area = "" if decision.area_mm2 is None else f", {decision.area_mm2:.0f} mm2"
+    return f"pneumothorax {decision.image_probability:.2f}{area}"
+
+
+def _canvas(radiograph: Radiograph) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8 RGB."""
+    height, width = radiograph.image.shape
+    scale = min(1.0, _LONGEST_SIDE / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    grey = cv2.resize(radiograph.image, size, interpolation=cv2.INTER_AREA)
+    return np.repeat(np.rint(grey * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def _draw(picture: NDArray[np.uint8], mask: Mask, colour: tuple[int, int, int]) -> None:
+    """The contour of the native mask, scaled with four bits of fraction so that it stays on the border of its pixels."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    scale = np.array([picture.shape[1] / mask.shape[1], picture.shape[0] / mask.shape[0]])
+    fine = [np.rint(((c + 0.5) * scale - 0.5) * 16).astype(np.int32) for c in contours]
+    cv2.polylines(picture, fine, True, colour, 1, cv2.LINE_AA, 4)
+
+
+def _caption(width: int, decision: Decision, truth: bool) -> NDArray[np.uint8]:
+    """(h, width, 3) uint8: the answer in the colour of the outline, and the notice."""
+    size = min(0.6, width / 900)
+    line = round(40 * size)
+    strip = np.zeros((round(line * 2.3), width, 3), np.uint8)
+    answered = answer(decision) + ("   green: truth" if truth else "")
+    for row, words, colour in ((1, answered, _FOUND if decision.positive else (230, 230, 230)), (2, _NOTICE, (150, 150, 150))):
+        cv2.putText(strip, words, (round(12 * size), row * line), cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
+    return strip
