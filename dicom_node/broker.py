@@ -34,8 +34,8 @@ _kept_over_fork: list[object] = []
 
 def celery_app(queue: Queue, work: Work) -> Celery:
     """The Celery application; every setting that differs from Celery's default has its reason here."""
-    app = Celery("segmenter", broker=queue.broker)
     memory = queue.broker.startswith("memory://")
+    app = Celery("segmenter", broker="memory://localhost//" if memory else queue.broker)
     app.conf.update(
         task_default_queue=QUEUE,
         worker_pool="prefork",  # only prefork enforces time limits and survives a segfault
@@ -110,7 +110,7 @@ class Ringer:
                 self._bury_the_dead()
                 wanted = min(self._ledger.ready(), self._work.processes) - self._outstanding()
             except sqlite3.Error as error:  # a full disk, for one: it may be over in a minute
-                every(lambda: log.error("the ledger can not be used", extra={"error": str(error)}))
+                every(log.error, "the ledger can not be used", str(error))
                 continue
             for _ in range(wanted):
                 if not self._ring(every):
@@ -129,7 +129,7 @@ class Ringer:
             self._app.send_task(BELL, retry=False)
         except (OperationalError, OSError) as error:
             # The film waits in the ledger; saying it once a minute is enough.
-            every(lambda: log.warning("the broker can not be reached, films wait", extra={"error": type(error).__name__}))
+            every(log.warning, "the broker can not be reached, films wait", type(error).__name__)
             return False
         self._rung += 1
         self._last_ring = time.monotonic()
@@ -145,14 +145,14 @@ class Ringer:
 
 
 class Every:
-    """Calls at most once in `seconds`."""
+    """Says something at most once in `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._next = 0.0
 
-    def __call__(self, action: Callable[[], object]) -> None:
+    def __call__(self, say: Callable[..., None], text: str, error: str) -> None:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + self._seconds
-            action()
+            say(text, extra={"error": error})

@@ -80,7 +80,9 @@ def _broker(config: Config) -> Check:
     from kombu.exceptions import OperationalError
 
     try:
-        with Connection(config.queue.broker, transport_options={"socket_connect_timeout": 3, "socket_timeout": 3}) as connection:
+        with Connection(
+            config.queue.broker, transport_options={"socket_connect_timeout": 3, "socket_timeout": 3}
+        ) as connection:
             connection.ensure_connection(max_retries=1, timeout=3)
     except (OperationalError, OSError) as error:
         text = f"queue.broker does not answer ({type(error).__name__}); start Redis, or use memory://. Films wait in the ledger"

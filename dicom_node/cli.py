@@ -304,7 +304,9 @@ def check(config_path: Path | None, as_json: bool) -> None:
         _print([{"name": one.name, "ok": one.ok, "text": one.text} for one in results])
     else:
         for one in results:
-            click.echo(f"{click.style('ok  ', fg='green') if one.ok else click.style('FAIL', fg='red')}  {one.name}: {one.text}")
+            click.echo(
+                f"{click.style('ok  ', fg='green') if one.ok else click.style('FAIL', fg='red')}  {one.name}: {one.text}"
+            )
     sys.exit(0 if all(one.ok for one in results) else EXIT_MISSING)
 
 

@@ -125,7 +125,11 @@ class Config(BaseSettings):
     """All settings of a node, frozen. Built by `load`, never by hand in product code."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="SEGMENTER_", env_nested_delimiter="__", nested_model_default_partial_update=True
+        frozen=True,
+        extra="forbid",
+        env_prefix="SEGMENTER_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
     )
 
     node: Node = Node()

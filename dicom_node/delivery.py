@@ -47,22 +47,17 @@ class Sender:
         self._spool = spool
         self._ledger = ledger
         self._outbox = outbox
-        self._stopping = threading.Event()
         send = config.send
         self._policy = Policy(send.first_delay_seconds, send.max_delay_seconds, send.give_up_days * 86_400)
 
-    def stop(self) -> None:
-        """The object on the wire is finished, no other is begun."""
-        self._stopping.set()
-
-    def run(self, poll_seconds: float) -> None:
-        """Until `stop`."""
+    def run(self, stop: threading.Event, poll_seconds: float) -> None:
+        """Until `stop` is set: then the object on the wire is finished and no other is begun."""
         again = self._outbox.recover()
         if again:
             log.warning("deliveries with an unknown outcome go again", extra={"deliveries": again})
         busy: dict[str, Future[None]] = {}
         with ThreadPoolExecutor(DESTINATIONS_AT_ONCE, thread_name_prefix="deliver") as pool:
-            while not self._stopping.wait(poll_seconds):
+            while not stop.wait(poll_seconds):
                 for destination in [name for name, future in busy.items() if future.done()]:
                     busy.pop(destination).result()  # an error of ours ends the process: the supervisor restarts it
                 if self._ledger.mode() == "paused":
@@ -71,7 +66,7 @@ class Sender:
                     self._outbox.redeliver_resent()
                 for destination, dues in self._by_destination().items():
                     if destination not in busy and len(busy) < DESTINATIONS_AT_ONCE:
-                        busy[destination] = pool.submit(self._serve, destination, dues)
+                        busy[destination] = pool.submit(self._serve, destination, dues, stop)
 
     def _by_destination(self) -> dict[str, list[Due]]:
         """Due deliveries by the name in [peers] that they go to."""
@@ -81,7 +76,7 @@ class Sender:
             found.setdefault(name, []).append(due)
         return found
 
-    def _serve(self, destination: str, dues: Sequence[Due]) -> None:
+    def _serve(self, destination: str, dues: Sequence[Due], stop: threading.Event) -> None:
         peer = self._config.peers.get(destination)
         sendable = [due.delivery for due in dues[:PER_ASSOCIATION] if self._may_go(due.delivery, destination, peer)]
         if not sendable or peer is None:
@@ -96,7 +91,7 @@ class Sender:
             return
         try:
             for one in sendable:
-                if self._stopping.is_set() or not association.is_established:
+                if stop.is_set() or not association.is_established:
                     break  # still pending: the next round takes it
                 self._send(association, one, destination)
         finally:
@@ -108,16 +103,18 @@ class Sender:
         reason = None
         if peer is None:
             reason = f"[peers] has no entry {destination}: add host and port, then `retry`"
-        elif delivery.object.intended_use == "demo" and not self._config.segment.allow_demo_model:
-            if not is_loopback(peer.host):
-                reason = "made by a demo model, and the destination is not this machine (segment.allow_demo_model)"
-        if reason is None and self._damaged(delivery):
+        elif self._is_demo(delivery) and not is_loopback(peer.host):
+            reason = "made by a demo model, and the destination is not this machine (segment.allow_demo_model)"
+        elif self._damaged(delivery):
             reason = "the stored object does not have its sha256 any more; `rerun` makes it again"
         if reason is None:
             return True
         if self._outbox.sending(delivery):
             self._settle(delivery, destination, Verdict.REFUSED, None, reason)
         return False
+
+    def _is_demo(self, delivery: Delivery) -> bool:
+        return delivery.object.intended_use == "demo" and not self._config.segment.allow_demo_model
 
     def _damaged(self, delivery: Delivery) -> bool:
         try:

@@ -215,7 +215,7 @@ def _settled(ledger: Ledger, outbox: Outbox, uid: str) -> bool:
 def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Path) -> answers.Answer:
     truth_path = str(film.truth_file) if film.truth_file else None
     if uid is None:
-        sentence = f"{film.file.name} was not taken: it is no DICOM film of a class and transfer syntax that the node offers."
+        sentence: str | None = f"{film.file.name} was not taken: no DICOM film of a class and syntax that the node offers."
         return answers.Answer(str(film.file), truth_path, "failed", "not-accepted", None, None, None, None, 0.0, (), sentence)
     job = ledger.jobs(sop_instance_uid=uid, limit=1)[0]
     deliveries = Outbox(ledger.store).of_job(job.same_as or job.job_id)
@@ -225,7 +225,8 @@ def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Pa
         target = out / f"{film.name}-{one.object.role}.dcm"
         shutil.copyfile(config.spool_directory / one.object.path, target)
         os.chmod(target, 0o644)
-        stored.append(answers.Stored(one.object.role, one.object.sop_class_uid, one.object.sop_instance_uid, one.object.sha256, target.name))  # fmt: skip
+        made = one.object
+        stored.append(answers.Stored(made.role, made.sop_class_uid, made.sop_instance_uid, made.sha256, target.name))
     mask = _mask(film, stored, out) if job.state is State.SEGMENTED else None
     if job.state is State.SEGMENTED:
         _picture(film, job, mask, out)

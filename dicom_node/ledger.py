@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -409,14 +409,8 @@ def _job(row: sqlite3.Row) -> Job:
         host=row["host"],
         association_id=row["association_id"],
     )
-    same = {
-        name: row[name]
-        for name in (
-            "received_at generation attempts crashes resends owner finished_at code sentence finding probability area_mm2"
-            " model model_digest same_as revision seconds"
-        ).split()
-    }
-    return Job(job_id=row["id"], arrival=arrival, state=State(row["state"]), **same)
+    known = {"job_id": row["id"], "arrival": arrival, "state": State(row["state"])}
+    return Job(**known, **{one.name: row[one.name] for one in fields(Job) if one.name not in known})
 
 
 def _object(row: sqlite3.Row) -> StoredObject:

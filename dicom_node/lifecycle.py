@@ -23,10 +23,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dicom_node.config import Config
 from dicom_node.errors import NodeError
 from dicom_node.spool import Spool
+
+if TYPE_CHECKING:
+    from dicom_node.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +98,8 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
         serving.join(config.node.stop_seconds)
 
 
-def _reap(spool: Spool, ledger: object, stop: threading.Event) -> None:
+def _reap(spool: Spool, ledger: Ledger, stop: threading.Event) -> None:
     """Remove files that no row names and that are older than an hour: what a crash left between rename and commit."""
-    from dicom_node.ledger import Ledger
-
-    assert isinstance(ledger, Ledger)
     while not stop.wait(60.0):
         removed = spool.reap(ledger.paths(), REAP_SECONDS)
         if removed:
@@ -126,8 +127,7 @@ def send(config: Config) -> None:
     with only_instance(spool, "send"):
         ledger = Ledger(config.ledger_path)
         sender = Sender(config, spool, ledger, Outbox(ledger.store))
-        threading.Thread(target=lambda: (stop.wait(), sender.stop()), name="stop", daemon=True).start()
-        sender.run(config.queue.poll_seconds)
+        sender.run(stop, config.queue.poll_seconds)
 
 
 # -- the parent ------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ _CHATTY = ("pynetdicom", "pydicom", "highdicom", "celery", "kombu", "amqp", "PIL
 
 def start(settings: Log, verb: str) -> None:
     """Send every log line of this process to standard error, each with time, level and verb."""
-    shared = [
+    shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

@@ -45,9 +45,7 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str) -> answers.A
     for one in segmenter.objects(source, finding):
         target = out / f"{name}-{one.role}.dcm"
         one.dataset.save_as(target, enforce_file_format=True)
-        stored.append(
-            answers.Stored(one.role, one.sop_class_uid, one.sop_instance_uid, answers.sha256_of(target), target.name)
-        )
+        stored.append(answers.Stored(one.role, one.sop_class_uid, one.sop_instance_uid, answers.sha256_of(target), target.name))
     if finding.radiograph is not None and finding.decision is not None:
         outline_png(finding.radiograph, finding.decision, out / f"{name}.png")
     decision = finding.decision

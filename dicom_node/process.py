@@ -52,16 +52,15 @@ class Workbench:
         try:
             with self._heartbeat(claim):
                 outcome = self._outcome(claim)
-            job = self.ledger.finish(
-                claim, outcome, self.destinations, redeliver=self.work.on_resend == "redeliver"
-            )
+            job = self.ledger.finish(claim, outcome, self.destinations, redeliver=self.work.on_resend == "redeliver")
         except LostClaim:
             log.warning("claim lost, another worker has the job", extra=claim.job.log_context())
             return None
         log.info(
             "job %s",
             job.state,
-            extra=job.log_context() | {"finding": job.finding, "code": job.code, "same_as": job.same_as, "seconds": job.seconds},
+            extra=job.log_context()
+            | {"finding": job.finding, "code": job.code, "same_as": job.same_as, "seconds": job.seconds},
         )
         return job
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.presentation import AllStoragePresentationContexts
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 
 @dataclass
@@ -31,8 +31,9 @@ class StandInPacs:
         ae = AE(ae_title=self.ae_title)
         ae.add_supported_context(Verification)
         for context in AllStoragePresentationContexts:
-            ae.add_supported_context(context.abstract_syntax)
+            ae.add_supported_context(str(context.abstract_syntax))
         server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
+        assert server is not None and server.socket is not None, "start_server(block=False) returns its server"
         self.port = server.socket.getsockname()[1]
         try:
             yield self
@@ -42,7 +43,7 @@ class StandInPacs:
     def _store(self, event: evt.Event) -> int:
         if self.status != 0x0000:
             return self.status
-        uid = str(event.request.AffectedSOPInstanceUID)
+        uid = str(getattr(event.request, "AffectedSOPInstanceUID", ""))
         with self._lock:
             file = self.folder / f"{len(self.received) + 1}.dcm"
             file.write_bytes(event.encoded_dataset())

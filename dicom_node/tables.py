@@ -53,7 +53,9 @@ def print_status(values: dict[str, Any]) -> None:
     for conflict in values["conflicts"]:
         console.print(f"[yellow]conflict[/]: {conflict['sop_instance_uid']} came with {conflict['contents']} contents")
     low = values["free_bytes"] < values["reserve_bytes"]
-    console.print(f"disk: {values['free_bytes'] / 1e9:.1f} GB free" + (" [red](under the reserve: films are refused)[/]" if low else ""))
+    console.print(
+        f"disk: {values['free_bytes'] / 1e9:.1f} GB free" + (" [red](under the reserve: films are refused)[/]" if low else "")
+    )
 
 
 def job_values(job: Job) -> dict[str, Any]:
@@ -146,7 +148,12 @@ def models(config: Config) -> list[dict[str, Any]]:
             row["problem"] = str(error)
         else:
             manifest = artifact.manifest
-            row |= {"name": manifest.name, "version": manifest.version, "intended_use": manifest.intended_use, "sha256": artifact.sha256}
+            row |= {
+                "name": manifest.name,
+                "version": manifest.version,
+                "intended_use": manifest.intended_use,
+                "sha256": artifact.sha256,
+            }
         rows.append(row)
     return rows
 

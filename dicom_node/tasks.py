@@ -8,9 +8,10 @@ import secrets
 import sys
 import threading
 import time
+import warnings
 
 from celery import signals
-from celery.exceptions import WorkerShutdown
+from celery.exceptions import SecurityWarning, WorkerShutdown
 
 from dicom_node import broker
 from dicom_node.config import Config
@@ -34,9 +35,8 @@ def film_is_ready() -> None:
 
 def workbench(config: Config, name: str) -> Workbench:
     """Everything a worker process needs; loads the model."""
-    from segmenter.engine import Segmenter  # torch: only where films are segmented
-
     from dicom_node.model import load_model, segment_settings
+    from segmenter.engine import Segmenter  # torch: only where films are segmented
 
     return Workbench(
         ledger=Ledger(config.ledger_path),
@@ -55,6 +55,7 @@ def run_worker(config: Config) -> int:
     freed = ledger.release_others(name)
     if freed:
         log.warning("claims of an earlier worker were freed", extra={"jobs": freed})
+    warnings.simplefilter("ignore", SecurityWarning)  # about pickles, which we do not use; deploy/ runs as a user of its own
     app = broker.celery_app(config.queue, config.work)
     app.task(film_is_ready, name=broker.BELL)
     ringer = broker.Ringer(app, ledger, config.queue, config.work, name)

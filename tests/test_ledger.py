@@ -1,0 +1,204 @@
+"""The ledger: one owner at a time, one result per identity, whatever runs twice."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from dicom_node.errors import LostClaim, NodeError
+from dicom_node.job import Arrival, DeliveryState, Outcome, State, StoredObject
+from dicom_node.ledger import Claim, Ledger
+from dicom_node.outbox import Outbox
+from dicom_node.retry import Decision, Policy, decide
+from dicom_node.status import Verdict
+from dicom_node.store import Store
+
+_numbers = itertools.count()
+
+
+class Clock:
+    """Seconds that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, clock: Clock) -> Ledger:
+    return Ledger(tmp_path / "ledger.sqlite", clock=clock, boot="this boot")
+
+
+def arrival(uid: str = "1.2.3", sha: str = "aa", syntax: str = "1.2.840.10008.1.2.1") -> Arrival:
+    return Arrival(uid, "1.2.840.10008.5.1.4.1.1.1", syntax, sha, f"arrivals/{next(_numbers)}", 10, "A", "B", "::1", None)
+
+
+def answered(content: str = "c1", model: str = "m1", token: str = "t", revision: int = 1) -> Outcome:
+    """An outcome with one object, whose bytes differ from every other outcome's (highdicom is not reproducible)."""
+    number = next(_numbers)
+    seg = StoredObject("seg", "", "1.2", f"2.25.{content}{model}", f"sha{number}", f"job/{token}/{number}.dcm", 9, "demo")
+    return Outcome(
+        State.SEGMENTED,
+        finding="pneumothorax",
+        content_sha256=content,
+        model="m 1",
+        model_digest=model,
+        objects=(seg,),
+        revision=revision,
+    )
+
+
+def claimed(ledger: Ledger) -> Claim:
+    claim = ledger.claim("worker", 30)
+    assert claim is not None
+    return claim
+
+
+def test_an_equal_arrival_is_counted_and_another_syntax_is_another_job(ledger: Ledger) -> None:
+    first = ledger.add_arrival(arrival())
+    again = ledger.add_arrival(arrival())
+    other = ledger.add_arrival(arrival(syntax="1.2.840.10008.1.2", sha="bb"))
+    assert (first.new, again.new, other.new) == (True, False, True)
+    assert again.job_id == first.job_id != other.job_id
+    assert ledger.job(first.job_id).resends == 1
+
+
+def test_a_lease_that_ran_out_is_taken_over_and_the_late_finisher_is_refused(ledger: Ledger, clock: Clock) -> None:
+    ledger.add_arrival(arrival())
+    late = claimed(ledger)
+    assert ledger.claim("other", 30) is None
+    clock.now += 20
+    ledger.renew(late, 30)
+    clock.now += 20
+    assert ledger.claim("other", 30) is None, "renewed 20 s ago"
+    clock.now += 11
+    owner = claimed(ledger)
+    with pytest.raises(LostClaim):
+        ledger.renew(late, 30)
+    with pytest.raises(LostClaim):
+        ledger.finish(late, answered(), ["PACS"])
+    job = ledger.finish(owner, answered(), ["PACS"])
+    assert (job.state, job.attempts) == (State.SEGMENTED, 2)
+    assert len(Outbox(ledger.store).of_job(job.job_id)) == 1
+
+
+def test_a_claim_of_another_boot_is_expired_whatever_the_clock_says(tmp_path: Path, clock: Clock) -> None:
+    before = Ledger(tmp_path / "l", clock=clock, boot="before")
+    before.add_arrival(arrival())
+    claimed(before)
+    clock.now = 5.0  # a monotonic clock begins anew at boot
+    assert Ledger(tmp_path / "l", clock=clock, boot="after").claim("w", 30) is not None
+
+
+def test_crashes_are_charged_to_the_film_and_the_third_quarantines_it(ledger: Ledger) -> None:
+    ledger.add_arrival(arrival())
+    for crash in (1, 2, 3):
+        claimed(ledger)
+        [job] = ledger.release_worker("worker", [], max_crashes=3)
+        assert job.crashes == crash
+    assert (job.state, job.code) == (State.FAILED, "crashes-the-worker")
+    assert ledger.claim("worker", 30) is None
+    assert ledger.rerun(job.job_id).crashes == 0
+
+
+def test_losing_the_whole_worker_charges_nothing(ledger: Ledger) -> None:
+    ledger.add_arrival(arrival())
+    claimed(ledger)
+    assert ledger.release_others("the next worker") == 1
+    assert claimed(ledger).job.crashes == 0
+
+
+def test_one_identity_has_one_result_and_one_set_of_bytes(ledger: Ledger) -> None:
+    for sha in ("aa", "bb"):  # the same film in two transfer syntaxes: two arrivals, one content
+        ledger.add_arrival(arrival(sha=sha))
+    first = ledger.finish(claimed(ledger), answered(), ["PACS"])
+    second = ledger.finish(claimed(ledger), answered(), ["PACS"])
+    assert second.same_as == first.job_id
+    outbox = Outbox(ledger.store)
+    assert len(outbox.of_job(first.job_id)) == 1
+    assert not outbox.of_job(second.job_id)
+
+
+def test_a_rerun_with_the_same_model_sends_the_same_bytes_and_another_model_answers_anew(ledger: Ledger) -> None:
+    ledger.add_arrival(arrival())
+    outbox = Outbox(ledger.store)
+    job = ledger.finish(claimed(ledger), answered(model="m1"), ["PACS"])
+    [before] = outbox.of_job(job.job_id)
+    outbox.sending(before)
+    outbox.settle(before, DeliveryState.DELIVERED, status=0, reason="")
+    ledger.rerun(job.job_id)
+    ledger.finish(claimed(ledger), answered(model="m1"), ["PACS"])
+    [again] = outbox.of_job(job.job_id)
+    assert (again.state, again.object.sha256) == (DeliveryState.PENDING, before.object.sha256)
+    ledger.rerun(job.job_id)
+    ledger.finish(claimed(ledger), answered(model="m2"), ["PACS"])
+    assert len({one.object.sop_instance_uid for one in outbox.of_job(job.job_id)}) == 2
+
+
+def test_other_pixels_under_a_used_uid_are_a_conflict_with_a_fixed_revision(ledger: Ledger) -> None:
+    assert [ledger.revision("1.2.3", content) for content in ("c1", "c2", "c1", "c3", "c2")] == [1, 2, 1, 3, 2]
+    assert ledger.conflicts() == [("1.2.3", 3)]
+
+
+def test_pause_stops_claims_and_purge_keeps_the_tombstone(ledger: Ledger) -> None:
+    ledger.add_arrival(arrival())
+    ledger.set_mode("paused")
+    assert ledger.ready() == 0
+    assert ledger.claim("worker", 30) is None
+    ledger.set_mode("running")
+    job = ledger.finish(claimed(ledger), answered(), ["PACS"])
+    with pytest.raises(NodeError, match="nothing undelivered is purged"):
+        ledger.purge(job.job_id)
+    outbox = Outbox(ledger.store)
+    [delivery] = outbox.of_job(job.job_id)
+    outbox.settle(delivery, DeliveryState.DELIVERED, status=0, reason="")
+    assert len(ledger.purge(job.job_id)) == 2
+    assert ledger.answer("1.2.3", "c1", "m1") is not None
+    with pytest.raises(NodeError, match="purged"):
+        ledger.rerun(job.job_id)
+
+
+def test_a_ledger_of_another_version_is_refused_and_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "l")
+    with pytest.raises(ZeroDivisionError), store.write() as db:
+        db.execute("INSERT INTO meta VALUES ('mode', 'paused')")
+        raise ZeroDivisionError
+    assert store.read().execute("SELECT count(*) FROM meta").fetchone()[0] == 0
+    assert store.integrity() == "ok"
+    copy = tmp_path / "copy"
+    store.backup(copy)
+    assert sqlite3.connect(copy).execute("PRAGMA user_version").fetchone()[0] == 1
+    with store.write() as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(NodeError, match="schema version 99"):
+        Store(tmp_path / "l")
+
+
+POLICY = Policy(first_delay=4, max_delay=60, give_up=1000)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "attempts", "age", "jitter", "expected"),
+    [
+        (Verdict.DELIVERED, 1, 0, 0.0, Decision(DeliveryState.DELIVERED)),
+        (Verdict.WARNED, 1, 0, 0.0, Decision(DeliveryState.DELIVERED)),
+        (Verdict.REFUSED, 1, 0, 0.0, Decision(DeliveryState.REFUSED)),
+        (Verdict.TRY_LATER, 1, 0, 0.0, Decision(DeliveryState.PENDING, 2)),
+        (Verdict.TRY_LATER, 1, 0, 1.0, Decision(DeliveryState.PENDING, 4)),
+        (Verdict.TRY_LATER, 3, 0, 1.0, Decision(DeliveryState.PENDING, 16)),
+        (Verdict.TRY_LATER, 5000, 999, 1.0, Decision(DeliveryState.PENDING, 60)),
+        (Verdict.TRY_LATER, 2, 1000, 0.5, Decision(DeliveryState.REFUSED)),
+    ],
+)
+def test_when_to_try_again(verdict: Verdict, attempts: int, age: float, jitter: float, expected: Decision) -> None:
+    assert decide(verdict, attempts, age, POLICY, jitter) == expected
