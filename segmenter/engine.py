@@ -16,6 +16,7 @@ from segmenter.artifact import Artifact
 from segmenter.decode import decode
 from segmenter.errors import Refused
 from segmenter.gate import NotOurs, gate
+from segmenter.header import quietly
 from segmenter.identity import ModelIdentity, identify
 from segmenter.mask import decide
 from segmenter.placement import Placement
@@ -86,10 +87,11 @@ class Segmenter:
         Datasets need `file_meta.TransferSyntaxUID`. All films of the call are in memory at once and share one forward
         pass: the caller chooses how many.
         """
-        films = [_Film(dataset) for dataset in datasets]
-        for film in films:
-            film.run("gate", self._gate)
-            film.run("decode", self._decode)
+        films = [_Film(_view(dataset)) for dataset in datasets]
+        with quietly():
+            for film in films:
+                film.run("gate", self._gate)
+                film.run("decode", self._decode)
         self._predict([film for film in films if film.finding is None])
         for film in films:
             film.run("mask", self._decide)
@@ -100,7 +102,8 @@ class Segmenter:
         pixels under a SOP Instance UID that was used before."""
         if finding.decision is None or not finding.decision.positive:
             return []
-        seg = build_seg(dataset, finding, self.identity, revision, self._settings)
+        with quietly():
+            seg = build_seg(dataset, finding, self.identity, revision, self._settings)
         return [ResultObject("seg", "", str(seg.SOPClassUID), str(seg.SOPInstanceUID), seg)]
 
     def _gate(self, film: _Film) -> None:
@@ -142,3 +145,12 @@ class Segmenter:
             self._settings.absurd_fraction,
         )
         film.end("done", radiograph=film.radiograph, decision=decision)
+
+
+def _view(dataset: Dataset) -> Dataset:
+    """The same elements under another roof: pydicom converts an element when it is read, and the bytes that it arrived in
+    must still be there when `objects` copies them."""
+    view = dataset[:]
+    if hasattr(dataset, "file_meta"):
+        view.file_meta = dataset.file_meta
+    return view

@@ -6,16 +6,40 @@ does not matter.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
 
 _UNREADABLE = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, NotImplementedError)
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """No warnings of pydicom and highdicom inside: they quote header values, and header values are patient data.
+
+    Changes settings of the process while it lasts; not for several threads at once.
+    """
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        with warnings.catch_warnings(), config.disable_value_validation():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def value(dataset: Dataset, keyword: str) -> Any:

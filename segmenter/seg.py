@@ -10,10 +10,11 @@ from io import BytesIO
 
 import highdicom
 from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentAlgorithmTypeValues, SegmentDescription
-from pydicom import config
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
@@ -35,7 +36,6 @@ from segmenter.values import Decision, Finding, Radiograph
 DEMO_NOTICE = "DEMO - NOT FOR CLINICAL USE"
 _LO = 64  # characters of a Long String (PS3.5 section 6.2)
 _COLOUR = (255, 64, 64)  # of the overlay, sRGB
-_CHARACTER_SET = Tag("SpecificCharacterSet")
 # Type 2 of the Patient and General Study modules: present, if need be empty (PS3.3 C.7.1.1, C.7.2.1).
 _ALWAYS = (
     "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID", "PatientBirthDate",
@@ -58,8 +58,9 @@ def build_seg(
     decision, radiograph = finding.decision, finding.radiograph
     if decision is None or radiograph is None or not decision.positive:
         raise ValueError("only a positive film has a SEG")
-    names = (text(source, "SOPInstanceUID"), radiograph.content_sha256, identity.digest, "seg")
-    seg = _segmentation(_stand_in(source), decision, radiograph, identity, names, settings)
+    header = _stand_in(source[:])  # a slice is read in its place, so that the source keeps its bytes
+    names = (header.SOPInstanceUID, radiograph.content_sha256, identity.digest, "seg")
+    seg = _segmentation(header, decision, radiograph, identity, names, settings)
     seg.SeriesDescription = series_description(identity, revision)
     seg.SeriesDate, seg.SeriesTime = seg.ContentDate, seg.ContentTime
     seg.BodyPartExamined = "CHEST"
@@ -175,8 +176,8 @@ def _identify_segment_per_frame(seg: Segmentation) -> None:
 
 def _as_file(seg: Segmentation, source: Dataset) -> FileDataset:
     """A plain dataset with our file meta, and the study and patient elements as the bytes of the source."""
+    correct_ambiguous_vr(seg, True)
     file = FileDataset(BytesIO(), dict(seg.items()), b"\0" * 128, seg.file_meta, False, True)
-    file.set_original_encoding(False, True)
     file.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     file.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     for keyword in (*_ALWAYS, *_IF_THERE):
@@ -186,6 +187,9 @@ def _as_file(seg: Segmentation, source: Dataset) -> FileDataset:
     # Type 2C where no position is known (PS3.3 C.7.6.1); the same words as on the film, because the matrix is the same.
     orientation = Tag("PatientOrientation")
     file[orientation] = _unchanged(source, orientation) if orientation in source else DataElement(orientation, "CS", None)
+    # Raw elements are written as they are only as long as pydicom believes that the character set never changed.
+    named = file.get(Tag("SpecificCharacterSet"))
+    file.set_original_encoding(False, True, default_encoding if named is None else convert_encodings(named.value))
     return file
 
 
@@ -195,7 +199,5 @@ def _unchanged(source: Dataset, tag: BaseTag) -> RawDataElement | DataElement:
     if not isinstance(element, RawDataElement):
         return element
     value = element.value or b""
-    if tag == _CHARACTER_SET:  # pydicom looks at this one while it writes, and would lose its blanks on the way
-        return DataElement(tag, "CS", value.decode("latin-1"), validation_mode=config.IGNORE)
     padding = (b"\0" if dictionary_VR(tag) == "UI" else b" ") if len(value) % 2 else b""
     return RawDataElement(tag, dictionary_VR(tag), len(value + padding), value + padding, 0, False, True)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import dcmread
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from segmenter.phantom import Phantom, film
 
@@ -46,3 +49,18 @@ def read_back(dataset: Dataset) -> Dataset:
 def write(dataset: Dataset, path: Path) -> Path:
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def raw(film: Dataset, **values: bytes) -> Dataset:
+    """`film` with elements that hold exactly these bytes, also when it is written."""
+    for keyword, value in values.items():
+        tag = Tag(keyword)
+        assert len(value) % 2 == 0, keyword
+        film[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
+    film.set_original_encoding(False, True, film._character_set)  # else pydicom converts them
+    return film
+
+
+def stored_bytes(path: Path, keyword: str) -> bytes | None:
+    element = dcmread(path).get_item(keyword)
+    return None if element is None else (element.value or b"")

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
-    ExplicitVRBigEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,

@@ -1,0 +1,166 @@
+"""The one public door: a film's answer lies on its pixels, names its maker, and no film disturbs another."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_film import SHAPE, phantom, picture, raw, read_back, small_film, stored_bytes, write
+from test_predict_mask import SIZE, tiny_artifact
+
+from segmenter.engine import Segmenter
+from segmenter.errors import Refused
+from segmenter.identity import identify
+from segmenter.phantom import film
+from segmenter.settings import Settings
+from segmenter.values import Prediction
+
+SETTINGS = Settings(device="cpu", min_side_px=128)
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    return tiny_artifact(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def segmenter(artifact):
+    return Segmenter(artifact, SETTINGS)
+
+
+def darkest_lung(images):
+    """Stands in for the network: what is dark on the film's left half in model space is the pneumothorax."""
+    answers = []
+    for image in images[:, 0]:
+        lung = np.where(np.arange(SIZE) < SIZE // 2, (image < 0.35) & (image > 0), False)
+        answers.append(Prediction(lung.astype(np.float32), 0.9 if lung.any() else 0.1))
+    return answers
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+TRUTH = (picture() < 0.35) & (np.arange(SHAPE[1]) < SHAPE[1] // 2)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("orientation", [["L", "F"], ["R", "F"], ["F", "R"], ["H", "L"]])
+def test_the_mask_lies_on_the_pixels_it_came_from(segmenter, photometric, orientation):
+    """The stored matrix is turned or mirrored, and the truth with it. np.rot90 turns counter-clockwise: along a row of
+    the turned film one walks down the upright one, along a column one walks back along its row."""
+    image, truth = picture(), TRUTH
+    turn = {"LF": lambda a: a, "RF": np.fliplr, "FR": np.rot90, "HL": lambda a: np.rot90(a, -1)}[
+        "".join(orientation)
+    ]
+    image, truth = np.ascontiguousarray(turn(image)), turn(truth)
+    dataset = film(phantom(image.shape, image), kind="CR", bits=12, photometric=photometric, stored_range=(0.3, 0.6))
+    dataset.PatientOrientation = orientation
+    segmenter._predictor = darkest_lung
+    (finding,) = segmenter.segment([read_back(dataset)])
+    assert finding.outcome == "done" and finding.name == "pneumothorax", finding
+    assert dice(finding.decision.mask, truth) > 0.9
+    (result,) = segmenter.objects(read_back(dataset), finding)
+    assert np.array_equal(read_back(result.dataset).pixel_array.squeeze() > 0, finding.decision.mask)
+    assert (result.role, result.variant, result.sop_instance_uid) == ("seg", "", result.dataset.SOPInstanceUID)
+
+
+def test_a_negative_film_is_done_and_has_no_objects(segmenter):
+    segmenter._predictor = lambda images: [Prediction(np.zeros((SIZE, SIZE), np.float32), 0.2) for _ in images]
+    dataset = small_film()
+    (finding,) = segmenter.segment([dataset])
+    assert (finding.outcome, finding.name, finding.code) == ("done", "none", None)
+    assert segmenter.objects(dataset, finding) == [] and set(finding.seconds) >= {"decode", "predict", "mask"}
+
+
+def test_the_real_network_answers_a_batch_like_single_films(artifact):
+    segmenter = Segmenter(artifact, replace(SETTINGS, absurd_fraction=1.0))
+    films = [small_film(kind=kind, seed=seed) for kind, seed in (("DX", 1), ("CR", 2), ("SC", 3))]
+    together = segmenter.segment(films)
+    for dataset, one in zip(films, together, strict=True):
+        (alone,) = segmenter.segment([dataset])
+        assert one.outcome == alone.outcome == "done"
+        assert one.decision.image_probability == pytest.approx(alone.decision.image_probability, abs=1e-4)
+
+
+def test_no_film_disturbs_another(segmenter):
+    """A truncated, a veterinary, a poisonous and a hungry film between good ones, in order."""
+    films = [small_film(seed=n) for n in range(7)]
+    films[1].PixelData = films[1].PixelData[:999]
+    films[2].PatientSpeciesDescription = "Canis"
+    films[3].PatientName, films[3].Rows = "SECRET^NAME", 0
+    marks = {4: RuntimeError("SECRET in the message"), 5: MemoryError()}
+
+    def predictor(images):
+        for n, error in marks.items():
+            if any(np.array_equal(image, poison[n]) for image in images[:, 0]):
+                raise error
+        return darkest_lung(images)
+
+    poison = {}
+    for n in marks:  # a film that the network chokes on, wherever it is in the batch
+        image = np.roll(picture(), n, axis=0)
+        films[n] = small_film(seed=n, image=image)
+        captured = []
+        segmenter._predictor = lambda images, into=captured: into.append(images) or darkest_lung(images)
+        segmenter.segment([films[n]])
+        poison[n] = captured[0][0, 0]
+    segmenter._predictor = predictor
+    findings = segmenter.segment(films)
+    assert [f.outcome for f in findings] == ["done", "failed", "skipped", "skipped", "failed", "failed", "done"]
+    assert [f.code for f in findings] == [
+        None, "truncated-pixel-data", "not-human", "too-small", "internal-error", "out-of-memory", None,
+    ]  # fmt: skip
+    assert "RuntimeError" in findings[4].sentence
+    assert not any("SECRET" in (f.sentence or "") for f in findings)
+    assert segmenter.segment([]) == []
+
+
+def test_bad_output_of_the_network_is_never_sent(segmenter):
+    for value, code in ((np.nan, "non-finite-output"), (0.99, "absurd-mask")):
+        segmenter._predictor = lambda images, v=value: [Prediction(np.full((SIZE, SIZE), v, np.float32), 0.9)]
+        dataset = small_film()
+        (finding,) = segmenter.segment([dataset])
+        assert (finding.outcome, finding.code) == ("failed", code)
+        assert segmenter.objects(dataset, finding) == []
+
+
+def test_the_identity_follows_what_changes_answers(artifact):
+    plain = identify(artifact, SETTINGS)
+    assert plain.demo and plain.commit == "abc" and plain.operating_point == "only"
+    assert identify(artifact, replace(SETTINGS, threads=3, device="cuda", series_number=1)).digest == plain.digest
+    assert identify(artifact, replace(SETTINGS, absurd_fraction=0.3)).digest != plain.digest
+    with pytest.raises(Refused, match="no operating point 'keen'"):
+        identify(artifact, replace(SETTINGS, operating_point="keen"))
+
+
+def test_patient_data_never_reaches_a_warning_or_a_log(segmenter, recwarn, caplog):
+    dataset = small_film(kind="SC")
+    dataset.add_new("PatientBirthDate", "DA", "SECRET")
+    dataset.add_new("AccessionNumber", "SH", "SECRET" * 9)
+    dataset.add_new("BodyPartExamined", "CS", "chest SECRET!")
+    segmenter._predictor = darkest_lung
+    recwarn.clear(), caplog.clear()
+    (finding,) = segmenter.segment([dataset])
+    assert finding.outcome == "done" and len(segmenter.objects(dataset, finding)) == 1
+    assert not [w for w in recwarn if "SECRET" in str(w.message)] and "SECRET" not in caplog.text
+
+
+def test_reading_a_film_leaves_its_bytes_alone(segmenter, tmp_path):
+    """The gate reads descriptions and UIDs; they go back as they came all the same."""
+    odd = {"StudyDescription": "грудь ".encode("cp1251"), "PatientID": b" 1  ", "StudyInstanceUID": b"1.2.3.4 "}
+    dataset = read_back(raw(small_film(kind="CR"), SpecificCharacterSet=b"", PatientName=b"\xc8\xe2^\xdf", **odd))
+    segmenter._predictor = darkest_lung
+    (finding,) = segmenter.segment([dataset])
+    (result,) = segmenter.objects(dataset, finding)
+    path = write(result.dataset, tmp_path / "seg.dcm")
+    for keyword, value in odd.items():
+        assert stored_bytes(path, keyword) == value, keyword
+
+
+def test_the_light_rooms_import_neither_torch_nor_highdicom():
+    names = "values errors settings uids header gate codestream pixels tone decode placement artifact identity mask codes"
+    code = "import sys\n" + "".join(f"import segmenter.{n}\n" for n in names.split())
+    code += "assert not {'torch', 'highdicom', 'segmentation_models_pytorch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

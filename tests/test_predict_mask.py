@@ -1,0 +1,146 @@
+"""From model grid to answer: the network's contract, and what post-processing keeps."""
+
+import numpy as np
+import pytest
+import torch
+
+from segmenter.artifact import OperatingPoint, load_artifact, write_artifact
+from segmenter.errors import Refused
+from segmenter.mask import decide, without_specks
+from segmenter.network import build_network
+from segmenter.placement import Placement
+from segmenter.predict import Predictor
+from segmenter.values import Prediction, Spacing, Turn
+
+SIZE = 64
+NETWORK = {"architecture": "unet", "encoder": "efficientnet-b0", "in_channels": 1, "image_head": True,
+           "decoder_channels": [32, 16, 16, 8, 8]}  # fmt: skip
+MANIFEST = {
+    "name": "tiny", "version": "0.1", "intended_use": "demo", "network": NETWORK,
+    "input": {"size": SIZE, "mean": 0.5, "std": 0.25}, "temperature": 2.0, "flips": True, "operating_point": "only",
+    "operating_points": {"only": {"image_threshold": 0.5, "mask_threshold": 0.5, "min_area_mm2": 10, "min_area_px": 4}},
+    "metrics": {}, "data": {}, "recipe": "none", "seed": 0, "generator_sha256": "", "commit": "abc",
+}  # fmt: skip
+POINT = OperatingPoint(image_threshold=0.5, mask_threshold=0.5, min_area_mm2=100.0, min_area_px=9.0)
+
+
+def tiny_artifact(folder, **changes):
+    torch.manual_seed(0)
+    write_artifact(folder, build_network(NETWORK).state_dict(), {**MANIFEST, **changes}, "# tiny\n")
+    return load_artifact(folder)
+
+
+def images(count):
+    return np.random.default_rng(3).random((count, 1, SIZE, SIZE), np.float32)
+
+
+def test_a_film_does_not_depend_on_its_neighbours(tmp_path):
+    predictor = Predictor(tiny_artifact(tmp_path), device="cpu")
+    batch = images(3)
+    together = predictor(batch)
+    for one, image in zip(together, batch, strict=True):
+        (alone,) = predictor(image[None])
+        assert one.probability.shape == (SIZE, SIZE) and one.probability.dtype == np.float32
+        assert np.abs(alone.probability - one.probability).max() < 1e-4
+        assert abs(alone.image_probability - one.image_probability) < 1e-4
+
+
+def test_with_flips_a_mirrored_film_gets_the_mirrored_answer(tmp_path):
+    batch = images(1)
+    for flips in (True, False):
+        predictor = Predictor(tiny_artifact(tmp_path / str(flips), flips=flips), device="cpu")
+        (plain,), (mirrored,) = predictor(batch), predictor(batch[..., ::-1])
+        difference = np.abs(mirrored.probability[:, ::-1] - plain.probability).max()
+        assert (difference < 1e-4) == flips
+
+
+def test_temperature_softens_the_image_decision_only(tmp_path):
+    (sharp,) = Predictor(tiny_artifact(tmp_path / "1", temperature=1.0, flips=False), device="cpu")(images(1))
+    (soft,) = Predictor(tiny_artifact(tmp_path / "2", temperature=2.0, flips=False), device="cpu")(images(1))
+    logit = np.log(sharp.image_probability / (1 - sharp.image_probability))
+    assert soft.image_probability == pytest.approx(1 / (1 + np.exp(-logit / 2)), abs=1e-6)
+    assert np.array_equal(sharp.probability, soft.probability)
+
+
+def test_the_wrong_grid_is_a_programming_error(tmp_path):
+    with pytest.raises(ValueError, match=r"expected \(N, 1, 64, 64\)"):
+        Predictor(tiny_artifact(tmp_path), device="cpu")(np.zeros((1, 1, 32, 64), np.float32))
+
+
+def prediction(*boxes, image=0.9):
+    """(SIZE, SIZE) with probability .9 in `boxes` (top, left, bottom, right), .02 elsewhere."""
+    probability = np.full((SIZE, SIZE), 0.02, np.float32)
+    for top, left, bottom, right in boxes:
+        probability[top:bottom, left:right] = 0.9
+    return Prediction(probability, image)
+
+
+def test_the_mask_lies_on_native_pixels():
+    """A film of 320 x 256 px on a grid of 64: 5 native pixels to one, the film in the middle of the width."""
+    placement = Placement.fit((320, 256), SIZE)
+    decision = decide(prediction((10, 16, 20, 30)), placement, POINT, Spacing(0.5, 0.5, "PixelSpacing"), 0.4)
+    left = round(placement.left)
+    assert decision.positive and decision.components == 1
+    expected = np.zeros((320, 256), bool)
+    expected[50:100, (16 - left) * 5 : (30 - left) * 5] = True
+    assert (decision.mask ^ expected).sum() < 2 * (50 + 70)  # at most one pixel along the border
+    assert decision.area_mm2 == pytest.approx(decision.mask.sum() * 0.25)
+
+
+def test_a_turned_film_gets_its_mask_back_on_its_own_matrix():
+    for turn in (Turn(True, 1), Turn(False, 3), Turn(True, 0)):
+        placement = Placement.fit((320, 256), SIZE, turn)
+        native = np.zeros((320, 256), np.float32)
+        native[40:120, 150:230] = 1
+        decision = decide(Prediction(placement.to_model(native), 0.9), placement, POINT, None, 0.4)
+        truth = native > 0
+        assert 2 * (decision.mask & truth).sum() / (decision.mask.sum() + truth.sum()) > 0.97
+
+
+def test_specks_go_by_mm2_when_the_spacing_is_known_and_by_model_pixels_when_not():
+    placement = Placement.fit((320, 320), SIZE)
+    small, large = (4, 4, 6, 6), (30, 30, 42, 42)  # 2 x 2 and 12 x 12 model pixels, 100 and 3,600 native ones
+    unknown = decide(prediction(small, large), placement, POINT, None, 0.4)
+    assert unknown.components == 1 and unknown.area_mm2 is None and not unknown.mask[:100, :100].any()
+    coarse = decide(prediction(small, large), placement, POINT, Spacing(2.0, 2.0, "PixelSpacing"), 0.4)
+    assert coarse.components == 2
+    fine = decide(prediction(small, large), placement, POINT, Spacing(0.1, 0.1, "PixelSpacing"), 0.4)
+    assert not fine.positive and fine.components == 0 and not fine.mask.any() and fine.area_mm2 == 0
+
+
+def test_components_touch_at_corners():
+    mask = np.eye(6, dtype=bool)
+    mask[0, 5] = True
+    kept, count = without_specks(mask, 6)
+    assert count == 1 and kept.sum() == 6 and not kept[0, 5]
+
+
+def test_without_the_image_decision_there_is_no_mask():
+    decision = decide(prediction((10, 16, 40, 40), image=0.49), Placement.fit((320, 256), SIZE), POINT, None, 0.4)
+    assert not decision.positive and not decision.mask.any() and decision.mask.shape == (320, 256)
+    assert decide(prediction(image=0.5), Placement.fit((320, 256), SIZE), POINT, None, 0.4).positive is False
+
+
+@pytest.mark.parametrize(
+    ("code", "probability", "image"),
+    [
+        ("non-finite-output", np.nan, 0.9),
+        ("non-finite-output", np.inf, 0.1),
+        ("non-finite-output", 1.5, 0.9),
+        ("non-finite-output", -0.1, 0.9),
+        ("non-finite-output", 0.2, float("nan")),
+        ("non-finite-output", 0.2, 1.01),
+    ],
+)
+def test_numbers_that_are_no_probabilities_are_refused(code, probability, image):
+    bad = prediction((0, 0, 4, 4), image=image)
+    bad.probability[10, 10] = probability
+    with pytest.raises(Refused) as error:
+        decide(bad, Placement.fit((320, 256), SIZE), POINT, None, 0.4)
+    assert error.value.code == code
+
+
+def test_a_mask_over_most_of_the_film_is_refused():
+    with pytest.raises(Refused) as error:
+        decide(prediction((0, 0, SIZE, 40)), Placement.fit((320, 320), SIZE), POINT, None, 0.4)
+    assert error.value.code == "absurd-mask"
