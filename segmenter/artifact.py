@@ -97,16 +97,19 @@ class Artifact:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Tensors by name; floating point ones as float32, counters as they are."""
+        return {name: t.float() if t.is_floating_point() else t for name, t in self.stored_tensors().items()}
+
+    def stored_tensors(self) -> dict[str, torch.Tensor]:
+        """Tensors by name as they lie in the file, float16 and float32."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
-            tensors = load_file(self.weights_path)
+            return load_file(self.weights_path)
         except (OSError, SafetensorError) as error:
             raise ArtifactError(
                 f"{self.weights_path} can not be read as safetensors ({error}); export or download the artifact again"
             ) from error
-        return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
 
     def network(self) -> torch.nn.Module:
         """The network with these weights, in evaluation mode, float32, on the CPU.
@@ -124,8 +127,9 @@ class Artifact:
         misshapen = [n for n in wanted if n in tensors and wanted[n].shape != tensors[n].shape]
         if missing or unexpected or misshapen:
             raise ArtifactError(
-                f"{self.weights_path} does not fit the network of its manifest: missing {missing[:3]}, unexpected "
-                f"{unexpected[:3]}, other shape {misshapen[:3]}; export the artifact again with `python -m train export`"
+                f"{self.weights_path} does not fit the network of its manifest: missing {missing[:3]}, "
+                f"unexpected {unexpected[:3]}, other shape {misshapen[:3]}; "
+                "export the artifact again with `python -m train export`"
             )
         network.load_state_dict(tensors)
         return network.eval()
@@ -138,20 +142,20 @@ def load_artifact(folder: Path) -> Artifact:
     for name in (MANIFEST_FILE, CARD_FILE):
         if not (folder / name).is_file():
             raise ArtifactError(
-                f"{folder} has no {name}: a model folder holds {MANIFEST_FILE}, {WEIGHTS_FILE} and {CARD_FILE}; "
+                f"{folder} has no {name}: a model folder holds {MANIFEST_FILE}, {WEIGHTS_FILE} "
+                f"and {CARD_FILE}; "
                 "check the path of the model, or export the artifact again"
             )
     text = (folder / MANIFEST_FILE).read_bytes()
     manifest = parse_manifest(text, where=str(folder / MANIFEST_FILE))
     weights = folder / manifest.weights.file
     if not weights.is_file():
-        raise ArtifactError(
-            f"{weights} is missing although the manifest names it; copy the whole model folder again"
-        )
+        raise ArtifactError(f"{weights} is missing although the manifest names it; copy the whole model folder again")
     digest = file_sha256(weights)
     if digest != manifest.weights.sha256:
         raise ArtifactError(
-            f"{weights} has sha256 {digest[:16]}..., its manifest says {manifest.weights.sha256[:16]}...: the file was changed"
+            f"{weights} has sha256 {digest[:16]}..., its manifest says {manifest.weights.sha256[:16]}...: "
+            "the file was changed"
             " or cut short; copy the model folder again from where it came"
         )
     return Artifact(folder, manifest, hashlib.sha256(text).hexdigest())
@@ -166,13 +170,11 @@ def parse_manifest(text: bytes | str, where: str = MANIFEST_FILE) -> Manifest:
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
         raise ArtifactError(
-            f"{where}: schema {found!r} is not {SCHEMA}, the one this version reads; export the artifact again with this version"
+            f"{where}: schema {found!r} is not {SCHEMA}, the one this version reads; "
+            "export the artifact again with this version"
         )
     table = _exact(raw, Manifest, where)
-    points = {
-        k: _numbers(v, OperatingPoint, f"{where}: operating_points.{k}")
-        for k, v in _mapping(table, where).items()
-    }
+    points = {k: _numbers(v, OperatingPoint, f"{where}: operating_points.{k}") for k, v in _mapping(table, where).items()}
     manifest = Manifest(
         **{
             **table,
@@ -186,9 +188,7 @@ def parse_manifest(text: bytes | str, where: str = MANIFEST_FILE) -> Manifest:
     return manifest
 
 
-def write_artifact(
-    folder: Path, state_dict: Mapping[str, torch.Tensor], manifest: Mapping[str, Any], card: str
-) -> Artifact:
+def write_artifact(folder: Path, state_dict: Mapping[str, torch.Tensor], manifest: Mapping[str, Any], card: str) -> Artifact:
     """Write a model folder and read it back. `manifest` is the JSON object without `schema` and `weights`,
     which are filled in here. Big tensors are stored as float16; BatchNorm, heads and all small tensors stay
     float32 (`stored`)."""
@@ -203,10 +203,7 @@ def write_artifact(
         "schema": SCHEMA,
         "weights": {"file": WEIGHTS_FILE, "sha256": file_sha256(temporary)},
     }
-    text = (
-        json.dumps({f.name: whole.pop(f.name) for f in fields(Manifest) if f.name in whole} | whole, indent=2)
-        + "\n"
-    )
+    text = json.dumps({f.name: whole.pop(f.name) for f in fields(Manifest) if f.name in whole} | whole, indent=2) + "\n"
     try:
         parse_manifest(text)  # nothing is replaced by an artifact that would be refused
     except ArtifactError:
@@ -242,13 +239,9 @@ def _exact(raw: Any, kind: type, where: str) -> dict[str, Any]:
     """`raw` if it is an object with exactly the fields of `kind`."""
     names = {f.name for f in fields(kind)}
     if not isinstance(raw, dict):
-        raise ArtifactError(
-            f"{where} must be an object with the keys {sorted(names)}; restore it from the export"
-        )
+        raise ArtifactError(f"{where} must be an object with the keys {sorted(names)}; restore it from the export")
     if unknown := sorted(raw.keys() - names):
-        raise ArtifactError(
-            f"{where}: unknown key {unknown[0]!r}; known are {sorted(names)}; correct or remove it"
-        )
+        raise ArtifactError(f"{where}: unknown key {unknown[0]!r}; known are {sorted(names)}; correct or remove it")
     if missing := sorted(names - raw.keys()):
         raise ArtifactError(f"{where}: key {missing[0]!r} is missing; export the artifact again")
     return raw
@@ -292,10 +285,7 @@ def _check_values(manifest: Manifest, where: str) -> None:
         ),
         *(
             (
-                0 <= p.image_threshold <= 1
-                and 0 <= p.mask_threshold <= 1
-                and p.min_area_mm2 >= 0
-                and p.min_area_px >= 0,
+                0 <= p.image_threshold <= 1 and 0 <= p.mask_threshold <= 1 and p.min_area_mm2 >= 0 and p.min_area_px >= 0,
                 f"operating point {n!r} has thresholds outside 0..1 or a negative area",
             )
             for n, p in m.operating_points.items()

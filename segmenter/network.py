@@ -47,7 +47,8 @@ def build_network(spec: Mapping[str, Any]) -> nn.Module:
     unknown = set(spec) - SPEC_KEYS
     if unknown or spec.get("architecture") != "unet" or spec.get("image_head") is not True:
         raise ValueError(
-            f"network spec {dict(spec)!r} is not known to this version: it builds architecture 'unet' with image_head true"
+            f"network spec {dict(spec)!r} is not known to this version: it builds architecture "
+            "'unet' with image_head true"
             f" and the keys {sorted(SPEC_KEYS)}; use an artifact exported by this version, or a newer version"
         )
     return PneumothoraxNetwork(

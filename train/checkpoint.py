@@ -1,4 +1,5 @@
-"""The state of a run in one folder, written so that it is whole or absent. Weights are safetensors, never pickles."""
+"""The state of a run in one folder, written so that it is whole or absent. Weights are safetensors, never
+pickles."""
 
 from __future__ import annotations
 
@@ -21,10 +22,9 @@ class Progress:
     stage_seconds: float = 0.0
 
 
-def save(
-    folder: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress, notes: dict[str, object]
-) -> None:
-    """Write NAME.safetensors for each group of tensors ("network", "ema", "optimiser"), then progress.json."""
+def save(folder: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress, notes: dict[str, object]) -> None:
+    """Write NAME.safetensors for each group of tensors ("network", "ema", "optimiser"), then
+    progress.json."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, group in tensors.items():
         copies = {key: tensor.detach().contiguous().clone() for key, tensor in group.items()}

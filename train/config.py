@@ -1,4 +1,5 @@
-"""Recipes: what `fit` does, as frozen values read from a TOML file. An unknown or missing key is an error with its name."""
+"""Recipes: what `fit` does, as frozen values read from a TOML file. An unknown or missing key is an error
+with its name."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Films:
-    """Which phantoms: seeds from `first_seed` on. Training and validation never share one, and the exam has its own."""
+    """Which phantoms: seeds from `first_seed` on. Training and validation never share one, and the exam has
+    its own."""
 
     cache_size: int  # px of the cached grid, at least the largest stage
     first_seed: int

@@ -19,10 +19,10 @@ from segmenter.phantom import Phantom, draw
 from segmenter.placement import Placement
 
 BLOCK = 100  # films a file: an interrupted drawing loses at most this many
-LONGER_SIDE = 1024  # drawn at twice the grid, so that films shrink on their way to the model as real ones do
+OVERSIZE = 2  # drawn at twice the grid, so that films shrink on their way to the model as real ones do
 
 
-def film_shape(seed: int, longer: int = LONGER_SIDE) -> tuple[int, int]:
+def film_shape(seed: int, longer: int) -> tuple[int, int]:
     """(H, W) of a film: mostly portrait, never quite square."""
     ratio = np.random.default_rng([seed, 10_000]).uniform(0.76, 0.98)
     portrait = np.random.default_rng([seed, 10_001]).random() < 0.75
@@ -43,7 +43,7 @@ def _draw_block(job: tuple[Path, int, int]) -> Path:
     path = folder / f"{size}-{first}-{BLOCK}.npy"
     if not path.exists():
         cv2.setNumThreads(1)
-        films = np.stack([on_grid(draw(s, shape=film_shape(s)), size) for s in range(first, first + BLOCK)])
+        films = np.stack([on_grid(draw(s, shape=film_shape(s, OVERSIZE * size)), size) for s in range(first, first + BLOCK)])
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         with open(temporary, "wb") as file:
             np.save(file, films)

@@ -16,7 +16,8 @@ from train.config import Augmentation, Optimiser
 def batches(
     films: Sequence[np.ndarray], size: int, batch: int, how: Augmentation, seed: tuple[int, ...]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """For ever: image and truth, both (batch, 1, size, size) float32 in [0, 1]. Every film once before any comes twice."""
+    """For ever: image and truth, both (batch, 1, size, size) float32 in [0, 1]. Every film once before any
+    comes twice."""
     rng = np.random.default_rng(seed)
     order: list[int] = []
     while True:
@@ -35,7 +36,8 @@ def learning_rate(how: Optimiser, step: int, done: float) -> float:
 
 
 class Average:
-    """Exponential moving average of every floating point tensor of a network, BatchNorm statistics included."""
+    """Exponential moving average of every floating point tensor of a network, BatchNorm statistics
+    included."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay, self.steps = decay, 0
@@ -44,9 +46,7 @@ class Average:
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         self.steps += 1
-        decay = min(
-            self.decay, (1 + self.steps) / (10 + self.steps)
-        )  # a young average forgets its random start
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))  # a young average forgets its random start
         for name, now in network.state_dict().items():
             if now.is_floating_point():
                 self.tensors[name].lerp_(now, 1 - decay)

@@ -9,7 +9,8 @@ from train.config import LossWeights
 
 
 def batch_dice_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """1 - Dice of the whole batch as one picture: a film without pneumothorax then costs its false pixels and no more.
+    """1 - Dice of the whole batch as one picture: a film without pneumothorax then costs its false pixels and
+    no more.
 
     Shapes: both (N, 1, S, S); truth 0 or 1. Returns a scalar in [0, 1].
     """
@@ -21,7 +22,8 @@ def batch_dice_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 def total_loss(
     mask_logits: torch.Tensor, image_logits: torch.Tensor, truth: torch.Tensor, weights: LossWeights
 ) -> dict[str, torch.Tensor]:
-    """mask_logits, truth (N, 1, S, S); image_logits (N, 1). The parts by name, and their weighted sum as "total"."""
+    """mask_logits, truth (N, 1, S, S); image_logits (N, 1). The parts by name, and their weighted sum as
+    "total"."""
     positive = truth.flatten(1).amax(1, keepdim=True)
     parts = {
         "bce": binary_cross_entropy_with_logits(mask_logits.float(), truth),
