@@ -66,11 +66,11 @@ def turn_of(dataset: Dataset) -> Turn:
         return Turn()
     rows, columns = (v[0] for v in found)
     for mirror in (False, True):
-        across, down = (_OPPOSITE.get(rows), columns) if mirror else (rows, columns)
+        across, down = (_OPPOSITE.get(rows, "") if mirror else rows), columns
         for quarters in range(4):
             if (across, down) == ("L", "F"):
                 return Turn(mirror, quarters)
-            across, down = down, _OPPOSITE.get(across or "")  # np.rot90 turns counter-clockwise
+            across, down = down, _OPPOSITE.get(across, "")  # np.rot90 turns counter-clockwise
     return Turn()
 
 

@@ -1,6 +1,6 @@
 """The one public door of the core: films in, findings and DICOM objects out.
 
-    gate -> decode -> place -> predict -> mask         and for a positive film -> SEG
+gate -> decode -> place -> predict -> mask         and for a positive film -> SEG
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset
+from torch import OutOfMemoryError
 
 from segmenter.artifact import Artifact
 from segmenter.decode import decode
@@ -60,7 +61,7 @@ class _Film:
             self.end("skipped", error.skip.code, error.skip.sentence)
         except Refused as error:
             self.end("failed", error.code, error.sentence)
-        except MemoryError:
+        except (MemoryError, OutOfMemoryError):
             self.end("failed", "out-of-memory", f"There was not enough memory to {stage} this film.")
         except Exception as error:  # the edge of a single film: its neighbours in the batch must get their answers.
             # The type only: messages of libraries quote header values.

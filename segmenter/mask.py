@@ -34,10 +34,8 @@ def decide(
     mask = placement.to_native(prediction.probability) >= operating_point.mask_threshold
     if (covered := float(mask.mean())) > absurd_fraction:
         raise Refused("absurd-mask", f"The mask covers {covered:.0%} of the film, more than {absurd_fraction:.0%}.")
-    if area_of is None:
-        floor = operating_point.min_area_px / placement.scale**2
-    else:
-        floor = operating_point.min_area_mm2 / area_of
+    by_grid = operating_point.min_area_px / placement.scale**2
+    floor = by_grid if area_of is None else operating_point.min_area_mm2 / area_of
     mask, components = without_specks(mask, floor)
     area = None if area_of is None else float(np.count_nonzero(mask) * area_of)
     return Decision(components > 0, prediction.image_probability, mask, area, components)

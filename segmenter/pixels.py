@@ -3,7 +3,9 @@ anything is allocated, because a header may lie."""
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +13,12 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.uid import (
+    JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -41,6 +43,11 @@ _COLOUR_SPACES = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"}
 _MOST_PIXELS_PER_BYTE = 2000  # a film with noise compresses 100-fold; a large picture in a few bytes is an attack or blank
 _ALWAYS_AFFORDABLE = 1 << 24  # pixels
 _GREY_TOLERANCE = 6  # of 255: chroma that lossy compression leaves on a grey film
+
+# pydicom wraps what a plugin raises in RuntimeError; the rest comes from descriptions that it can not make sense of.
+_DECODER_ERRORS = (
+    RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, BufferError, OSError, struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,11 @@ def _native(
         return _by_pydicom(dataset, syntax)
     big = syntax == ExplicitVRBigEndian
     if allocated == 8 and big and dataset["PixelData"].VR == "OW":  # bytes lie swapped inside 16-bit words
-        return np.frombuffer(data, np.uint8, needed + needed % 2).reshape(-1, 2)[:, ::-1].reshape(-1)[:needed].reshape(
-            rows, columns
+        return (
+            np.frombuffer(data, np.uint8, needed + needed % 2)
+            .reshape(-1, 2)[:, ::-1]
+            .reshape(-1)[:needed]
+            .reshape(rows, columns)
         )
     kind = np.dtype(np.uint8 if allocated == 8 else ">u2" if big else "<u2")
     return np.frombuffer(data, kind, rows * columns).reshape(rows, columns)
@@ -137,16 +147,13 @@ def _decompressed(dataset: Dataset, data: bytes, shape: tuple[int, int, int], sy
     return _by_pydicom(dataset, syntax)
 
 
-def _by_pydicom(dataset: Dataset, syntax: UID, **said: int) -> NDArray:
+def _by_pydicom(dataset: Dataset, syntax: UID, **said: Any) -> NDArray:
     """Decoded by the first plugin that can; three samples come back as RGB. Signed values keep their bit pattern.
     `said`: what the stream says of itself and the header does not."""
+    said |= {"number_of_frames": 1, "correct_unused_bits": False}
     try:
-        array, _ = get_decoder(syntax).as_array(
-            dataset, index=0, raw=False, number_of_frames=1, correct_unused_bits=False, **said
-        )
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise what they like; whatever it is, these pixels can not be read
+        array, _ = get_decoder(syntax).as_array(dataset, index=0, raw=False, **said)
+    except _DECODER_ERRORS as error:
         raise Refused(
             "undecodable-pixel-data", f"No decoder reads this stream of transfer syntax {syntax} ({type(error).__name__})."
         ) from error
@@ -213,7 +220,7 @@ def _meant(dataset: Dataset, raw: NDArray) -> tuple[NDArray[np.int32], int, bool
 
 def _embedded_overlay(dataset: Dataset) -> bool:
     """An overlay in unused bits of the pixels (retired, PS3.3 C.9.2): a group 60xx with a bit position and no data."""
-    groups = {tag >> 16 for tag in dataset.keys() if 0x6000 <= tag >> 16 <= 0x601E}
+    groups = {tag >> 16 for tag in dataset.keys() if 0x6000 <= tag >> 16 <= 0x601E}  # noqa: SIM118 (iterates over elements)
     return any((group << 16 | 0x0102) in dataset and (group << 16 | 0x3000) not in dataset for group in groups)
 
 

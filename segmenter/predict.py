@@ -22,7 +22,8 @@ class Predictor:
             torch.set_num_threads(threads)
         self.manifest = artifact.manifest
         self.device = torch.device(_chosen(device))
-        self.network = artifact.network().to(self.device, memory_format=torch.channels_last)
+        network = artifact.network().to(self.device)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from its stubs
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.float32]) -> list[Prediction]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from io import BytesIO
 
 import highdicom
-from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentAlgorithmTypeValues, SegmentDescription
+from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom.charset import convert_encodings, default_encoding
-from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.sequence import Sequence
@@ -48,9 +48,7 @@ _IF_THERE = (
 )  # fmt: skip
 
 
-def build_seg(
-    source: Dataset, finding: Finding, identity: ModelIdentity, revision: int, settings: Settings
-) -> FileDataset:
+def build_seg(source: Dataset, finding: Finding, identity: ModelIdentity, revision: int, settings: Settings) -> FileDataset:
     """The SEG of one positive film, ready to be written. `source` is the film's dataset; its Pixel Data is not touched.
 
     Raises ValueError for a finding without a mask: highdicom would write an empty frame, and viewers show nothing.

@@ -64,7 +64,10 @@ class Tone:
 
     def described(self) -> bytes:
         """For the content digest: equal for equal tones."""
-        tables = [b"-" if t is None else t.entries.tobytes() + f"{t.first},{t.bits}".encode() for t in (self.modality, self.voi)]
+        tables = [
+            b"-" if table is None else table.entries.tobytes() + f"{table.first},{table.bits}".encode()
+            for table in (self.modality, self.voi)
+        ]
         return b"|".join([f"{self.slope!r},{self.intercept!r},{self.window!r}".encode(), *tables])
 
 

@@ -30,9 +30,7 @@ def picture(shape: tuple[int, int] = SHAPE) -> np.ndarray:
 def phantom(shape: tuple[int, int] = SHAPE, image: np.ndarray | None = None, seed: int = 7) -> Phantom:
     truth = np.zeros(shape, bool)
     truth[shape[0] // 5 : shape[0] // 3, shape[1] // 6 : shape[1] // 3] = True
-    return Phantom(
-        seed, picture(shape) if image is None else image, truth, 0.4, ("apex",), "left", frozenset()
-    )
+    return Phantom(seed, picture(shape) if image is None else image, truth, 0.4, ("apex",), "left", frozenset())
 
 
 def small_film(shape: tuple[int, int] = SHAPE, *, seed: int = 7, image: np.ndarray | None = None, **how) -> Dataset:

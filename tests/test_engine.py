@@ -51,9 +51,7 @@ def test_the_mask_lies_on_the_pixels_it_came_from(segmenter, photometric, orient
     """The stored matrix is turned or mirrored, and the truth with it. np.rot90 turns counter-clockwise: along a row of
     the turned film one walks down the upright one, along a column one walks back along its row."""
     image, truth = picture(), TRUTH
-    turn = {"LF": lambda a: a, "RF": np.fliplr, "FR": np.rot90, "HL": lambda a: np.rot90(a, -1)}[
-        "".join(orientation)
-    ]
+    turn = {"LF": lambda a: a, "RF": np.fliplr, "FR": np.rot90, "HL": lambda a: np.rot90(a, -1)}["".join(orientation)]
     image, truth = np.ascontiguousarray(turn(image)), turn(truth)
     dataset = film(phantom(image.shape, image), kind="CR", bits=12, photometric=photometric, stored_range=(0.3, 0.6))
     dataset.PatientOrientation = orientation

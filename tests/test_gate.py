@@ -112,7 +112,7 @@ def test_no_header_is_bad_enough_to_raise():
     junk = [b"", b"\\", b"abc", b"\xff\xfe\x00", b"1e999", b"nan ", b"\x1b$B@\x1b(B", b"-" * 70]
     for _ in range(60):
         dataset = small_film(kind="CR")
-        tags = [t for t in dataset.keys() if t.group != 0x7FE0]
+        tags = [t for t in dataset.keys() if t.group != 0x7FE0]  # noqa: SIM118 (iterates over elements)
         for tag in draw.sample(tags, draw.choice([1, 3, len(tags)])):
             value, raw = draw.choice(junk), dataset.get_item(tag)
             dataset[tag] = RawDataElement(tag, raw.VR, len(value), value, 0, False, True)
