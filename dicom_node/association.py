@@ -85,9 +85,7 @@ TRANSFER_SYNTAXES: dict[str, str] = {
 
 def supported_contexts(receive: Receive) -> list[PresentationContext]:
     """What we accept: Verification always (PS3.2 7.1), and the storage classes of `receive.sop_classes`."""
-    storage = [
-        build_context(SOP_CLASSES[name], list(TRANSFER_SYNTAXES.values())) for name in receive.sop_classes
-    ]
+    storage = [build_context(SOP_CLASSES[name], list(TRANSFER_SYNTAXES.values())) for name in receive.sop_classes]
     return [build_context(VERIFICATION, list(UNCOMPRESSED)), *storage]
 
 
@@ -118,9 +116,7 @@ def bind(receive: Receive) -> socket.socket:
 class Receiver:
     """Takes films in until it is stopped. `grace_seconds`: how long a stop lets associations finish."""
 
-    def __init__(
-        self, receive: Receive, spool: Spool, ledger: Ledger, *, grace_seconds: float = 10.0
-    ) -> None:
+    def __init__(self, receive: Receive, spool: Spool, ledger: Ledger, *, grace_seconds: float = 10.0) -> None:
         self.receive = receive
         self._spool = spool
         self._ledger = ledger
@@ -142,9 +138,7 @@ class Receiver:
         desk = Desk(self._admit, self._store, self._closed)
         self._server = Server(ae, listener, supported_contexts(self.receive), self.receive, desk)
         if not self.receive.allowed:
-            log.warning(
-                "receive.allowed is empty: every association is rejected until it names calling AE titles"
-            )
+            log.warning("receive.allowed is empty: every association is rejected until it names calling AE titles")
         log.info("receiving as %s on %s:%s", self.receive.ae_title, *listener.getsockname()[:2])
         if self._stopped:
             self._server.stop()
@@ -168,9 +162,7 @@ class Receiver:
     def _gate(self, association: Inbound) -> tuple[Rejection | None, str]:
         calling, host = association.calling_ae, association.host
         if association.called_ae != self.receive.ae_title:
-            called = (
-                f"it calls {association.called_ae!r}, we are {self.receive.ae_title!r} (receive.ae_title)"
-            )
+            called = f"it calls {association.called_ae!r}, we are {self.receive.ae_title!r} (receive.ae_title)"
             return Rejection.CALLED_AE, called
         hosts = self.receive.allowed.get(calling)
         if hosts is None:
@@ -200,9 +192,7 @@ class Receiver:
             association.received += 1
         return int(status), comment
 
-    def _take(
-        self, association: Inbound, request: C_STORE, context: PresentationContext
-    ) -> tuple[Status, str]:
+    def _take(self, association: Inbound, request: C_STORE, context: PresentationContext) -> tuple[Status, str]:
         if request.AffectedSOPInstanceUID is None:
             log.warning("film from %s refused: no valid SOP Instance UID", association.peer)
             return Status.INVALID_SOP_INSTANCE, "SOP Instance UID missing or not a UID"
@@ -240,9 +230,7 @@ class Receiver:
             raise
         if not arrived.new:
             self._discard(arrival)
-        log.info(
-            "film %s is job %s%s", arrival.sop_instance_uid, arrived.job_id, "" if arrived.new else " already"
-        )
+        log.info("film %s is job %s%s", arrival.sop_instance_uid, arrived.job_id, "" if arrived.new else " already")
 
     def _discard_if_unknown(self, arrival: Arrival) -> None:
         """A failed commit may have been one after all: ask, and when even that fails leave the file to the reaper."""
@@ -271,9 +259,7 @@ class Receiver:
 class Quiet:
     """One line per distinct caller and minute, and no more than 100 of them: rejections must not fill the log."""
 
-    def __init__(
-        self, seconds: float = 60.0, most: int = 100, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, seconds: float = 60.0, most: int = 100, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds, self._most, self._clock = seconds, most, clock
         self._said: dict[tuple[str, ...], float] = {}
         self._lock = threading.Lock()
@@ -288,9 +274,7 @@ class Quiet:
             return True
 
 
-def part10_head(
-    sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, calling_ae: str
-) -> bytes:
+def part10_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, calling_ae: str) -> bytes:
     """Preamble, DICM and File Meta of ours (PS3.10 7.1); the dataset as received follows it."""
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"

@@ -39,9 +39,7 @@ log = logging.getLogger(__name__)
 
 _KNOWN_PDUS = range(0x01, 0x08)
 _MAX_COMMAND_BYTES = 64 * 1024
-_WAITING_REQUESTS = (
-    2  # requests read ahead while one is answered; a peer that sends more is left in TCP's hands
-)
+_WAITING_REQUESTS = 2  # requests read ahead while one is answered; a peer that sends more is left in TCP's hands
 _QUIET = 1.0  # seconds without a byte after which a stopping server ends an association between two objects
 
 
@@ -58,18 +56,14 @@ class Desk(NamedTuple):
     """Who decides. All three are called from the association's own thread."""
 
     admit: Callable[[Inbound], Rejection | None]
-    store: Callable[
-        [Inbound, C_STORE, PresentationContext], tuple[int, str]
-    ]  # status, Error Comment (LO, <= 64)
+    store: Callable[[Inbound, C_STORE, PresentationContext], tuple[int, str]]  # status, Error Comment (LO, <= 64)
     closed: Callable[[Inbound], None]
 
 
 class Connection(AssociationSocket):
     """A socket with a limit per PDU, a clock, and large reads. `received` was read before the association existed."""
 
-    def __init__(
-        self, association: Inbound, connection: socket.socket, received: bytes, max_pdu: int
-    ) -> None:
+    def __init__(self, association: Inbound, connection: socket.socket, received: bytes, max_pdu: int) -> None:
         super().__init__(association, client_socket=connection)
         self._received = memoryview(received)
         self._max_pdu = max_pdu
@@ -79,8 +73,14 @@ class Connection(AssociationSocket):
 
     @property
     def ready(self) -> bool:
-        """Whether to read now. Not while requests wait: backpressure, or memory would be the peer's to fill."""
-        if self.assoc.dimse.msg_queue.qsize() >= _WAITING_REQUESTS:
+        """Whether to read now.
+
+        Not while requests wait: backpressure, or memory would be the peer's to fill. And not while the gate decides:
+        a peer that talks on would get an A-ABORT for it instead of the reason of its rejection.
+        """
+        is_deciding = self.assoc.dul.state_machine.current_state == "Sta3"  # awaiting the local A-ASSOCIATE response
+        is_behind = not self.event_queue.empty()  # the request was read, the state machine has not seen it
+        if is_deciding or is_behind or self.assoc.dimse.msg_queue.qsize() >= _WAITING_REQUESTS:
             return False
         return bool(self._received) or super().ready
 
@@ -103,9 +103,7 @@ class Connection(AssociationSocket):
                 )
                 self.end()
                 return bytearray()
-            self._in_header = (
-                kind not in _KNOWN_PDUS
-            )  # the library reads no body of a PDU that it does not know
+            self._in_header = kind not in _KNOWN_PDUS  # the library reads no body of a PDU that it does not know
         else:
             self._in_header = True
         if self._in_header:
@@ -118,9 +116,7 @@ class Connection(AssociationSocket):
         connection = self.socket
         if connection is not None:
             try:
-                socket.socket.shutdown(
-                    connection, socket.SHUT_RDWR
-                )  # not SSLSocket's: it pulls TLS from under a reader
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not SSLSocket's: it pulls TLS from under a reader
             except OSError:
                 pass
 
@@ -206,9 +202,7 @@ class Inbound(Association):
     def __init__(self, server: Server, guest: Guest, request: bytes) -> None:
         super().__init__(server.ae, MODE_ACCEPTOR)
         self.server = self._server = server
-        self.name = (
-            f"AcceptorThread@{guest.host}:{guest.address[1]}"  # the library finds acceptors by this name
-        )
+        self.name = f"AcceptorThread@{guest.host}:{guest.address[1]}"  # the library finds acceptors by this name
         self.dimse = Messages(self)
         self.acse = Doorkeeper(self)
         self.connection = Connection(self, guest.socket, request, server.ae.maximum_pdu_size)
@@ -259,11 +253,7 @@ class Inbound(Association):
             self._end(f"no association within {receive.establish_seconds:g} s", now)
         elif reading_since is not None and now - reading_since > receive.pdu_seconds:
             self._end(f"one PDU took more than {receive.pdu_seconds:g} s", now)
-        elif (
-            not self.is_busy
-            and reading_since is None
-            and now - self.connection.last_heard > receive.idle_seconds
-        ):
+        elif not self.is_busy and reading_since is None and now - self.connection.last_heard > receive.idle_seconds:
             self.finish(f"silent for {receive.idle_seconds:g} s", now)
 
     def is_between_objects(self, now: float) -> bool:
@@ -275,7 +265,8 @@ class Inbound(Association):
         if self.ending_at is None:
             log.info("association with %s aborted: %s", self.peer, reason)
             self.ending_at = now + 1.0
-            self.abort(block=False)
+            if self.is_established:  # else it is on its way out already
+                self.abort(block=False)
 
     def _end(self, reason: str, now: float) -> None:
         log.warning("association with %s cut: %s", self.peer, reason)

@@ -21,9 +21,7 @@ log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 64 * 1024  # 128 contexts with all our syntaxes need 50 KiB
 _HEADER = 6  # type, reserved, length (PS3.8 9.3.1)
-_ABORT = struct.pack(
-    ">BBLBBBB", 0x07, 0, 4, 0, 0, 2, 0
-)  # A-ABORT by the provider, no reason given (PS3.8 9.3.8)
+_ABORT = struct.pack(">BBLBBBB", 0x07, 0, 4, 0, 0, 2, 0)  # A-ABORT by the provider, no reason given (PS3.8 9.3.8)
 
 
 @dataclass(eq=False)
@@ -46,9 +44,7 @@ class Lobby:
     `seconds`: from accept to a complete request. `max_per_host` is the share of one host while others wait too.
     """
 
-    def __init__(
-        self, selector: selectors.BaseSelector, *, max_guests: int, max_per_host: int, seconds: float
-    ) -> None:
+    def __init__(self, selector: selectors.BaseSelector, *, max_guests: int, max_per_host: int, seconds: float) -> None:
         self._selector = selector
         self._max_guests = max_guests
         self._max_per_host = max_per_host

@@ -108,9 +108,7 @@ class Server(AssociationServer):
         connection.setblocking(False)
         if self.ssl_context:
             # The handshake happens in the lobby's reads: nobody waits for it.
-            connection = self.ssl_context.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
-            )
+            connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         lobby.enter(connection, address)
 
     def _begin(self, guest: Guest, request: bytes) -> None:

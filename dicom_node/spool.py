@@ -44,15 +44,11 @@ class Spool:
         """Make the folders. Raises SpoolError when that is impossible."""
         self.directory = directory
         self.reserve_bytes = reserve_bytes
-        arrivals = directory / "arrivals"
+        self._durable_shelves: set[str] = set()
         try:
-            # All 256 shelves now: a writer would have to make a new one durable, and one that finds it already there
-            # could not know whether its maker got so far.
-            for folder in (directory, arrivals, directory / "job", directory / "lock"):
+            for folder in (directory, directory / "arrivals", directory / "job", directory / "lock"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for number in range(256):
-                (arrivals / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
-            for folder in (arrivals, directory, directory.parent):
+            for folder in (directory, directory.parent):
                 _sync_folder(folder)
         except OSError as error:
             raise SpoolError(f"{directory}: can not be made ({error.strerror})") from error
@@ -64,13 +60,15 @@ class Spool:
         behind then, unless removing it fails too (the reaper comes later).
         """
         name = secrets.token_hex(16)
+        self._make_shelf(name[:2])
         return self._write(f"arrivals/{name[:2]}/{name}.dcm", data, head)
 
     def folder_for(self, job_id: str, owner_token: str) -> str:
         """The durable folder for the results of one claim, relative to the spool. Raises SpoolError."""
         folder = self._inside(f"job/{job_id}/{owner_token}")
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for new in (folder.parent, folder):  # `parents=True` would give the first one another mode
+                new.mkdir(mode=0o700, exist_ok=True)
             _sync_folder(folder.parent)
             _sync_folder(folder.parent.parent)
         except OSError as error:
@@ -101,11 +99,12 @@ class Spool:
         oldest = time.time() - older_than_seconds
         reaped = []
         for room in ("arrivals", "job"):
-            for file in (self.directory / room).rglob("*"):
-                path = file.relative_to(self.directory).as_posix()
-                if path not in known and _is_old_file(file, oldest):
-                    self.delete(path)
-                    reaped.append(path)
+            for folder, _, names in os.walk(self.directory / room):  # does not mind folders that vanish meanwhile
+                for file in (Path(folder, name) for name in names):
+                    path = file.relative_to(self.directory).as_posix()
+                    if path not in known and _is_old(file, oldest):
+                        self.delete(path)
+                        reaped.append(path)
         return reaped
 
     def free_bytes(self) -> int:
@@ -131,6 +130,18 @@ class Spool:
             yield
         finally:
             os.close(file)
+
+    def _make_shelf(self, shelf: str) -> None:
+        """A folder of arrivals, durable. One that is there already may be another process's and not yet on disk."""
+        if shelf in self._durable_shelves:
+            return
+        folder = self._inside(f"arrivals/{shelf}")
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _sync_folder(folder.parent)
+        except OSError as error:
+            raise SpoolError(f"{folder}: can not be made ({error.strerror})") from error
+        self._durable_shelves.add(shelf)
 
     def _write(self, path: str, data: Buffer | Iterable[Buffer], head: Buffer) -> Stored:
         target = self._inside(path)
@@ -193,9 +204,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _is_old_file(file: Path, oldest: float) -> bool:
+def _is_old(file: Path, oldest: float) -> bool:
     try:
-        return file.is_file() and file.stat().st_mtime < oldest
+        return file.stat().st_mtime < oldest
     except FileNotFoundError:
         return False  # its writer was faster
 

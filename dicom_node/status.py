@@ -115,8 +115,6 @@ def sentence(status: int) -> str:
     """One sentence for a person, with the code."""
     known = named(status)
     text = (
-        _SENTENCES[known][1]
-        if known is not None
-        else f"The receiver gave an answer without a name ({verdict(status).value})."
+        _SENTENCES[known][1] if known is not None else f"The receiver gave an answer without a name ({verdict(status).value})."
     )
     return f"{text} ({status:04X})"

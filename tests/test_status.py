@@ -35,9 +35,7 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("status", "expected"), TABLE, ids=lambda value: f"{value:04X}" if isinstance(value, int) else ""
-)
+@pytest.mark.parametrize(("status", "expected"), TABLE, ids=lambda value: f"{value:04X}" if isinstance(value, int) else "")
 def test_verdict(status: int, expected: Verdict) -> None:
     assert verdict(status) is expected
 
