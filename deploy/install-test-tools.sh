@@ -9,6 +9,7 @@ need redis-server redis-server
 need Orthanc orthanc
 need storescu dcmtk
 need dciodvfy dicom3tools
+need systemd-analyze systemd
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" = 0 ]; then as_root=''

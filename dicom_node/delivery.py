@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 # Send the file's own bytes instead of decoding and encoding the dataset (this process receives nothing).
 pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True
 
+NO_CONTEXT = "the destination accepts no presentation context for this object class; enable it there, then `retry`"
 DESTINATIONS_AT_ONCE = 8
 PER_ASSOCIATION = 50
 
@@ -84,10 +85,10 @@ class Sender:
         contexts = {(one.object.sop_class_uid, self._syntax(one)) for one in sendable}
         association = self._associate(destination, peer, sorted(contexts))
         if association is None or not association.is_established:
-            reason = f"{destination} can not be reached" if association is None else _why_not(association, destination)
+            what, reason = _why_not(association, destination)
             for one in sendable:
                 if self._outbox.sending(one):
-                    self._settle(one, destination, Verdict.TRY_LATER, None, reason)
+                    self._settle(one, destination, what, None, reason)
             return
         try:
             for one in sendable:
@@ -147,8 +148,7 @@ class Sender:
         if not self._outbox.sending(delivery):
             return
         if (delivery.object.sop_class_uid, self._syntax(delivery)) not in accepted:
-            reason = "the destination accepts no presentation context for this object class; enable it there, then `retry`"
-            self._settle(delivery, destination, Verdict.REFUSED, None, reason)
+            self._settle(delivery, destination, Verdict.REFUSED, None, NO_CONTEXT)
             return
         try:
             status = association.send_c_store(self._file(delivery)).get("Status")
@@ -199,15 +199,20 @@ def echo(config: Config, destination: str) -> str | None:
     except (OSError, RuntimeError, TypeError) as error:
         return f"{destination}: {peer.host}:{peer.port} can not be reached ({type(error).__name__})"
     if not association.is_established:
-        return _why_not(association, destination) + f" at {peer.host}:{peer.port}"
+        return _why_not(association, destination)[1] + f" at {peer.host}:{peer.port}"
     status = association.send_c_echo().get("Status")
     association.release()
     return None if status == 0x0000 else f"{destination}: C-ECHO was answered with {status!r}"
 
 
-def _why_not(association: Association, destination: str) -> str:
+def _why_not(association: Association | None, destination: str) -> tuple[Verdict, str]:
+    """Why there is no association, and what follows: only a class that is not accepted is permanent."""
+    if association is None:
+        return Verdict.TRY_LATER, f"{destination} can not be reached"
     if association.is_rejected:
         primitive = association.acceptor.primitive
         reason = primitive.reason_str if primitive is not None else "no reason given"
-        return f"{destination} rejected the association ({reason}): is our AE title known there?"
-    return f"{destination} can not be reached"
+        return Verdict.TRY_LATER, f"{destination} rejected the association ({reason}): is our AE title known there?"
+    if association.rejected_contexts and not association.accepted_contexts:
+        return Verdict.REFUSED, NO_CONTEXT
+    return Verdict.TRY_LATER, f"{destination} can not be reached"

@@ -48,15 +48,15 @@ def spool_of(config: Config) -> Spool:
 def only_instance(spool: Spool, verb: str, patience: float = 15.0) -> Iterator[None]:
     """Hold the lock of a verb. A predecessor that was killed may need a moment to go; then NodeError."""
     until = time.monotonic() + patience
-    while True:
-        try:
-            lock = spool.lock(verb)
-            break
-        except NodeError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
-    with lock:
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(spool.lock(verb))
+                break
+            except NodeError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
         yield
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from dicom_node.config import Work
-from dicom_node.errors import LostClaim, SourceDamaged
+from dicom_node.errors import LostClaim, SourceDamaged, SpoolError
 from dicom_node.job import Job, Outcome, State, StoredObject
 from dicom_node.ledger import Claim, Ledger
 from dicom_node.spool import Spool
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from segmenter.values import Finding
 
 log = logging.getLogger(__name__)
+
+DISK_TROUBLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,14 @@ class Workbench:
             with self._heartbeat(claim):
                 outcome = self._outcome(claim)
             job = self.ledger.finish(claim, outcome, self.destinations, redeliver=self.work.on_resend == "redeliver")
+        except (SpoolError, sqlite3.Error) as problem:
+            # Our disk, not the film: nothing is charged, and the film waits until the disk is well again.
+            log.error(
+                "a result can not be written, the film waits", extra=claim.job.log_context() | {"error": type(problem).__name__}
+            )
+            self.ledger.release(claim)
+            time.sleep(DISK_TROUBLE_SECONDS)
+            return None
         except LostClaim:
             log.warning("claim lost, another worker has the job", extra=claim.job.log_context())
             return None
