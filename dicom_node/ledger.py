@@ -153,7 +153,17 @@ class Ledger:
         with self.store.write() as db:
             rows = db.execute("SELECT id, pid FROM jobs WHERE state = 'claimed' AND worker = ?", (worker,)).fetchall()
             dead = [row["id"] for row in rows if row["pid"] not in living]
-            return [self._charge(db, job_id, max_crashes) for job_id in dead]
+            sentence = "The worker process died on this film, again and again."
+            return [self._charge(db, job_id, "crashes-the-worker", sentence, max_crashes) for job_id in dead]
+
+    def charge(self, claim: Claim, code: str, sentence: str, *, max_crashes: int) -> None:
+        """Charge a claim with a crash and free it; a claim that was lost meanwhile is left alone."""
+        with self.store.write() as db:
+            valid = db.execute(
+                "SELECT 1 FROM jobs WHERE id = ? AND state = 'claimed' AND owner = ?", (claim.job.job_id, claim.owner)
+            ).fetchone()
+            if valid is not None:
+                self._charge(db, claim.job.job_id, code, sentence, max_crashes)
 
     def claim_pids(self, worker: str) -> list[int]:
         """The processes of `worker` that hold a claim."""
@@ -167,15 +177,14 @@ class Ledger:
                 "UPDATE jobs SET state = 'received', owner = NULL WHERE state = 'claimed' AND worker IS NOT ?", (worker,)
             ).rowcount
 
-    def _charge(self, db: sqlite3.Connection, job_id: str, max_crashes: int) -> Job:
+    def _charge(self, db: sqlite3.Connection, job_id: str, code: str, sentence: str, max_crashes: int) -> Job:
         row = db.execute(
             "UPDATE jobs SET state = 'received', owner = NULL, crashes = crashes + 1 WHERE id = ? RETURNING *", (job_id,)
         ).fetchone()
         if row["crashes"] >= max_crashes:
             row = db.execute(
-                "UPDATE jobs SET state = 'failed', finished_at = ?, code = 'crashes-the-worker', sentence = ?"
-                " WHERE id = ? RETURNING *",
-                (time.time(), f"The worker process died {row['crashes']} times while on this film.", job_id),
+                "UPDATE jobs SET state = 'failed', finished_at = ?, code = ?, sentence = ? WHERE id = ? RETURNING *",
+                (time.time(), code, f"{sentence} Given up after {row['crashes']} tries; `rerun` tries again.", job_id),
             ).fetchone()
         return _job(row)
 

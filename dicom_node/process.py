@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 import sqlite3
+import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,12 @@ log = logging.getLogger(__name__)
 
 DISK_TROUBLE_SECONDS = 5.0
 
+# What pydicom raises on bytes that are no dataset.
+UNREADABLE = (
+    InvalidDicomError, OSError, ValueError, EOFError, NotImplementedError, struct.error, KeyError, TypeError, AttributeError,
+    RecursionError, OverflowError,
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Workbench:
@@ -47,16 +54,22 @@ class Workbench:
     destinations: tuple[str, ...]
     name: str  # of the worker whose process this is
 
-    def next(self) -> Job | None:
-        """Claim one job, answer it, finish it. None when there was nothing to do or the claim was lost."""
-        claim = self.ledger.claim(self.name, self.work.lease_seconds)
-        if claim is None:
-            return None
+    def claim(self) -> Claim | None:
+        """The next job, or None when there is nothing to do."""
+        return self.ledger.claim(self.name, self.work.lease_seconds)
+
+    def stumbled(self, claim: Claim, problem: Exception) -> None:
+        """An error that nobody foresaw: charged like a crash, so that it is tried again, but not for ever."""
+        sentence = f"The worker met an error that it does not know ({type(problem).__name__})."
+        self.ledger.charge(claim, "internal-error", sentence, max_crashes=self.work.max_crashes)
+
+    def answer(self, claim: Claim) -> Job | None:
+        """Answer the film and finish its job. None when the claim was lost or our disk is in trouble."""
         try:
             with self._heartbeat(claim):
                 outcome = self._outcome(claim)
             job = self.ledger.finish(claim, outcome, self.destinations, redeliver=self.work.on_resend == "redeliver")
-        except (SpoolError, sqlite3.Error) as problem:
+        except (SpoolError, sqlite3.OperationalError) as problem:
             # Our disk, not the film: nothing is charged, and the film waits until the disk is well again.
             log.error(
                 "a result can not be written, the film waits", extra=claim.job.log_context() | {"error": type(problem).__name__}
@@ -79,14 +92,18 @@ class Workbench:
         if claim.job.attempts > self.work.max_attempts:
             sentence = f"Given up after {self.work.max_attempts} tries; `rerun` tries again."
             return Outcome(State.FAILED, code="too-many-attempts", sentence=sentence)
-        started = time.monotonic()
+        started, uid = time.monotonic(), claim.job.arrival.sop_instance_uid
         try:
             source = read_source(self.spool, claim.job)
+            own_uid = str(source.get("SOPInstanceUID") or uid)
         except SourceDamaged as problem:
             return Outcome(State.FAILED, code="source-damaged", sentence=str(problem))
-        except (InvalidDicomError, OSError, ValueError, EOFError, NotImplementedError) as problem:
-            sentence = f"The stored film can not be read as DICOM ({type(problem).__name__})."
+        except UNREADABLE as problem:
+            sentence = f"The film can not be read as DICOM ({type(problem).__name__})."
             return Outcome(State.FAILED, code="not-dicom", sentence=sentence)
+        if own_uid != uid:
+            sentence = "The SOP Instance UID of the dataset is not the one that the C-STORE command named."
+            return Outcome(State.FAILED, code="uid-mismatch", sentence=sentence)
         return process(claim, source, self.segmenter, self.ledger, self.spool, started)
 
     @contextmanager

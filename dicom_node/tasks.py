@@ -27,10 +27,14 @@ _bench: Workbench | None = None  # one per child process, made after the fork
 def film_is_ready() -> None:
     """The task: claim what is ready and answer it."""
     assert _bench is not None, "the bell rang in a process that has no workbench"
+    claim = _bench.claim()
+    if claim is None:
+        return
     try:
-        _bench.next()
-    except Exception:  # the task edge (MemoryError too: Celery would requeue it for ever): the lease brings the film back
-        log.exception("a worker could not finish a film; its lease will bring it back")
+        _bench.answer(claim)
+    except Exception as problem:  # the task edge (MemoryError too: Celery would requeue it for ever)
+        log.exception("a worker could not finish a film", extra=claim.job.log_context())
+        _bench.stumbled(claim, problem)
 
 
 def workbench(config: Config, name: str) -> Workbench:

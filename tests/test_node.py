@@ -227,17 +227,19 @@ def test_sigterm_stops_in_order_and_quickly(pacs: StandInPacs, tmp_path: Path) -
 
 
 def test_redis_as_the_broker_and_redis_dying_loses_no_film(tool, pacs: StandInPacs, tmp_path: Path) -> None:
-    with running_redis(tool("redis-server"), tmp_path / "redis") as redis:
-        with running_node(tmp_path / "node", ("PACS", pacs.port), SEGMENTER_QUEUE__BROKER=redis.url) as node:
-            before, during, after = film(71), film(72), film(73)
-            assert store(before, node.port) == 0x0000
-            node.delivered(before.SOPInstanceUID)
-            redis.kill()
-            assert store(during, node.port) == 0x0000, "the receiver does not need the bell"
-            for leftover in (tmp_path / "redis").rglob("*.aof"):
-                leftover.unlink()  # it comes back empty
-            redis.start()
-            assert store(after, node.port) == 0x0000
-            for one in (during, after):
-                node.delivered(one.SOPInstanceUID, 180)
-            assert [len(segs_of(pacs, one)) for one in (before, during, after)] == [1, 1, 1]
+    with (
+        running_redis(tool("redis-server"), tmp_path / "redis") as redis,
+        running_node(tmp_path / "node", ("PACS", pacs.port), SEGMENTER_QUEUE__BROKER=redis.url) as node,
+    ):
+        before, during, after = film(71), film(72), film(73)
+        assert store(before, node.port) == 0x0000
+        node.delivered(before.SOPInstanceUID)
+        redis.kill()
+        assert store(during, node.port) == 0x0000, "the receiver does not need the bell"
+        for leftover in (tmp_path / "redis").rglob("*.aof"):
+            leftover.unlink()  # it comes back empty
+        redis.start()
+        assert store(after, node.port) == 0x0000
+        for one in (during, after):
+            node.delivered(one.SOPInstanceUID, 180)
+        assert [len(segs_of(pacs, one)) for one in (before, during, after)] == [1, 1, 1]
