@@ -23,7 +23,9 @@ class PneumothoraxNetwork(nn.Module):
     forward(x): x (N, C, S, S) float32, S divisible by 32 -> mask_logits (N, 1, S, S), image_logits (N, 1).
     """
 
-    def __init__(self, unet: nn.Module) -> None:
+    unet: Any  # segmentation_models_pytorch has no types
+
+    def __init__(self, unet: Any) -> None:
         super().__init__()
         self.unet = unet
         self.evidence = nn.Linear(1, 1)
@@ -36,7 +38,7 @@ class PneumothoraxNetwork(nn.Module):
         return mask_logits, feature_logits + self.evidence(spots.amax(dim=(2, 3)))
 
 
-def build_network(spec: Mapping[str, Any]) -> nn.Module:
+def build_network(spec: Mapping[str, Any]) -> PneumothoraxNetwork:
     """A network with random weights for `spec`, e.g. {"architecture": "unet", "encoder": "efficientnet-b4",
     "in_channels": 1, "image_head": true}; optional "decoder_channels", five numbers.
 

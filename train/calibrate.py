@@ -28,12 +28,12 @@ class Answers:
 
     @property
     def positive(self) -> np.ndarray:
-        return self.truth.any(axis=(1, 2))
+        return np.asarray(self.truth.any(axis=(1, 2)))
 
 
 @torch.inference_mode()
 def answers(network: torch.nn.Module, films: Sequence[np.ndarray], size: int, mean: float, std: float) -> Answers:
-    network = network.eval().to(memory_format=torch.channels_last)
+    network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     probabilities, logits, truths = [], [], []
     for film in films:
         image, truth = plain(film, size)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -18,7 +19,7 @@ from pydicom.dataset import Dataset
 import segmenter
 from segmenter.phantom import Phantom, draw, film
 
-EXAM = {
+EXAM: dict[str, Any] = {
     "films": 200,
     "first_seed": 6_000_000,  # training draws below 900,000, validation from there
     "positives_of_20": 9,
@@ -62,11 +63,12 @@ def exam_film(index: int) -> tuple[Phantom, Dataset]:
     longer, ratio = int(rng.integers(*EXAM["longer_side_px"])), rng.uniform(*EXAM["ratio"])
     shape = (longer, round(longer * ratio)) if rng.random() < 0.75 else (round(longer * ratio), longer)
     phantom = draw(EXAM["first_seed"] + index, shape=shape, pneumothorax=index % 20 < EXAM["positives_of_20"])
-    kind = str(rng.choice(EXAM["kinds"]))
+    kind: Any = str(rng.choice(EXAM["kinds"]))
+    photometric: Any = str(rng.choice(["MONOCHROME1", "MONOCHROME2"]))
     dataset = film(
         phantom,
         kind=kind,
-        photometric=str(rng.choice(["MONOCHROME1", "MONOCHROME2"])),
+        photometric=photometric,
         bits=int(rng.choice(EXAM["bits"])),
         stored_range=(float(rng.uniform(*EXAM["low"])), float(rng.uniform(*EXAM["high"]))),
         window=bool(rng.random() < EXAM["windowed"]),

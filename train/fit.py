@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from segmenter.network import build_network
+from segmenter.network import PneumothoraxNetwork, build_network
 from train import checkpoint
 from train.config import Recipe, Stage
 from train.films import fill_cache, load_films
@@ -60,7 +60,7 @@ def fit(recipe: Recipe, cache: Path, run: Path, *, processes: int = 1, encoder: 
     return run
 
 
-def prepared(network: nn.Module, recipe: Recipe, encoder: Path | None) -> nn.Module:
+def prepared(network: PneumothoraxNetwork, recipe: Recipe, encoder: Path | None) -> PneumothoraxNetwork:
     """In training mode, with the recipe's regularisation, and with the encoder's weights from a file if there
     is one."""
     if encoder is not None:
@@ -75,7 +75,7 @@ def prepared(network: nn.Module, recipe: Recipe, encoder: Path | None) -> nn.Mod
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = recipe.optimiser.batchnorm_momentum
-    return network.train().to(memory_format=torch.channels_last)
+    return network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def step(

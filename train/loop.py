@@ -25,7 +25,8 @@ def batches(
             order += rng.permutation(len(films)).tolist()
         chosen, order = order[:batch], order[batch:]
         pairs = [augment(films[i], size, how, rng) for i in chosen]
-        yield tuple(torch.from_numpy(np.stack(column))[:, None] for column in zip(*pairs, strict=True))
+        image, truth = (torch.from_numpy(np.stack(column))[:, None] for column in zip(*pairs, strict=True))
+        yield image, truth
 
 
 def learning_rate(how: Optimiser, step: int, done: float) -> float:
