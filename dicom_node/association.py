@@ -153,13 +153,12 @@ class Receiver:
 
     def _admit(self, association: Inbound) -> Rejection | None:
         rejection, reason = self._gate(association)
-        if rejection is None:
-            return None
-        if self._say.may((association.calling_ae, association.host, reason)):
+        if rejection is not None and self._say.may((association.calling_ae, association.host, reason)):
             log.warning("association with %s rejected: %s", association.peer, reason)
         return rejection
 
     def _gate(self, association: Inbound) -> tuple[Rejection | None, str]:
+        """The decision, and its reason with the remedy. What costs nothing is asked first, the journal last."""
         calling, host = association.calling_ae, association.host
         if association.called_ae != self.receive.ae_title:
             called = f"it calls {association.called_ae!r}, we are {self.receive.ae_title!r} (receive.ae_title)"
@@ -172,6 +171,8 @@ class Receiver:
         try:
             if self._ledger.mode() == "draining":
                 return Rejection.BUSY, "the node is draining; `resume` opens it again"
+            if not association.server.take_seat(association):
+                return Rejection.LIMIT, "no seat left (receive.max_associations, receive.max_per_host)"
             association.journal_id = self._ledger.open_association(calling, association.called_ae, host)
         except (sqlite3.Error, OSError) as error:
             return Rejection.BUSY, f"the ledger can not be used ({error})"
@@ -248,10 +249,12 @@ class Receiver:
             log.warning("%s can not be removed, the reaper will: %s", arrival.path, error)
 
     def _closed(self, association: Inbound) -> None:
-        if association.journal_id is None:
-            return
+        """The last thing that happens in an association's thread."""
         try:
-            self._ledger.close_association(association.journal_id, association.outcome, association.received)
+            if association.journal_id is not None:
+                self._ledger.close_association(association.journal_id, association.outcome, association.received)
+            # SQLite's connection is this thread's; left alone it would wait for the garbage collector.
+            self._ledger.store.read().close()
         except (sqlite3.Error, OSError) as error:
             log.warning("the end of association %s is not in the journal: %s", association.journal_id, error)
 

@@ -188,7 +188,7 @@ class Doorkeeper(ACSE):
             return
         association.calling_ae = request.calling_ae_title.strip()
         association.called_ae = request.called_ae_title.strip()
-        rejection = association.server.admit(association)
+        rejection = association.server.desk.admit(association)
         if rejection is None:
             super()._negotiate_as_acceptor()
         else:
@@ -298,7 +298,7 @@ class Inbound(Association):
         response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
         response.Status = status
         if comment:
-            response.ErrorComment = comment[:64]
+            response.ErrorComment = comment[:64]  # type: ignore[assignment]  # the library declares it None
         self.dimse.send_msg(response, context_id)
 
     def _bind_defaults(self) -> None:
@@ -310,7 +310,7 @@ class Inbound(Association):
         acceptor.ae_title = server.ae_title
         acceptor.address_info = server.address_info
         acceptor.implementation_class_uid = server.ae.implementation_class_uid
-        acceptor.implementation_version_name = server.ae.implementation_version_name  # type: ignore[assignment]
+        acceptor.implementation_version_name = server.ae.implementation_version_name
         acceptor.supported_contexts = deepcopy(server.contexts)
         self.requestor.address_info = AddressInformation.from_tuple(guest.address)
         for event, handler in server.intervention_handlers.items():

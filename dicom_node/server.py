@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import selectors
 import socket
@@ -17,12 +18,13 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationServer
 
 from dicom_node.config import Receive
-from dicom_node.inbound import Desk, Inbound, Rejection
+from dicom_node.inbound import Desk, Inbound
 from dicom_node.lobby import Guest, Lobby
 
 log = logging.getLogger(__name__)
 
 _TICK = 0.1  # seconds between two looks at the deadlines
+_COLLECT = 30.0  # seconds between two garbage collections
 
 
 class Server(AssociationServer):
@@ -46,6 +48,7 @@ class Server(AssociationServer):
         self.intervention_handlers: dict[evt.EventType, Callable[..., Any]] = {}
         self._associations: set[Inbound] = set()
         self._seats = threading.Lock()
+        self._next_collection = 0.0  # monotonic seconds
         self._stopping = False
         super().__init__(ae, listener.getsockname(), receive.ae_title, contexts, ssl_context)
 
@@ -75,19 +78,15 @@ class Server(AssociationServer):
     def stop(self) -> None:
         self._stopping = True
 
-    def admit(self, association: Inbound) -> Rejection | None:
-        """The desk's decision, and a seat if there is one."""
-        rejection = self.desk.admit(association)
-        if rejection is not None:
-            return rejection
+    def take_seat(self, association: Inbound) -> bool:
+        """Count it among the associations, if there is room for one more of them and one more of its host."""
         with self._seats:
             seated = [one for one in self._associations if one.admitted]
             from_there = sum(one.host == association.host for one in seated)
             if len(seated) >= self.receive.max_associations or from_there >= self.receive.max_per_host:
-                log.warning("association with %s rejected: limit of associations reached", association.peer)
-                return Rejection.LIMIT
+                return False
             association.admitted = True
-        return None
+            return True
 
     def gone(self, association: Inbound) -> None:
         """An association's last word."""
@@ -127,6 +126,9 @@ class Server(AssociationServer):
         now = time.monotonic()
         if lobby is not None:
             lobby.keep_time(now)
+            if now > self._next_collection:  # ended associations are cycles, and may hold half an object
+                gc.collect()
+                self._next_collection = now + _COLLECT
         for association in self._alive():
             association.keep_time(now, self.receive)
 
