@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 _KNOWN_PDUS = range(0x01, 0x08)
 _MAX_COMMAND_BYTES = 64 * 1024
-_WAITING_REQUESTS = 2  # requests read ahead while one is answered; a peer that sends more is left in TCP's hands
+_WAITING_REQUESTS = 1  # read ahead while another is answered; a peer that sends more is left in TCP's hands
 _QUIET = 1.0  # seconds without a byte after which a stopping server ends an association between two objects
 
 
@@ -147,7 +147,7 @@ class Messages(DIMSEServiceProvider):
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Called in the reader's thread for every P-DATA-TF."""
         if self._is_too_large(primitive):
-            log.warning("%s sent an object over %d bytes; aborted", self.assoc.peer, self.assoc.max_object)
+            log.warning("%s sent more than one message may hold (receive.max_object_mb); aborted", self.assoc.peer)
             self.message = None
             self.assoc.abort(block=False)
             return
@@ -209,7 +209,7 @@ class Inbound(Association):
         self.set_socket(self.connection)
         self.host = _plain(guest.host)
         self.calling_ae = self.called_ae = ""
-        self.max_object = server.receive.max_object_mb * 2**20
+        self.max_object = server.receive.max_object_mb * 2**20  # bytes
         self.since = guest.since  # monotonic seconds of the TCP accept
         self.admitted = False  # past the gate; counts as an association from here on
         self.is_busy = False  # an answer is being worked out: not the peer's silence

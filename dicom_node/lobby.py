@@ -68,6 +68,8 @@ class Lobby:
 
     def listen(self, guest: Guest) -> bytes | None:
         """Read what has come. The whole A-ASSOCIATE-RQ once it is there (the guest has then left), else None."""
+        if guest not in self._guests:
+            return None  # shown out a moment ago, in the same round of the selector
         try:
             while (missing := _missing(guest.request)) > 0:
                 chunk = guest.socket.recv(missing)

@@ -64,10 +64,10 @@ class Server(AssociationServer):
             selector.register(self._listener, selectors.EVENT_READ)
             while not self._stopping:
                 for key, _ in selector.select(poll_interval):
-                    if key.data is None:
-                        self._accept(lobby)
-                    elif request := lobby.listen(key.data):
-                        self._begin(key.data, request)
+                    try:
+                        self._attend(key.data, lobby)
+                    except Exception:
+                        log.exception("a connection was given up")
                 self._keep_time(lobby)
             selector.unregister(self._listener)
             lobby.close()
@@ -90,9 +90,17 @@ class Server(AssociationServer):
 
     def gone(self, association: Inbound) -> None:
         """An association's last word."""
-        self.desk.closed(association)
-        with self._seats:
-            self._associations.discard(association)
+        try:
+            self.desk.closed(association)
+        finally:
+            with self._seats:
+                self._associations.discard(association)
+
+    def _attend(self, guest: Guest | None, lobby: Lobby) -> None:
+        if guest is None:
+            self._accept(lobby)
+        elif request := lobby.listen(guest):
+            self._begin(guest, request)
 
     def _accept(self, lobby: Lobby) -> None:
         try:
@@ -103,11 +111,15 @@ class Server(AssociationServer):
             log.error("a connection can not be accepted: %s", problem)
             time.sleep(_TICK)  # out of descriptors: do not spin
             return
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setblocking(False)
-        if self.ssl_context:
-            # The handshake happens in the lobby's reads: nobody waits for it.
-            connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setblocking(False)
+            if self.ssl_context:
+                # The handshake happens in the lobby's reads: nobody waits for it.
+                connection = self.ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        except (OSError, ValueError):
+            connection.close()  # it has left again
+            return
         lobby.enter(connection, address)
 
     def _begin(self, guest: Guest, request: bytes) -> None:
@@ -117,10 +129,19 @@ class Server(AssociationServer):
             log.warning("connection from %s closed: too many are being rejected at once", guest.host)
             guest.socket.close()
             return
-        association = Inbound(self, guest, request)
-        with self._seats:
-            self._associations.add(association)
-        association.start()
+        try:
+            association = Inbound(self, guest, request)
+            with self._seats:
+                self._associations.add(association)
+        except Exception:
+            guest.socket.close()
+            raise
+        try:
+            association.start()
+        except RuntimeError:  # no more threads
+            self.gone(association)
+            guest.socket.close()
+            raise
 
     def _keep_time(self, lobby: Lobby | None) -> None:
         now = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import resource
+import selectors
 import socket
 import struct
 import subprocess
@@ -17,6 +18,8 @@ from pathlib import Path
 import pytest
 from raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RawPeer, associate_rq, c_store, command, fragment
 from receiver_node import Node, eventually, film, running, send
+
+from dicom_node.lobby import Lobby
 
 MIB = 2**20
 
@@ -73,6 +76,33 @@ def test_the_lobby_is_bounded_and_newcomers_get_in(tmp_path: Path) -> None:
             time.sleep(0.02)
         assert [peer.is_closed_within(0.2) for peer in peers] == [True, True, False, False, False]
         assert send(node.port, film()) == 0x0000
+
+
+def test_a_guest_that_made_room_and_spoke_in_the_same_round_is_no_trouble() -> None:
+    with selectors.DefaultSelector() as selector:
+        lobby = Lobby(selector, max_guests=1, max_per_host=1, seconds=10)
+        pairs = [socket.socketpair() for _ in range(2)]
+        lobby.enter(pairs[0][0], ("192.0.2.1", 1))
+        pairs[0][1].send(associate_rq())
+        [(key, _)] = selector.select(1)
+        lobby.enter(pairs[1][0], ("192.0.2.2", 1))
+        assert lobby.listen(key.data) is None
+        assert len(lobby) == 1
+        lobby.close()
+        for pair in pairs:
+            pair[1].close()
+
+
+def test_a_peer_that_breaks_our_bookkeeping_does_not_end_the_service(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("dicom_node.inbound.Inbound.start", bug)
+        with RawPeer(node.port) as peer:
+            peer.send(associate_rq())
+            assert peer.is_closed_within(3)
+    assert send(node.port, film()) == 0x0000
 
 
 def test_who_asks_for_no_association_is_shown_out_in_time(tmp_path: Path) -> None:
