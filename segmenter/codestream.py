@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 END_OF_IMAGE = b"\xff\xd9"  # EOI of JPEG and JPEG-LS, EOC of JPEG 2000; bit stuffing keeps it out of the data
 
 _JPEG_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0-15, and SOF55 of JPEG-LS
+_IN_THE_HEAD = {*range(0xC0, 0xD0), *range(0xDB, 0xF0), 0xF7, 0xF8, 0xFE}  # tables, frames, applications, comment
+_START_OF_SCAN, _RESTART_INTERVAL, _JPEG_LS = 0xDA, 0xDD, 0xF7
+# Behind an FF of the coded data stands 00; a marker that has no place in a scan means that bytes were changed, and an end
+# of image before the end would leave the rest of the film grey (annex B.1.1).
+_BAD_IN_SCAN = re.compile(rb"\xff([\x01-\xc3\xc5-\xcf\xd8\xde\xdf\xf0-\xfd]|\xd9(?=.{64}))", re.DOTALL)
+_BAD_IN_SCAN_WITHOUT_RESTARTS = re.compile(rb"\xff([\x01-\xc3\xc5-\xcf\xd0-\xd8\xde\xdf\xf0-\xfd]|\xd9(?=.{64}))", re.DOTALL)
+_UNKNOWN_JFIF = re.compile(rb"\xff\xe0..JFIF\0[^\x01]", re.DOTALL)  # GDCM ends the process on another version than 1
 _J2K_START = b"\xff\x4f\xff\x51"  # SOC, SIZ (ISO/IEC 15444-1 annex A)
 
 
@@ -29,19 +37,27 @@ def frame_of(stream: bytes) -> Frame | None:
 
 
 def _jpeg(stream: bytes) -> Frame | None:
-    """Walk the marker segments to the frame header (ISO/IEC 10918-1 annex B.2.2)."""
-    at = 2
-    while at + 10 <= len(stream):
-        if stream[at] != 0xFF:
-            return None
-        marker = stream[at + 1]
+    """Walk the marker segments up to the scan (ISO/IEC 10918-1 annex B.2). A header that can not be walked is answered with
+    None: GDCM ends the whole process on some of them."""
+    at, frame = 2, None
+    bad: re.Pattern[bytes] | None = _BAD_IN_SCAN_WITHOUT_RESTARTS
+    while at + 10 <= len(stream) and stream[at] == 0xFF:
+        marker, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4])
         if marker == 0xFF:  # fill byte
             at += 1
-        elif marker in _JPEG_FRAMES:
-            word = int.from_bytes
-            return Frame(word(stream[at + 5 : at + 7]), word(stream[at + 7 : at + 9]), stream[at + 9], stream[at + 4])
-        else:
-            at += 2 + int.from_bytes(stream[at + 2 : at + 4])
+            continue
+        if marker == _START_OF_SCAN:
+            sound = bad is None or bad.search(stream, at + 2 + length) is None
+            return frame if sound else None
+        if marker == _RESTART_INTERVAL:
+            bad = bad and _BAD_IN_SCAN
+        if marker in _JPEG_FRAMES:
+            rows, columns = int.from_bytes(stream[at + 5 : at + 7]), int.from_bytes(stream[at + 7 : at + 9])
+            frame = Frame(rows, columns, samples=stream[at + 9], precision=stream[at + 4])
+            bad = None if marker == _JPEG_LS else bad  # stuffs bits, not bytes
+        if length < 2 or marker not in _IN_THE_HEAD or _UNKNOWN_JFIF.match(stream, at):
+            return None
+        at += 2 + length
     return None
 
 

@@ -6,7 +6,8 @@ gate -> decode -> place -> predict -> mask         and for a positive film -> SE
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +18,7 @@ from segmenter.artifact import Artifact
 from segmenter.decode import decode
 from segmenter.errors import Refused
 from segmenter.gate import NotOurs, gate
-from segmenter.header import quietly
+from segmenter.header import quietly, readable
 from segmenter.identity import ModelIdentity, identify
 from segmenter.mask import decide
 from segmenter.placement import Placement
@@ -38,6 +39,21 @@ class ResultObject:
     dataset: FileDataset
 
 
+@contextmanager
+def _single_film(stage: str) -> Iterator[None]:
+    """The edge of a single film: whatever goes wrong inside becomes a Refused of this film, because its neighbours must get
+    their answers. The sentence names the exception's type only: messages of libraries quote header values."""
+    try:
+        yield
+    except (NotOurs, Refused):
+        raise
+    except (MemoryError, OutOfMemoryError) as error:
+        raise Refused("out-of-memory", f"There was not enough memory to {stage} this film.") from error
+    except Exception as error:
+        sentence = f"Unexpected {type(error).__name__} while trying to {stage} this film."
+        raise Refused("internal-error", sentence) from error
+
+
 @dataclass
 class _Film:
     """One film on its way through the stages; `finding` is set by the stage that ends it."""
@@ -56,16 +72,12 @@ class _Film:
             return
         started = time.perf_counter()
         try:
-            step(self)
+            with _single_film(stage):
+                step(self)
         except NotOurs as error:
             self.end("skipped", error.skip.code, error.skip.sentence)
         except Refused as error:
             self.end("failed", error.code, error.sentence)
-        except (MemoryError, OutOfMemoryError):
-            self.end("failed", "out-of-memory", f"There was not enough memory to {stage} this film.")
-        except Exception as error:  # the edge of a single film: its neighbours in the batch must get their answers.
-            # The type only: messages of libraries quote header values.
-            self.end("failed", "internal-error", f"Unexpected {type(error).__name__} while trying to {stage} this film.")
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
     def end(self, outcome: str, code: str | None = None, sentence: str | None = None, **answer: object) -> None:
@@ -88,7 +100,7 @@ class Segmenter:
         Datasets need `file_meta.TransferSyntaxUID`. All films of the call are in memory at once and share one forward
         pass: the caller chooses how many.
         """
-        films = [_Film(_view(dataset)) for dataset in datasets]
+        films = [_Film(dataset) for dataset in datasets]
         with quietly():
             for film in films:
                 film.run("gate", self._gate)
@@ -100,14 +112,15 @@ class Segmenter:
 
     def objects(self, dataset: Dataset, finding: Finding, *, revision: int = 1) -> list[ResultObject]:
         """The DICOM objects of a finding; none for a film without pneumothorax. `revision` 2 and up marks results of other
-        pixels under a SOP Instance UID that was used before."""
+        pixels under a SOP Instance UID that was used before. Raises Refused when an object can not be built."""
         if finding.decision is None or not finding.decision.positive:
             return []
-        with quietly():
+        with quietly(), _single_film("write the SEG of"):
             seg = build_seg(dataset, finding, self.identity, revision, self._settings)
         return [ResultObject("seg", "", str(seg.SOPClassUID), str(seg.SOPInstanceUID), seg)]
 
     def _gate(self, film: _Film) -> None:
+        film.dataset = readable(film.dataset)  # `objects` wants the bytes as they arrived
         skip = gate(film.dataset, self._settings)
         if skip is not None:
             film.end("skipped", skip.code, skip.sentence)
@@ -121,10 +134,9 @@ class Segmenter:
         """All at once; when that fails, one by one, so that the film at fault falls alone."""
         if len(films) > 1:
             started = time.perf_counter()
-            try:
+            predictions: list[Prediction] = []
+            with suppress(Refused), _single_film("predict"):  # the film at fault says again what is wrong with it
                 predictions = self._predictor(np.stack([film.image for film in films])[:, None])  # type: ignore[misc]
-            except Exception:  # the single-film edge below names what was wrong, for the film it was wrong with
-                predictions = []
             for film, prediction in zip(films, predictions, strict=False):
                 film.prediction = prediction
                 film.seconds["predict"] = (time.perf_counter() - started) / len(films)
@@ -146,12 +158,3 @@ class Segmenter:
             self._settings.absurd_fraction,
         )
         film.end("done", radiograph=film.radiograph, decision=decision)
-
-
-def _view(dataset: Dataset) -> Dataset:
-    """The same elements under another roof: pydicom converts an element when it is read, and the bytes that it arrived in
-    must still be there when `objects` copies them."""
-    view = dataset[:]
-    if hasattr(dataset, "file_meta"):
-        view.file_meta = dataset.file_meta
-    return view

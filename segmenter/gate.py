@@ -192,7 +192,7 @@ def _view(dataset: Dataset, settings: Settings) -> SkipCode | None:
 
 
 def _pixels(dataset: Dataset, settings: Settings) -> SkipCode | None:
-    pixels = dataset.get_item("PixelData") if "PixelData" in dataset else None
+    pixels = dataset.get_item("PixelData", keep_deferred=True) if "PixelData" in dataset else None
     return SkipCode.NO_PIXELS if pixels is None or not pixels.value else None
 
 

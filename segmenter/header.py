@@ -42,6 +42,17 @@ def quietly() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def readable(dataset: Dataset) -> Dataset:
+    """The same elements under another roof. pydicom converts an element when it is read; in the original, the bytes that
+    it arrived in stay. Not for datasets that were read with `defer_size`."""
+    view = Dataset({tag: dataset.get_item(tag, keep_deferred=True) for tag in dataset.keys()})  # noqa: SIM118
+    implicit_vr, little_endian = dataset.original_encoding
+    view.set_original_encoding(implicit_vr, little_endian, dataset.original_character_set)  # type: ignore[arg-type]
+    if hasattr(dataset, "file_meta"):
+        view.file_meta = dataset.file_meta
+    return view
+
+
 def value(dataset: Dataset, keyword: str) -> Any:
     """The value as pydicom converts it; None when it is absent, empty or not convertible."""
     try:

@@ -76,7 +76,7 @@ def stored_values(dataset: Dataset) -> Stored:
         )
     if (samples == 3) != (photometric in _COLOUR_SPACES) or (samples == 1 and "MONOCHROME" not in photometric):
         raise Refused("bad-pixel-description", f"SamplesPerPixel {samples} does not fit PhotometricInterpretation.")
-    data = dataset.get_item("PixelData").value if "PixelData" in dataset else None
+    data = dataset.get_item("PixelData", keep_deferred=True).value if "PixelData" in dataset else None
     if not data:
         raise NotOurs(SkipCode.NO_PIXELS)
     if syntax in NATIVE:
@@ -125,13 +125,13 @@ def _decompressed(dataset: Dataset, data: bytes, shape: tuple[int, int, int], sy
     if rows * columns > max(_ALWAYS_AFFORDABLE, len(data) * _MOST_PIXELS_PER_BYTE):
         raise Refused("absurd-size", f"{rows} x {columns} pixels are announced and only {len(data)} bytes are there.")
     try:
-        stream = next(generate_frames(data, number_of_frames=1))
-    except (ValueError, StopIteration, IndexError) as error:
+        stream = next(generate_frames(data, number_of_frames=1)).rstrip(b"\0")
+    except (StopIteration, *_DECODER_ERRORS) as error:
         raise Refused("undecodable-pixel-data", "The pixel data is not encapsulated as it should be.") from error
     frame = frame_of(stream)
     if syntax != RLELossless:
         if frame is None:
-            raise Refused("undecodable-pixel-data", "The compressed stream has no frame header.")
+            raise Refused("undecodable-pixel-data", "The head of the compressed stream can not be read.")
         if (frame.rows, frame.columns, frame.samples) != shape:
             raise Refused(
                 "undecodable-pixel-data",

@@ -20,7 +20,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from segmenter import codes
-from segmenter.header import is_uid, text
+from segmenter.header import is_uid, readable, text
 from segmenter.identity import ModelIdentity
 from segmenter.settings import Settings
 from segmenter.uids import (
@@ -56,7 +56,7 @@ def build_seg(source: Dataset, finding: Finding, identity: ModelIdentity, revisi
     decision, radiograph = finding.decision, finding.radiograph
     if decision is None or radiograph is None or not decision.positive:
         raise ValueError("only a positive film has a SEG")
-    header = _stand_in(source[:])  # a slice is read in its place, so that the source keeps its bytes
+    header = _stand_in(readable(source))
     names = (header.SOPInstanceUID, radiograph.content_sha256, identity.digest, "seg")
     seg = _segmentation(header, decision, radiograph, identity, names, settings)
     seg.SeriesDescription = series_description(identity, revision)
@@ -193,7 +193,7 @@ def _as_file(seg: Segmentation, source: Dataset) -> FileDataset:
 
 def _unchanged(source: Dataset, tag: BaseTag) -> RawDataElement | DataElement:
     """The element with the bytes it arrived in, as long as nobody has converted it; else its value."""
-    element = source.get_item(tag)
+    element = source.get_item(tag, keep_deferred=True)
     if not isinstance(element, RawDataElement):
         return element
     value = element.value or b""

@@ -14,6 +14,8 @@ from segmenter.gate import SkipCode, gate
 from segmenter.settings import Settings
 from segmenter.uids import MANUFACTURER, MODEL_NAME
 
+FILMS = os.environ.get("SEGMENTER_FILMS")
+
 SETTINGS = Settings(min_side_px=200, max_pixels=1_000_000)
 CR, DX, SC = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.7"
 
@@ -120,8 +122,9 @@ def test_no_header_is_bad_enough_to_raise():
         assert skip is None or skip.code in set(SkipCode)
 
 
-@pytest.mark.skipif("SEGMENTER_FILMS" not in os.environ, reason="SEGMENTER_FILMS names no folder of real films")
-def test_real_films_pass_and_the_dog_does_not():
-    for path in sorted(Path(os.environ["SEGMENTER_FILMS"]).glob("*.dcm")):
-        skip = gate(pydicom.dcmread(path), Settings())
-        assert (skip is not None) == ("dog" in path.name), (path.name, skip)
+if FILMS is not None:  # real films, where somebody has some
+
+    def test_real_films_pass_and_the_dog_does_not():
+        for path in sorted(Path(FILMS).glob("*.dcm")):
+            skip = gate(pydicom.dcmread(path), Settings())
+            assert (skip is not None) == ("dog" in path.name), (path.name, skip)

@@ -21,6 +21,8 @@ from segmenter.settings import Settings
 from segmenter.uids import IMPLEMENTATION_CLASS_UID
 from segmenter.values import Decision, Finding
 
+FILMS = os.environ.get("SEGMENTER_FILMS")
+
 IDENTITY = ModelIdentity(
     name="ptx-unet-effb4", version="1.2.0", demo=False, commit="0123abc", operating_point="balanced",
     thresholds=OperatingPoint(0.6, 0.45, 20, 24), weights_sha256="a" * 64, manifest_sha256="b" * 64,
@@ -183,12 +185,13 @@ def test_a_film_without_a_mask_has_no_seg():
         build_seg(small_film(), finding, IDENTITY, 1, Settings())
 
 
-@pytest.mark.skipif("SEGMENTER_FILMS" not in os.environ, reason="SEGMENTER_FILMS names no folder of real films")
-def test_real_films(tool, tmp_path):
-    for film in sorted(Path(os.environ["SEGMENTER_FILMS"]).glob("*.dcm")):
-        if "dog" not in film.name:
-            seg = write(seg_of(pydicom.dcmread(film)), tmp_path / "seg.dcm")
-            assert complaints(seg, tool) <= complaints(film, tool), film.name
-            for keyword in COPIED:
-                stored = stored_bytes(film, keyword)
-                assert stored is None or stored_bytes(seg, keyword) == stored, (film.name, keyword)
+if FILMS is not None:  # real films, where somebody has some
+
+    def test_real_films(tool, tmp_path):
+        for film in sorted(Path(FILMS).glob("*.dcm")):
+            if "dog" not in film.name:
+                seg = write(seg_of(pydicom.dcmread(film)), tmp_path / "seg.dcm")
+                assert complaints(seg, tool) <= complaints(film, tool), film.name
+                for keyword in COPIED:
+                    stored = stored_bytes(film, keyword)
+                    assert stored is None or stored_bytes(seg, keyword) == stored, (film.name, keyword)
