@@ -57,7 +57,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Arrived:
-    """The ledger's answer to an arrival: its job, and whether it is the first of its kind."""
+    """The ledger's answer to an arrival: its job, and whether the arrival's file is the one that the job names."""
 
     job_id: str
     new: bool

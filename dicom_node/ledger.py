@@ -54,14 +54,21 @@ class Ledger:
     # -- arrivals ----------------------------------------------------------------------------------------------
 
     def add_arrival(self, arrival: Arrival) -> Arrived:
-        """Insert the film; an equal one (SOP Instance UID, syntax, bytes) is counted instead. Raises sqlite3.Error."""
+        """Insert the film; an equal one (SOP Instance UID, syntax, bytes) is counted instead. Raises sqlite3.Error.
+
+        The file of an arrival that is not `new` is not named by any row: its owner deletes it.
+        """
         job_id = secrets.token_hex(8)
         with self.store.write() as db:
             row = db.execute(
                 "INSERT INTO jobs (id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, dataset_sha256, path, size,"
                 " calling_ae, called_ae, host, association_id, state, received_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
                 " ON CONFLICT (sop_instance_uid, transfer_syntax_uid, dataset_sha256)"
-                " DO UPDATE SET resends = resends + 1 RETURNING id",
+                " DO UPDATE SET resends = resends + 1,"
+                # A film whose bytes were purged or damaged is healed by its resend; a damaged one is answered again.
+                " path = CASE WHEN path IS NULL OR code IS 'source-damaged' THEN excluded.path ELSE path END,"
+                " state = CASE WHEN code IS 'source-damaged' THEN 'received' ELSE state END,"
+                " code = CASE WHEN code IS 'source-damaged' THEN NULL ELSE code END RETURNING id, path",
                 (
                     job_id,
                     arrival.sop_instance_uid,
@@ -78,7 +85,7 @@ class Ledger:
                     time.time(),
                 ),
             ).fetchone()
-        return Arrived(row["id"], row["id"] == job_id)
+        return Arrived(row["id"], row["path"] == arrival.path)
 
     def open_association(self, calling_ae: str, called_ae: str, host: str) -> int:
         with self.store.write() as db:
@@ -159,10 +166,7 @@ class Ledger:
     def charge(self, claim: Claim, code: str, sentence: str, *, max_crashes: int) -> None:
         """Charge a claim with a crash and free it; a claim that was lost meanwhile is left alone."""
         with self.store.write() as db:
-            valid = db.execute(
-                "SELECT 1 FROM jobs WHERE id = ? AND state = 'claimed' AND owner = ?", (claim.job.job_id, claim.owner)
-            ).fetchone()
-            if valid is not None:
+            if _owns(db, claim):
                 self._charge(db, claim.job.job_id, code, sentence, max_crashes)
 
     def claim_pids(self, worker: str) -> list[int]:
@@ -224,10 +228,7 @@ class Ledger:
         """
         job = claim.job
         with self.store.write() as db:
-            valid = db.execute(
-                "SELECT 1 FROM jobs WHERE id = ? AND state = 'claimed' AND owner = ?", (job.job_id, claim.owner)
-            ).fetchone()
-            if valid is None:
+            if not _owns(db, claim):
                 raise LostClaim(f"job {job.job_id} was taken over")
             same_as, redeliver_known = None, redeliver or job.generation > 1  # a rerun asks for its objects again
             if outcome.state is State.SEGMENTED:
@@ -389,6 +390,12 @@ class Ledger:
 
 
 _EXPIRED = "state = 'claimed' AND (boot IS NOT ? OR lease_until < ?)"
+
+
+def _owns(db: sqlite3.Connection, claim: Claim) -> bool:
+    """Whether the owner token is still the valid one."""
+    query = "SELECT 1 FROM jobs WHERE id = ? AND state = 'claimed' AND owner = ?"
+    return db.execute(query, (claim.job.job_id, claim.owner)).fetchone() is not None
 
 
 def _deliver(db: sqlite3.Connection, job_id: str, answer_id: int, destinations: Sequence[str]) -> None:

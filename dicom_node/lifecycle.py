@@ -86,7 +86,7 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
     spool, stop = spool_of(config), stop_event()
     ledger = Ledger(config.ledger_path)
     with only_instance(spool, "receive"):
-        receiver = Receiver(config.receive, spool, ledger)
+        receiver = Receiver(config.receive, spool, ledger, grace_seconds=config.node.stop_seconds / 3)
         serving = threading.Thread(target=receiver.serve, args=(listener or bind(config.receive),), name="serve")
         reaping = threading.Thread(target=_reap, args=(spool, ledger, stop), name="reap", daemon=True)
         serving.start()

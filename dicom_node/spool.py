@@ -61,7 +61,7 @@ class Spool:
         """
         name = secrets.token_hex(16)
         self._make_shelf(name[:2])
-        return self._write(f"arrivals/{name[:2]}/{name}.dcm", data, head)
+        return self._write(f"arrivals/{name[:2]}/{name}.dcm", data, head, reserve=self.reserve_bytes)
 
     def folder_for(self, job_id: str, owner_token: str) -> str:
         """The durable folder for the results of one claim, relative to the spool. Raises SpoolError."""
@@ -76,8 +76,11 @@ class Spool:
         return f"job/{job_id}/{owner_token}"
 
     def write_into(self, folder: str, name: str, data: Buffer | Iterable[Buffer]) -> Stored:
-        """Store one object of a result, as durable as a film. Raises DiskReserve, SpoolError."""
-        return self._write(f"{folder}/{name}", data, b"")
+        """Store one object of a result, as durable as a film. Raises SpoolError.
+
+        The reserve is there for this: what came in can be answered and sent while nothing new is taken.
+        """
+        return self._write(f"{folder}/{name}", data, b"", reserve=0)
 
     def read(self, path: str) -> bytes:
         """The bytes of a file. Raises OSError (FileNotFoundError when it is gone)."""
@@ -143,12 +146,12 @@ class Spool:
             raise SpoolError(f"{folder}: can not be made ({error.strerror})") from error
         self._durable_shelves.add(shelf)
 
-    def _write(self, path: str, data: Buffer | Iterable[Buffer], head: Buffer) -> Stored:
+    def _write(self, path: str, data: Buffer | Iterable[Buffer], head: Buffer, reserve: int) -> Stored:
         target = self._inside(path)
         chunks = [data] if isinstance(data, Buffer) else data
         temporary = target.with_name(target.name + _PART)
         try:
-            self._check_reserve(len(head) + (len(data) if isinstance(data, Buffer) else 0))
+            self._check_reserve(len(head) + (len(data) if isinstance(data, Buffer) else 0), reserve)
             size, sha256 = _write_file(temporary, head, chunks)
             os.rename(temporary, target)
             _sync_folder(target.parent)
@@ -158,9 +161,9 @@ class Spool:
             raise SpoolError(f"{path}: {error.strerror or type(error).__name__}") from error
         return Stored(path, size, sha256)
 
-    def _check_reserve(self, size: int) -> None:
+    def _check_reserve(self, size: int, reserve: int) -> None:
         free = self.free_bytes()
-        if free - size < self.reserve_bytes:
+        if free - size < reserve:
             raise DiskReserve(
                 f"{free // 2**20} MiB free, {self.reserve_bytes // 2**20} MiB are kept in reserve (node.reserve_mb): "
                 "make room on the disk or purge finished jobs"

@@ -166,6 +166,19 @@ def test_pause_stops_claims_and_purge_keeps_the_tombstone(ledger: Ledger) -> Non
     assert ledger.answer("1.2.3", "c1", "m1") is not None
     with pytest.raises(NodeError, match="purged"):
         ledger.rerun(job.job_id)
+    again = ledger.add_arrival(arrival())
+    assert (again.job_id, again.new) == (job.job_id, True), "the resend brings the bytes back"
+    assert ledger.job(job.job_id).state is State.SEGMENTED
+    ledger.rerun(job.job_id)
+
+
+def test_a_film_that_was_damaged_on_disk_is_healed_by_its_resend(ledger: Ledger) -> None:
+    job_id = ledger.add_arrival(arrival()).job_id
+    ledger.finish(claimed(ledger), Outcome(State.FAILED, code="source-damaged", sentence="..."), [])
+    healing = arrival()
+    assert ledger.add_arrival(healing).new
+    job = claimed(ledger).job
+    assert (job.job_id, job.arrival.path, job.code) == (job_id, healing.path, None)
 
 
 def test_a_ledger_of_another_version_is_refused_and_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
