@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ EXIT_FILM_FAILED = 3
 
 @dataclass(frozen=True)
 class Stored:
-    """One DICOM object that was made; `path` relative to the report's folder."""
+    """One DICOM object that was made; `path` is absolute."""
 
     role: str
     sop_class: str
@@ -90,7 +91,7 @@ def print_table(answers: Sequence[Answer], out: Path) -> None:
             f"{one.seconds:.1f}",
             ", ".join(Path(stored.path).name for stored in one.stored) or "-",
         )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     for one in answers:
         if one.sentence:

@@ -347,12 +347,16 @@ def model_list(config_path: Path | None, as_json: bool) -> None:
 @model.command("verify")
 @config_option
 def model_verify(config_path: Path | None) -> None:
-    """Verify the configured artifact: manifest, digest, tensors, and a forward pass."""
+    """Verify the configured artifact: manifest, digest, tensors, and an answer to a phantom film."""
     from dicom_node.model import load_model, model_folder, segment_settings
+    from segmenter import phantom
     from segmenter.engine import Segmenter
 
     settings = _load(config_path).segment
     segmenter = Segmenter(load_model(settings), segment_settings(settings))
+    [finding] = segmenter.segment([phantom.film(phantom.draw(1, shape=(512, 448)))])
+    if finding.outcome != "done":
+        raise ConfigError(f"{model_folder(settings)}: does not answer a phantom film: {finding.sentence}")
     click.echo(f"{model_folder(settings)}: ok, identity {segmenter.identity.digest}")
 
 

@@ -48,7 +48,9 @@ class Receive(Section):
         STORAGE_CLASSES, description="Storage classes offered to senders."
     )
     max_associations: int = Field(20, ge=1, description="Established associations at once; more are rejected.")
-    max_per_host: int = Field(10, ge=1, description="Associations at once from one host; silent connections have the same number again.")
+    max_per_host: int = Field(
+        10, ge=1, description="Associations at once from one host; silent connections have the same number again."
+    )
     max_silent: int = Field(50, ge=1, description="Connections that have not yet asked for an association.")
     max_pdu_kb: int = Field(128, ge=16, le=1024, description="Largest PDU that we take, KiB.")
     max_object_mb: int = Field(200, ge=1, description="Largest object that we take, MiB; more aborts the association.")

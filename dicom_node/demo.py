@@ -65,6 +65,7 @@ class Film:
 def run_demo(files: Sequence[Path], pacs: str | None, out: Path, as_json: bool) -> int:
     """Returns the exit code. Raises ConfigError and Missing."""
     load_model(Segment())
+    out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="segmenter-demo-") as scratch, contextlib.ExitStack() as stack:
         if pacs is None:
@@ -90,7 +91,7 @@ def run_demo(files: Sequence[Path], pacs: str | None, out: Path, as_json: bool) 
 
 
 def _given(file: Path) -> Film:
-    return Film(file.stem, file)
+    return Film(file.stem, file.resolve())
 
 
 def _draw(out: Path, quiet: bool) -> list[Film]:
@@ -226,9 +227,9 @@ def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Pa
         shutil.copyfile(config.spool_directory / one.object.path, target)
         os.chmod(target, 0o644)
         made = one.object
-        stored.append(answers.Stored(made.role, made.sop_class_uid, made.sop_instance_uid, made.sha256, target.name))
-    mask = _mask(film, stored, out) if job.state is State.SEGMENTED else None
-    if job.state is State.SEGMENTED:
+        stored.append(answers.Stored(made.role, made.sop_class_uid, made.sop_instance_uid, made.sha256, str(target)))
+    mask = _mask(film, stored) if job.state is State.SEGMENTED else None
+    if mask is not None:
         _picture(film, job, mask, out)
     outcome = {State.SEGMENTED: "done", State.SKIPPED: "skipped"}.get(job.state, "failed")
     code, sentence = job.code, job.sentence
@@ -249,11 +250,11 @@ def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Pa
     )
 
 
-def _mask(film: Film, stored: Sequence[answers.Stored], out: Path) -> NDArray[np.bool_]:
+def _mask(film: Film, stored: Sequence[answers.Stored]) -> NDArray[np.bool_]:
     """(H, W): what the delivered SEG says, read back from the file; empty when none was made."""
     for one in stored:
         if one.role == "seg":
-            return np.asarray(pydicom.dcmread(out / one.path).pixel_array).astype(bool).reshape(_shape(film))
+            return np.asarray(pydicom.dcmread(one.path).pixel_array).astype(bool).reshape(_shape(film))
     return np.zeros(_shape(film), bool)
 
 
@@ -262,12 +263,11 @@ def _shape(film: Film) -> tuple[int, int]:
     return int(header.Rows), int(header.Columns)
 
 
-def _picture(film: Film, job: Job, mask: NDArray[np.bool_] | None, out: Path) -> None:
+def _picture(film: Film, job: Job, mask: NDArray[np.bool_], out: Path) -> None:
     from segmenter.decode import decode
     from segmenter.report import outline_png
     from segmenter.values import Decision
 
-    assert mask is not None
     decision = Decision(job.finding == "pneumothorax", job.probability or 0.0, mask, job.area_mm2, 0)
     outline_png(decode(pydicom.dcmread(film.file)), decision, out / f"{film.name}.png", truth=film.truth)
 

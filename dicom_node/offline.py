@@ -21,6 +21,7 @@ from segmenter.report import outline_png
 def segment_files(config: Config, files: Sequence[Path], out: Path, as_json: bool) -> int:
     """Answer each file, write its objects and its picture into `out` and report.json. Returns the exit code."""
     segmenter = Segmenter(load_model(config.segment), segment_settings(config.segment))
+    out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     names = _distinct_names(files)
     found = [_answer(segmenter, file, out, names[file]) for file in dict.fromkeys(files)]
@@ -45,7 +46,7 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str) -> answers.A
     for one in segmenter.objects(source, finding):
         target = out / f"{name}-{one.role}.dcm"
         one.dataset.save_as(target, enforce_file_format=True)
-        stored.append(answers.Stored(one.role, one.sop_class_uid, one.sop_instance_uid, answers.sha256_of(target), target.name))
+        stored.append(answers.Stored(one.role, one.sop_class_uid, one.sop_instance_uid, answers.sha256_of(target), str(target)))
     if finding.radiograph is not None and finding.decision is not None:
         outline_png(finding.radiograph, finding.decision, out / f"{name}.png")
     decision = finding.decision
