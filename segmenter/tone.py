@@ -100,7 +100,7 @@ def greys(values: NDArray[np.int32], tone: Tone, film: NDArray[np.bool_] | None)
         if shown is None:
             continue
         scale = float(2**shown.bits - 1) if isinstance(shown, LookupTable) else 1.0
-        if _shows_something(np.clip(shown(sample) / scale, 0, 1)):
+        if _shows_something(sample, np.clip(shown(sample) / scale, 0, 1)):
             return np.clip(shown(physical) / np.float32(scale), 0, 1), name
     low, high = np.percentile(sample, _PERCENTILES)
     if high <= low:  # nearly all pixels are equal: the whole range then
@@ -108,9 +108,11 @@ def greys(values: NDArray[np.int32], tone: Tone, film: NDArray[np.bool_] | None)
     return np.clip((physical - np.float32(low)) / np.float32(high - low), 0, 1), "percentiles"
 
 
-def _shows_something(sample: NDArray[np.float32]) -> bool:
-    clipped = float(((sample <= 0) | (sample >= 1)).mean())
-    low, high = np.percentile(sample, (2, 98))
+def _shows_something(sample: NDArray[np.float32], shown: NDArray[np.float32]) -> bool:
+    """Not too much is clipped, and there is contrast. Pixels that are the film's own black or white lose nothing."""
+    inside = (sample > sample.min()) & (sample < sample.max())
+    clipped = float((inside & ((shown <= 0) | (shown >= 1))).mean())
+    low, high = np.percentile(shown, (2, 98))
     return clipped <= _MOST_CLIPPED and high - low >= _LEAST_CONTRAST
 
 

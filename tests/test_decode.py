@@ -159,6 +159,13 @@ def test_a_window_for_other_pixels_falls_back_to_percentiles():
         assert radiograph.image.min() == 0 and radiograph.image.max() == 1
 
 
+def test_a_wide_black_border_does_not_discredit_the_window():
+    image = picture()
+    image[:, :90] = image[:, -90:] = 0
+    assert (image == 0).mean() > 0.6
+    assert "window" in decode(small_film(kind="CR", image=image)).notes
+
+
 def test_window_functions_follow_the_standard():
     film = small_film(kind="CR", bits=8)
     stored = np.frombuffer(film.PixelData, np.uint8).reshape(SHAPE).astype(float)
