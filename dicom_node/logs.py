@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 
 import structlog
 
 from dicom_node.config import Log
 
-# Libraries that print elements of a dataset, or one line per message, below WARNING.
-_CHATTY = ("pynetdicom", "pydicom", "highdicom", "celery", "kombu", "amqp", "PIL", "asyncio")
+# Libraries that print one line per message below WARNING.
+_CHATTY = ("pynetdicom", "celery", "kombu", "amqp", "PIL", "asyncio")
+# Libraries whose warnings quote the values of a dataset.
+_QUOTING = ("pydicom", "highdicom")
 
 
 def start(settings: Log, verb: str) -> None:
@@ -39,6 +42,9 @@ def start(settings: Log, verb: str) -> None:
     root.setLevel(settings.level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _QUOTING:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")  # they quote values too, and nobody reads them in a service
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(verb=verb)
 

@@ -28,9 +28,14 @@ def model_folder(settings: Segment) -> Path:
 def load_model(settings: Segment) -> Artifact:
     """Load and verify the artifact. Raises ConfigError with what does not match."""
     try:
-        return load_artifact(model_folder(settings))
+        artifact = load_artifact(model_folder(settings))
     except ArtifactError as error:
         raise ConfigError(f"segment.model: {error}") from error
+    points = artifact.manifest.operating_points
+    if settings.operating_point and settings.operating_point not in points:
+        known = ", ".join(sorted(points))
+        raise ConfigError(f"segment.operating_point: the model has no {settings.operating_point!r}; it has {known}")
+    return artifact
 
 
 def segment_settings(settings: Segment) -> Settings:

@@ -13,7 +13,8 @@ import sqlite3
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -21,12 +22,14 @@ from typing import TYPE_CHECKING
 
 import pydicom
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicom_node.config import Work
 from dicom_node.errors import LostClaim, SourceDamaged, SpoolError
 from dicom_node.job import Job, Outcome, State, StoredObject
 from dicom_node.ledger import Claim, Ledger
 from dicom_node.spool import Spool
+from segmenter.errors import Refused
 
 if TYPE_CHECKING:
     from segmenter.engine import Segmenter
@@ -35,11 +38,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DISK_TROUBLE_SECONDS = 5.0
+MAX_INFLATED_BYTES = 512 * 2**20
 
 # What pydicom raises on bytes that are no dataset.
 UNREADABLE = (
     InvalidDicomError, OSError, ValueError, EOFError, NotImplementedError, struct.error, KeyError, TypeError, AttributeError,
-    RecursionError, OverflowError,
+    RecursionError, OverflowError, zlib.error,
 )  # fmt: skip
 
 
@@ -96,6 +100,8 @@ class Workbench:
         try:
             source = read_source(self.spool, claim.job)
             own_uid = str(source.get("SOPInstanceUID") or uid)
+        except Refused as problem:
+            return Outcome(State.FAILED, code=problem.code, sentence=problem.sentence)
         except SourceDamaged as problem:
             return Outcome(State.FAILED, code="source-damaged", sentence=str(problem))
         except UNREADABLE as problem:
@@ -128,14 +134,35 @@ class Workbench:
 
 
 def read_source(spool: Spool, job: Job) -> pydicom.FileDataset:
-    """The film of a job. Raises SourceDamaged when it is not what arrived, and pydicom's errors when it is no DICOM."""
+    """The film of a job.
+
+    Raises SourceDamaged when it is not what arrived, Refused when it would inflate beyond reason, and UNREADABLE when it
+    is no DICOM.
+    """
     try:
         data = spool.read(job.arrival.path)
     except FileNotFoundError as error:
         raise SourceDamaged("The stored film is gone from the spool.") from error
     if dataset_sha256(data) != job.arrival.dataset_sha256:
         raise SourceDamaged("The stored film does not have the sha256 with which it arrived: the disk is not sound.")
+    if job.arrival.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        _refuse_bomb(data)
     return pydicom.dcmread(io.BytesIO(data))
+
+
+def _refuse_bomb(part10: bytes) -> None:
+    """A deflated dataset of some kilobytes may inflate to any size: look before pydicom does it (PS3.5 A.5)."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    start = 144 + int.from_bytes(part10[140:144], "little")
+    inflated, rest = 0, part10[start:]
+    while rest and not inflater.eof:
+        try:
+            inflated += len(inflater.decompress(rest, 16 * 1024 * 1024))
+        except zlib.error:
+            return  # pydicom says it better
+        if inflated > MAX_INFLATED_BYTES:
+            raise Refused("absurd-size", f"The deflated dataset inflates to more than {MAX_INFLATED_BYTES // 2**20} MiB.")
+        rest = inflater.unconsumed_tail
 
 
 def dataset_sha256(part10: bytes) -> str:
@@ -156,7 +183,11 @@ def process(
     uid, content = claim.job.arrival.sop_instance_uid, finding.radiograph.content_sha256
     revision = ledger.revision(uid, content)
     known = ledger.answer(uid, content, segmenter.identity.digest)
-    objects: Sequence[StoredObject] = known.objects if known else _fix(claim, source, finding, segmenter, spool, revision)
+    try:
+        objects = known.objects if known else _fix(claim, source, finding, segmenter, spool, revision)
+    except Refused as problem:
+        seconds = time.monotonic() - started
+        return Outcome(State.FAILED, code=problem.code, sentence=problem.sentence, seconds=seconds)
     return Outcome(
         State.SEGMENTED,
         finding=finding.name,
@@ -167,14 +198,14 @@ def process(
         model_digest=segmenter.identity.digest,
         revision=revision,
         seconds=time.monotonic() - started,
-        objects=tuple(objects),
+        objects=objects,
     )
 
 
 def _fix(
     claim: Claim, source: pydicom.FileDataset, finding: Finding, segmenter: Segmenter, spool: Spool, revision: int
-) -> list[StoredObject]:
-    """Write the objects into the claim's own folder: from now on their bytes never change."""
+) -> tuple[StoredObject, ...]:
+    """Write the objects into the claim's own folder: from now on their bytes never change. Raises Refused, SpoolError."""
     stored = []
     folder = spool.folder_for(claim.job.job_id, claim.owner)
     for one in segmenter.objects(source, finding, revision=revision):
@@ -193,4 +224,4 @@ def _fix(
                 intended_use="demo" if segmenter.identity.demo else "research",
             )
         )
-    return stored
+    return tuple(stored)

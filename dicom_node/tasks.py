@@ -8,10 +8,9 @@ import secrets
 import sys
 import threading
 import time
-import warnings
 
 from celery import signals
-from celery.exceptions import SecurityWarning, WorkerShutdown
+from celery.exceptions import WorkerShutdown
 
 from dicom_node import broker
 from dicom_node.config import Config
@@ -59,7 +58,6 @@ def run_worker(config: Config) -> int:
     freed = ledger.release_others(name)
     if freed:
         log.warning("claims of an earlier worker were freed", extra={"jobs": freed})
-    warnings.simplefilter("ignore", SecurityWarning)  # about pickles, which we do not use; deploy/ runs as a user of its own
     app = broker.celery_app(config.queue, config.work)
     app.task(film_is_ready, name=broker.BELL)
     ringer = broker.Ringer(app, ledger, config.queue, config.work, name)

@@ -63,8 +63,8 @@ class Placement:
         inner = max(1, round(upright.shape[0] * self.scale)), max(1, round(upright.shape[1] * self.scale))
         # Averaging first avoids aliasing; the affine map then sets the exact place to a fraction of a pixel.
         if self.scale < 1:
-            upright = cv2.resize(upright, inner[::-1], interpolation=cv2.INTER_AREA)
-        return cv2.warpAffine(
+            upright = np.asarray(cv2.resize(upright, inner[::-1], interpolation=cv2.INTER_AREA), dtype=np.float32)
+        placed = cv2.warpAffine(
             upright,
             self._matrix(upright.shape),
             (self.size, self.size),
@@ -72,6 +72,7 @@ class Placement:
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=0.0,
         )
+        return np.asarray(placed, dtype=np.float32)
 
     def to_native(self, probability: Probability) -> NDArray[np.float32]:
         """(size, size) float32 -> (H, W) float32, bilinear: the probability is upsampled, never the mask."""
@@ -83,7 +84,7 @@ class Placement:
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return np.ascontiguousarray(turned_back(upright, self.turn))
+        return np.ascontiguousarray(turned_back(upright, self.turn), dtype=np.float32)
 
     def _matrix(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """The affine map from pixel indices of an upright raster of `shape` to model pixel indices."""

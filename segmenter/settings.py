@@ -1,4 +1,4 @@
-"""What a site may set about segmentation and the objects. Everything here enters the model identity or a UID."""
+"""What a site may set about segmentation and the objects. `identity.py` says what of it enters the model identity."""
 
 from __future__ import annotations
 
@@ -17,4 +17,3 @@ class Settings:
     absurd_fraction: float = 0.4  # a mask larger than this part of the film is refused
     series_number: int = 9100
     plane_orientation: bool = True  # the compatibility value without which OHIF stays at "Loading SEG"
-    language: str = "en"
