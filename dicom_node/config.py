@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -18,7 +18,8 @@ from dicom_node.errors import ConfigError
 
 AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
-STORAGE_CLASSES = ("CR", "DX", "DX-PROCESSING", "SC", "SC-MF-BYTE", "SC-MF-WORD")
+StorageClass = Literal["CR", "DX", "DX-PROCESSING", "SC", "SC-MF-BYTE", "SC-MF-WORD"]
+STORAGE_CLASSES: tuple[StorageClass, ...] = get_args(StorageClass)
 
 
 class Section(BaseModel):
@@ -44,9 +45,7 @@ class Receive(Section):
         description="Calling AE titles that may send, each with the hosts it may come from ([] = any host). "
         "Empty: everybody is rejected.",
     )
-    sop_classes: tuple[Literal["CR", "DX", "DX-PROCESSING", "SC", "SC-MF-BYTE", "SC-MF-WORD"], ...] = Field(
-        STORAGE_CLASSES, description="Storage classes offered to senders."
-    )
+    sop_classes: tuple[StorageClass, ...] = Field(STORAGE_CLASSES, description="Storage classes offered to senders.")
     max_associations: int = Field(20, ge=1, description="Established associations at once; more are rejected.")
     max_per_host: int = Field(
         10, ge=1, description="Associations at once from one host; silent connections have the same number again."

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from segmenter.errors import ArtifactError
 
-from segmenter.errors import ArtifactError
-
 if TYPE_CHECKING:
     import torch
 

@@ -83,7 +83,7 @@ def test_augmentation_keeps_image_and_truth_together():
 
 
 def test_recipes_name_their_mistakes(tmp_path: Path):
-    assert load_recipe("phantom").stages[-1].size == 512
+    assert load_recipe("phantom").stages[-1].size == 384
     text = Path(films.__file__).with_name("recipes").joinpath("quick.toml").read_text()
     (tmp_path / "bad.toml").write_text(text.replace("clip = 1.0", "clipp = 1.0"))
     with pytest.raises(RecipeError, match=r"\[optimiser\]: unknown key 'clipp'"):
