@@ -43,11 +43,11 @@ START_SECONDS, ANSWER_SECONDS = 60.0, 600.0
 
 # (seed, pneumothorax, kind, photometric, bits, shape): six films of different makes, two of them without.
 PHANTOMS = (
-    (11, True, "DX", "MONOCHROME2", 12, (2500, 2048)),
-    (12, True, "CR", "MONOCHROME1", 10, (2140, 1760)),
+    (7, True, "DX", "MONOCHROME2", 12, (2500, 2048)),
+    (131, True, "CR", "MONOCHROME1", 10, (2140, 1760)),
     (13, False, "DX", "MONOCHROME1", 14, (2022, 2022)),
-    (14, True, "SC", "MONOCHROME2", 8, (1024, 1024)),
-    (15, True, "DX", "MONOCHROME2", 16, (2336, 2836)),
+    (69, True, "SC", "MONOCHROME2", 8, (1024, 1024)),
+    (92, True, "DX", "MONOCHROME2", 16, (2336, 2836)),
     (16, False, "CR", "MONOCHROME2", 12, (2500, 2048)),
 )
 

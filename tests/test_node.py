@@ -27,6 +27,7 @@ from dicom_node.standin import StandInPacs
 from segmenter import phantom
 
 PATIENT = "Zzyzx^Quilliam"
+# Films with a pneumothorax of 2.7 % of the film and more: 7, 10, 29, 38, 54, 69, 92, 124. The model is not what is tested here.
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def claimed_pid(node: Node, uid: str) -> int | None:
 
 
 def test_kill_9_of_the_worker_in_the_middle_of_a_film_is_one_seg(node: Node, pacs: StandInPacs) -> None:
-    source = film(21)
+    source = film(7)
     assert store(source, node.port) == 0x0000
     os.kill(wait_for(lambda: claimed_pid(node, source.SOPInstanceUID), 60, "a claim"), signal.SIGKILL)
     node.delivered(source.SOPInstanceUID)
@@ -75,7 +76,7 @@ def test_kill_9_of_the_worker_in_the_middle_of_a_film_is_one_seg(node: Node, pac
 
 
 def test_kill_9_of_the_whole_node_loses_nothing_and_charges_nobody(node: Node, pacs: StandInPacs) -> None:
-    source = film(22)
+    source = film(10)
     children = node.children()
     assert store(source, node.port) == 0x0000
     wait_for(lambda: claimed_pid(node, source.SOPInstanceUID), 60, "a claim")
@@ -146,7 +147,7 @@ def test_bad_films_are_answered_with_a_code_and_the_worker_goes_on(node: Node, p
         assert (name, job.state, job.code) == (name, state, code)
         assert job.sentence and PATIENT not in job.sentence
         assert job.crashes == 0
-    good = film(60)
+    good = film(38)
     good.AccessionNumber = "A" * 56
     good.StudyDate = "e3b0c44298fc1c14"
     good.ImagerPixelSpacing = [0, 0]
@@ -175,7 +176,7 @@ def test_garbage_that_is_no_dataset_is_kept_and_answered(node: Node, tmp_path: P
 
 
 def test_the_same_uid_with_other_pixels_is_a_listed_conflict(node: Node, pacs: StandInPacs) -> None:
-    first, second = film(62), film(62)
+    first, second = film(29), film(29)
     second.PixelData = bytes(reversed(first.PixelData))
     for one in (first, second):
         assert store(one, node.port) == 0x0000
@@ -212,7 +213,7 @@ def test_no_patient_data_in_logs_names_or_ledger_and_nobody_else_may_read(node: 
 
 def test_sigterm_stops_in_order_and_quickly(pacs: StandInPacs, tmp_path: Path) -> None:
     node = Node(tmp_path, ("PACS", pacs.port)).start()
-    source = film(70)
+    source = film(54)
     assert store(source, node.port) == 0x0000
     wait_for(lambda: claimed_pid(node, source.SOPInstanceUID), 60, "a claim")
     assert node.stop() == 0
@@ -228,7 +229,7 @@ def test_redis_as_the_broker_and_redis_dying_loses_no_film(tool, pacs: StandInPa
         running_redis(tool("redis-server"), tmp_path / "redis") as redis,
         running_node(tmp_path / "node", ("PACS", pacs.port), SEGMENTER_QUEUE__BROKER=redis.url) as node,
     ):
-        before, during, after = film(71), film(72), film(73)
+        before, during, after = film(69), film(92), film(124)
         assert store(before, node.port) == 0x0000
         node.delivered(before.SOPInstanceUID)
         redis.kill()
