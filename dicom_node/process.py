@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DISK_TROUBLE_SECONDS = 5.0
+# Failures that may be about the moment and not about the film: charged like a crash and tried again, but not for ever.
+PASSING = ("out-of-memory", "internal-error")
 MAX_INFLATED_BYTES = 512 * 2**20
 
 # What pydicom raises on bytes that are no dataset.
@@ -72,6 +74,10 @@ class Workbench:
         try:
             with self._heartbeat(claim):
                 outcome = self._outcome(claim)
+            if outcome.code in PASSING:
+                log.warning("film not answered, tried again", extra=claim.job.log_context() | {"code": outcome.code})
+                self.ledger.charge(claim, str(outcome.code), outcome.sentence or "", max_crashes=self.work.max_crashes)
+                return None
             job = self.ledger.finish(claim, outcome, self.destinations, redeliver=self.work.on_resend == "redeliver")
         except (SpoolError, sqlite3.OperationalError) as problem:
             # Our disk, not the film: nothing is charged, and the film waits until the disk is well again.
