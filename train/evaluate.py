@@ -16,6 +16,7 @@ from segmenter.settings import Settings
 from train.exam import exam_films, exam_sha256, is_frozen
 from train.metrics import Counts, Scored, measure
 
+POOLED_AT = 512  # px: the grid of the published pooled figures, whatever the input size of the artifact
 BASELINE_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 
 
@@ -26,7 +27,7 @@ def evaluate(folder: Path, films: int, tell: Callable[[str], None] = lambda line
     A film that is skipped or refused counts as answered "none", and is counted under "unanswered".
     """
     artifact = load_artifact(folder)
-    segmenter, size = Segmenter(artifact, Settings()), artifact.manifest.input.size
+    segmenter = Segmenter(artifact, Settings())
     scored: list[Scored] = []
     guesses: list[list[float]] = []
     unanswered: dict[str, int] = {}
@@ -36,7 +37,7 @@ def evaluate(folder: Path, films: int, tell: Callable[[str], None] = lambda line
         if decision is None:
             unanswered[finding.code or "?"] = unanswered.get(finding.code or "?", 0) + 1
         mask = np.zeros_like(phantom.truth) if decision is None else decision.mask
-        scored.append(score(phantom, mask, 0.0 if decision is None else decision.image_probability, size))
+        scored.append(score(phantom, mask, 0.0 if decision is None else decision.image_probability))
         if phantom.pneumothorax:
             guesses.append([Counts.of(phantom.truth, guess).dice for guess in baseline(phantom.image)])
         s, sign = scored[-1], "+" if phantom.pneumothorax else "-"
@@ -55,9 +56,9 @@ def evaluate(folder: Path, films: int, tell: Callable[[str], None] = lambda line
     }
 
 
-def score(phantom: Phantom, mask: np.ndarray, image_probability: float, size: int) -> Scored:
+def score(phantom: Phantom, mask: np.ndarray, image_probability: float) -> Scored:
     """`mask` (H, W) bool on the native matrix."""
-    placement = Placement.fit(phantom.truth.shape, size)
+    placement = Placement.fit(phantom.truth.shape, POOLED_AT)
     truth, answer = (placement.to_model(part.astype(np.float32)) > 0.5 for part in (phantom.truth, mask))
     native, grid = Counts.of(phantom.truth, mask), Counts.of(truth, answer)
     return Scored(str(phantom.seed), native, grid, image_probability, phantom.area_fraction)
