@@ -30,6 +30,7 @@ from dicom_node.standin import StandInPacs  # noqa: E402
 from segmenter import phantom  # noqa: E402
 
 ROUNDS = 5
+POSITIVE_SEEDS = (7, 10, 29, 38, 54, 69)  # films that the shipped model answers with a SEG
 FILMS_PER_ROUND = 20
 
 
@@ -63,24 +64,19 @@ def startup(scratch: Path) -> Iterator[dict[str, object]]:
 def receive(scratch: Path) -> Iterator[dict[str, object]]:
     """Durable C-STORE of 10 MB DX films by dcmtk's storescu, against dcmtk's storescp (which syncs nothing) and Orthanc."""
     films = _films(scratch / "films", FILMS_PER_ROUND)
-    with StandInPacs(scratch / "sink", ae_title="PACS").serving() as pacs:
-        with (
-            running_node(scratch / "receive", ("PACS", pacs.port)) as node,
-            running_orthanc(_tool("Orthanc"), scratch / "orthanc") as orthanc,
-            _storescp(scratch / "storescp") as storescp,
-        ):
-            node.ledger.set_mode("paused")  # only receiving is measured
-            ports = {
-                "ours": (node.port, "PTXSEG"),
-                "storescp": (storescp, "STORESCP"),
-                "orthanc": (orthanc.dicom_port, "ORTHANC"),
-            }
-            rates: dict[str, list[float]] = {name: [] for name in ports}
-            for _ in range(ROUNDS):
-                for name, (port, ae_title) in ports.items():
-                    _new_uids(films)
-                    seconds = _seconds(lambda port=port, ae_title=ae_title: _storescu(port, ae_title, films))
-                    rates[name].append(len(films) / seconds)
+    with (
+        running_node(scratch / "receive", ("NOWHERE", free_port())) as node,
+        running_orthanc(_tool("Orthanc"), scratch / "orthanc") as orthanc,
+        _storescp(scratch / "storescp") as storescp,
+    ):
+        node.ledger.set_mode("paused")  # only receiving is measured
+        ports = {"ours": (node.port, "PTXSEG"), "storescp": (storescp, "STORESCP"), "orthanc": (orthanc.dicom_port, "ORTHANC")}
+        rates: dict[str, list[float]] = {name: [] for name in ports}
+        for _ in range(ROUNDS):
+            for name, (port, ae_title) in ports.items():
+                _new_uids(films)
+                seconds = _seconds(lambda port=port, ae_title=ae_title: _storescu(port, ae_title, films))
+                rates[name].append(len(films) / seconds)
     ours, peer, archive = (statistics.median(rates[name]) for name in ("ours", "storescp", "orthanc"))
     yield row("receive: films/s, one association", ours, "1/s", "itself", "higher")
     yield row(
@@ -115,9 +111,11 @@ def inference(scratch: Path) -> Iterator[dict[str, object]]:
 
 def accept(scratch: Path) -> Iterator[dict[str, object]]:
     """C-STORE accepted -> SEG stored in the PACS, one 2500x2048 film, idle node."""
-    with StandInPacs(scratch / "sink2", ae_title="PACS").serving() as pacs:
-        with running_node(scratch / "accept", ("PACS", pacs.port)) as node:
-            times = [_accept_once(node, pacs, seed) for seed in range(200, 200 + ROUNDS + 1)][1:]  # the first one warms up
+    with (
+        StandInPacs(scratch / "sink", ae_title="PACS").serving() as pacs,
+        running_node(scratch / "accept", ("PACS", pacs.port)) as node,
+    ):
+        times = [_accept_once(node, pacs, seed) for seed in POSITIVE_SEEDS][1:]  # the first one warms up
     yield row("accept: C-STORE accepted to SEG in the PACS", statistics.median(times), "s", "itself", "lower")
 
 
