@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 import pydicom
-from pydicom.errors import InvalidDicomError
 
 from dicom_node import answers
 from dicom_node.config import Config
 from dicom_node.model import load_model, model_folder, segment_settings
+from dicom_node.process import UNREADABLE
 from segmenter.engine import Segmenter
 from segmenter.report import outline_png
 
@@ -37,7 +37,7 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str) -> answers.A
     started = time.monotonic()
     try:
         source = pydicom.dcmread(file)
-    except (InvalidDicomError, OSError, ValueError, EOFError, NotImplementedError) as error:
+    except UNREADABLE as error:
         return _unreadable(file, f"{file.name} can not be read as DICOM ({type(error).__name__}).")
     if "TransferSyntaxUID" not in getattr(source, "file_meta", {}):
         return _unreadable(file, f"{file.name} has no File Meta with a transfer syntax: not a DICOM Part 10 file.")
