@@ -18,7 +18,7 @@ from train.exam import generator_sha256
 from train.films import fill_cache, load_films
 from train.metrics import auroc
 
-NAME, VERSION = "ptx-unet-effb4-demo", "0.1.0"
+NAME, VERSION = "ptx-unet-effb4-demo", "0.1.1"
 
 
 def export(recipe: Recipe, cache: Path, run: Path, out: Path, *, size: int, films: int, processes: int = 1) -> Artifact:
