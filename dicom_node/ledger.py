@@ -11,12 +11,13 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
 
 from dicom_node.errors import LostClaim, NodeError
 from dicom_node.job import FINISHED, LEGAL, Arrival, Arrived, Job, Outcome, State, StoredObject
+from dicom_node.rows import to_job, to_object
 from dicom_node.store import Store
 
 Mode = Literal["running", "paused", "draining"]
@@ -69,21 +70,7 @@ class Ledger:
                 " path = CASE WHEN path IS NULL OR code IS 'source-damaged' THEN excluded.path ELSE path END,"
                 " state = CASE WHEN code IS 'source-damaged' THEN 'received' ELSE state END,"
                 " code = CASE WHEN code IS 'source-damaged' THEN NULL ELSE code END RETURNING id, path",
-                (
-                    job_id,
-                    arrival.sop_instance_uid,
-                    arrival.sop_class_uid,
-                    arrival.transfer_syntax_uid,
-                    arrival.dataset_sha256,
-                    arrival.path,
-                    arrival.size,
-                    arrival.calling_ae,
-                    arrival.called_ae,
-                    arrival.host,
-                    arrival.association_id,
-                    State.RECEIVED,
-                    time.time(),
-                ),
+                (job_id, *astuple(arrival), State.RECEIVED, time.time()),
             ).fetchone()
         return Arrived(row["id"], row["path"] == arrival.path)
 
@@ -131,7 +118,7 @@ class Ledger:
                 " attempts = attempts + 1 WHERE id = ? RETURNING *",
                 (owner, worker, os.getpid(), self._boot, self._clock() + lease_seconds, oldest["id"]),
             ).fetchone()
-        return Claim(_job(row), owner)
+        return Claim(to_job(row), owner)
 
     def renew(self, claim: Claim, lease_seconds: float) -> None:
         """Heartbeat. Raises LostClaim when another worker owns the job."""
@@ -190,7 +177,7 @@ class Ledger:
                 "UPDATE jobs SET state = 'failed', finished_at = ?, code = ?, sentence = ? WHERE id = ? RETURNING *",
                 (time.time(), code, f"{sentence} Given up after {row['crashes']} tries; `rerun` tries again.", job_id),
             ).fetchone()
-        return _job(row)
+        return to_job(row)
 
     # -- answers -----------------------------------------------------------------------------------------------
 
@@ -218,7 +205,7 @@ class Ledger:
         if row is None:
             return None
         objects = db.execute("SELECT * FROM objects WHERE answer_id = ? ORDER BY id", (row["id"],)).fetchall()
-        return Answer(row["job_id"], tuple(_object(one) for one in objects))
+        return Answer(row["job_id"], tuple(to_object(one) for one in objects))
 
     def finish(self, claim: Claim, outcome: Outcome, destinations: Sequence[str], *, redeliver: bool = False) -> Job:
         """One transaction: token still valid, identity and objects inserted, deliveries created, job finished.
@@ -256,7 +243,7 @@ class Ledger:
                     job.job_id,
                 ),
             ).fetchone()
-        return _job(row)
+        return to_job(row)
 
     def _insert_answer(self, db: sqlite3.Connection, job: Job, outcome: Outcome) -> tuple[int, str]:
         """(answer id, job that answered first). The objects of a later answer are not inserted."""
@@ -276,17 +263,7 @@ class Ledger:
             db.execute(
                 "INSERT INTO objects (answer_id, role, variant, sop_class_uid, sop_instance_uid, sha256, path, size,"
                 " intended_use) VALUES (?,?,?,?,?,?,?,?,?)",
-                (
-                    row["id"],
-                    one.role,
-                    one.variant,
-                    one.sop_class_uid,
-                    one.sop_instance_uid,
-                    one.sha256,
-                    one.path,
-                    one.size,
-                    one.intended_use,
-                ),
+                (row["id"], *astuple(one)),
             )
         return int(row["id"]), str(row["job_id"])
 
@@ -297,7 +274,7 @@ class Ledger:
         rows = self.store.read().execute("SELECT * FROM jobs WHERE id LIKE ? || '%' LIMIT 2", (job_id,)).fetchall()
         if len(rows) != 1:
             raise NodeError(f"no job {job_id}" if not rows else f"more than one job begins with {job_id}")
-        return _job(rows[0])
+        return to_job(rows[0])
 
     def jobs(self, *, state: str | None = None, sop_instance_uid: str | None = None, limit: int = 50) -> list[Job]:
         """The newest first."""
@@ -306,7 +283,7 @@ class Ledger:
             " ORDER BY received_at DESC LIMIT ?3",
             (state, sop_instance_uid, limit),
         )
-        return [_job(row) for row in rows]
+        return [to_job(row) for row in rows]
 
     def counts(self) -> dict[str, int]:
         """Jobs by state, every state named."""
@@ -345,7 +322,7 @@ class Ledger:
             ).fetchone()
         if row is None:
             raise NodeError(f"job {job.job_id} was purged; send the film again")
-        return _job(row)
+        return to_job(row)
 
     def purge(self, job_id: str) -> list[str]:
         """Forget the files of a finished job; its identity, UIDs and sha256 stay. Returns the paths to delete."""
@@ -410,25 +387,3 @@ def _deliver(db: sqlite3.Connection, job_id: str, answer_id: int, destinations: 
                 " WHERE state IN ('delivered', 'refused')",
                 (job_id, object_id, destination, now, now),
             )
-
-
-def _job(row: sqlite3.Row) -> Job:
-    arrival = Arrival(
-        sop_instance_uid=row["sop_instance_uid"],
-        sop_class_uid=row["sop_class_uid"],
-        transfer_syntax_uid=row["transfer_syntax_uid"],
-        dataset_sha256=row["dataset_sha256"],
-        path=row["path"] or "",
-        size=row["size"],
-        calling_ae=row["calling_ae"],
-        called_ae=row["called_ae"],
-        host=row["host"],
-        association_id=row["association_id"],
-    )
-    known = {"job_id": row["id"], "arrival": arrival, "state": State(row["state"])}
-    return Job(**known, **{one.name: row[one.name] for one in fields(Job) if one.name not in known})
-
-
-def _object(row: sqlite3.Row) -> StoredObject:
-    names = ("role", "variant", "sop_class_uid", "sop_instance_uid", "sha256", "path", "size", "intended_use")
-    return StoredObject(**{name: row[name] for name in names})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from dataclasses import dataclass
 
-from dicom_node.job import Delivery, DeliveryState, StoredObject
+from dicom_node.job import Delivery, DeliveryState
+from dicom_node.rows import to_delivery
 from dicom_node.store import Store
 
 _SELECT = (
@@ -39,7 +39,7 @@ class Outbox:
         rows = self._store.read().execute(
             _SELECT + "WHERE d.state = 'pending' AND d.next_try_at <= ? ORDER BY d.next_try_at LIMIT ?", (time.time(), limit)
         )
-        return [Due(_delivery(row), row["calling_ae"]) for row in rows]
+        return [Due(to_delivery(row), row["calling_ae"]) for row in rows]
 
     def sending(self, delivery: Delivery) -> bool:
         """Mark it as on the wire; False when it is no longer pending."""
@@ -62,7 +62,7 @@ class Outbox:
 
     def of_job(self, job_id: str) -> list[Delivery]:
         rows = self._store.read().execute(_SELECT + "WHERE d.job_id = ? ORDER BY d.id", (job_id,))
-        return [_delivery(row) for row in rows]
+        return [to_delivery(row) for row in rows]
 
     def retry(self, job_id: str) -> int:
         """Send the stored bytes of refused deliveries again; nothing is inferred."""
@@ -100,10 +100,3 @@ class Outbox:
         for destination, state, count in rows:
             found.setdefault(destination, {str(one): 0 for one in DeliveryState})[state] = count
         return found
-
-
-def _delivery(row: sqlite3.Row) -> Delivery:
-    names = ("role", "variant", "sop_class_uid", "sop_instance_uid", "sha256", "path", "size", "intended_use")
-    stored = StoredObject(**{name: row[name] for name in names})
-    same = ("delivery_id", "job_id", "destination", "attempts", "status", "reason", "created_at", "next_try_at")
-    return Delivery(object=stored, state=DeliveryState(row["state"]), **{name: row[name] for name in same})
