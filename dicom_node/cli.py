@@ -217,7 +217,7 @@ def show(job_id: str, config_path: Path | None, as_json: bool) -> None:
 
     _, ledger = _ledger(config_path)
     job = ledger.job(job_id)
-    deliveries = Outbox(ledger.store).of_job(job.same_as or job.job_id)
+    deliveries = Outbox(ledger.store).of_job(job.answered_by)
     if as_json:
         _print(tables.job_values(job) | {"deliveries": [tables.delivery_values(one) for one in deliveries]})
     else:
@@ -236,7 +236,7 @@ def retry(job_id: str, config_path: Path | None) -> None:
 
     _, ledger = _ledger(config_path)
     job = ledger.job(job_id)
-    count = Outbox(ledger.store).retry(job.same_as or job.job_id)
+    count = Outbox(ledger.store).retry(job.answered_by)
     click.echo(f"{count} deliveries go again" if count else "no delivery of this job was refused: nothing to do")
 
 

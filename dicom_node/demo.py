@@ -206,7 +206,7 @@ def _settled(ledger: Ledger, outbox: Outbox, uid: str) -> bool:
     job = ledger.jobs(sop_instance_uid=uid, limit=1)[0]
     open_states = (DeliveryState.PENDING, DeliveryState.SENT)
     # A try that failed may be tried again for days; the demo reports it after the third.
-    waiting = [one for one in outbox.of_job(job.same_as or job.job_id) if one.state in open_states and one.attempts < 3]
+    waiting = [one for one in outbox.of_job(job.answered_by) if one.state in open_states and one.attempts < 3]
     return job.state in FINISHED and not waiting
 
 
@@ -219,7 +219,7 @@ def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Pa
         sentence: str | None = f"{film.file.name} was not taken: no DICOM film of a class and syntax that the node offers."
         return answers.Answer(str(film.file), truth_path, "failed", "not-accepted", None, None, None, None, 0.0, (), sentence)
     job = ledger.jobs(sop_instance_uid=uid, limit=1)[0]
-    deliveries = Outbox(ledger.store).of_job(job.same_as or job.job_id)
+    deliveries = Outbox(ledger.store).of_job(job.answered_by)
     undelivered = [one for one in deliveries if one.state is not DeliveryState.DELIVERED]
     stored = []
     for one in deliveries:

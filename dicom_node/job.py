@@ -88,6 +88,11 @@ class Job:
     revision: int  # 2, 3 ...: other pixels under the same SOP Instance UID
     seconds: float | None  # from claim to finish
 
+    @property
+    def answered_by(self) -> str:
+        """The job that holds the objects and deliveries of this film: itself, or the one it is the same as."""
+        return self.same_as or self.job_id
+
     def log_context(self) -> dict[str, str | int]:
         """What may stand in a log line about this job."""
         return {"job": self.job_id, "sop_instance_uid": self.arrival.sop_instance_uid, "attempt": self.attempts}
@@ -120,7 +125,6 @@ class Outcome:
     content_sha256: str | None = None
     model: str | None = None
     model_digest: str | None = None
-    same_as: str | None = None
     revision: int = 1
     seconds: float = 0.0
     objects: tuple[StoredObject, ...] = ()

@@ -159,8 +159,7 @@ def read_source(spool: Spool, job: Job) -> pydicom.FileDataset:
 def _refuse_bomb(part10: bytes) -> None:
     """A deflated dataset of some kilobytes may inflate to any size: look before pydicom does it (PS3.5 A.5)."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    start = 144 + int.from_bytes(part10[140:144], "little")
-    inflated, rest = 0, part10[start:]
+    inflated, rest = 0, bytes(_dataset_bytes(part10))
     while rest and not inflater.eof:
         try:
             inflated += len(inflater.decompress(rest, 16 * 1024 * 1024))
@@ -172,10 +171,13 @@ def _refuse_bomb(part10: bytes) -> None:
 
 
 def dataset_sha256(part10: bytes) -> str:
-    """sha256 of the dataset of a Part 10 file that we wrote: all that follows the File Meta group (PS3.10 7.1)."""
-    # 128 bytes preamble, DICM, then (0002,0000) UL with the length of the rest of the group.
-    length = int.from_bytes(part10[140:144], "little")
-    return hashlib.sha256(memoryview(part10)[144 + length :]).hexdigest()
+    """sha256 of the dataset of a Part 10 file that we wrote."""
+    return hashlib.sha256(_dataset_bytes(part10)).hexdigest()
+
+
+def _dataset_bytes(part10: bytes) -> memoryview:
+    """All that follows the File Meta group (PS3.10 7.1): 128 bytes preamble, DICM, (0002,0000) UL with the group's length."""
+    return memoryview(part10)[144 + int.from_bytes(part10[140:144], "little") :]
 
 
 def process(

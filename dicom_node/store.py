@@ -115,13 +115,10 @@ class Store:
         db.execute("BEGIN IMMEDIATE")
         try:
             yield db
-        except BaseException:
-            db.execute("ROLLBACK") if db.in_transaction else None
-            raise
-        try:
             db.execute("COMMIT")
-        except sqlite3.Error:  # for example: the disk is full
-            db.execute("ROLLBACK") if db.in_transaction else None
+        except BaseException:  # a full disk makes COMMIT itself raise
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             raise
 
     def backup(self, target: Path) -> None:

@@ -131,8 +131,7 @@ connect_seconds = 3
 
     def delivered(self, uid: str, seconds: float = 120.0) -> list[Delivery]:
         """The deliveries of a film, once each is delivered."""
-        job = self.finished(uid, seconds)
-        answered_by = job.same_as or job.job_id
+        answered_by = self.finished(uid, seconds).answered_by
 
         def all_there() -> bool:
             return all(one.state is DeliveryState.DELIVERED for one in self.outbox.of_job(answered_by))
