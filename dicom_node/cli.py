@@ -64,6 +64,11 @@ def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")(function)
 
 
+def model_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    kind = click.Path(file_okay=False, path_type=Path)
+    return click.option("--model", metavar="FOLDER", type=kind, help=f"Model folder. Default: {default}.")
+
+
 def child_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--parent", type=int, hidden=True)(function)
 
@@ -156,24 +161,26 @@ def send(config_path: Path | None, parent: int | None) -> None:
 @click.option("--film", "films", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A film.")
 @click.option("--pacs", metavar="HOST:PORT:AE", help="A real PACS in place of the stand-in.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo-output"), show_default=True)
+@model_option("the shipped demo model")
 @json_option
-def demo(films: tuple[Path, ...], pacs: str | None, out: Path, as_json: bool) -> None:
+def demo(films: tuple[Path, ...], pacs: str | None, out: Path, model: Path | None, as_json: bool) -> None:
     """The whole path, nothing to prepare: films go in by C-STORE, SEGs come back to a PACS."""
     from dicom_node.demo import run_demo
 
-    sys.exit(run_demo(films, pacs, out, as_json))
+    sys.exit(run_demo(films, pacs, out, as_json, model))
 
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of objects and pictures.")
+@model_option("the configured one")
 @config_option
 @json_option
-def segment(files: tuple[Path, ...], out: Path, config_path: Path | None, as_json: bool) -> None:
+def segment(files: tuple[Path, ...], out: Path, model: Path | None, config_path: Path | None, as_json: bool) -> None:
     """Offline: films in, DICOM objects and pictures out. No network, no queue."""
     from dicom_node.offline import segment_files
 
-    sys.exit(segment_files(_load(config_path), files, out, as_json))
+    sys.exit(segment_files(_load(config_path), files, out, as_json, model))
 
 
 # -- looking ---------------------------------------------------------------------------------------------------

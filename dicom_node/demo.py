@@ -34,7 +34,7 @@ from dicom_node.errors import ConfigError, Missing
 from dicom_node.job import FINISHED, DeliveryState, Job, State
 from dicom_node.ledger import Ledger
 from dicom_node.lifecycle import running
-from dicom_node.model import load_model, model_folder
+from dicom_node.model import load_model, model_folder, with_model
 from dicom_node.outbox import Outbox
 from dicom_node.standin import StandInPacs
 
@@ -62,24 +62,27 @@ class Film:
     truth: NDArray[np.bool_] | None = None
 
 
-def run_demo(files: Sequence[Path], pacs: str | None, out: Path, as_json: bool) -> int:
-    """Returns the exit code. Raises ConfigError and Missing."""
-    load_model(Segment())
+def run_demo(files: Sequence[Path], pacs: str | None, out: Path, as_json: bool, model: Path | None = None) -> int:
+    """`model`: a folder in place of the shipped demo model. Returns the exit code. Raises ConfigError and Missing."""
+    settings = with_model(Segment(), model)
+    load_model(settings)
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="segmenter-demo-") as scratch, contextlib.ExitStack() as stack:
         if pacs is None:
             standin = stack.enter_context(StandInPacs(out / "pacs").serving())
             pacs = f"127.0.0.1:{standin.port}:{standin.ae_title}"
-        config_file = _write_config(Path(scratch), pacs)
+        config_file = _write_config(Path(scratch), pacs, settings.model)
         config = load(config_file)
+        if model is not None and config.segment.model != settings.model:
+            raise ConfigError("SEGMENTER_SEGMENT__MODEL in the environment names another model than --model; unset one of them")
         films = [_given(file) for file in files] or _draw(out, quiet=as_json)
         port = stack.enter_context(_node(config_file, config))
         ledger = Ledger(config.ledger_path)
         sent = {film.name: _send(film, port) for film in films}
         _wait(ledger, [uid for uid in sent.values() if uid], quiet=as_json)
         found = [_answer(film, sent[film.name], ledger, config, out) for film in films]
-    report = answers.write_report(out, found, answers.model_values(model_folder(Segment())))
+    report = answers.write_report(out, found, answers.model_values(model_folder(config.segment)))
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
@@ -115,7 +118,7 @@ def _draw(out: Path, quiet: bool) -> list[Film]:
 # -- the node --------------------------------------------------------------------------------------------------
 
 
-def _write_config(scratch: Path, pacs: str) -> Path:
+def _write_config(scratch: Path, pacs: str, model: Path) -> Path:
     host, port, ae_title = _address(pacs)
     file = scratch / "config.toml"
     file.write_text(
@@ -135,9 +138,12 @@ ae_title = {json.dumps(ae_title)}
 ae_title = "{NODE_AE}"
 destinations = ["PACS"]
 first_delay_seconds = 1
+[segment]
+model = {json.dumps(str(model), ensure_ascii=False)}
 [log]
 level = "WARNING"
-"""
+""",
+        "utf-8",
     )
     return file
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import segmenter
 from dicom_node.config import Config, Segment
 from dicom_node.errors import ConfigError
-from segmenter.artifact import Artifact, load_artifact
+from segmenter.artifact import COMPARE_ONLY, Artifact, load_artifact
 from segmenter.errors import ArtifactError
 from segmenter.settings import Settings
 
@@ -25,16 +25,27 @@ def model_folder(settings: Segment) -> Path:
     return settings.model
 
 
+def with_model(settings: Segment, folder: Path | None) -> Segment:
+    """`settings` with the model folder of a command line, relative to the working directory; None: as they are."""
+    return settings if folder is None else settings.model_copy(update={"model": folder.resolve()})
+
+
 def load_model(settings: Segment) -> Artifact:
-    """Load and verify the artifact. Raises ConfigError with what does not match."""
+    """Load and verify the artifact. Raises ConfigError with what does not match, or an operating point that must not be
+    served."""
     try:
         artifact = load_artifact(model_folder(settings))
     except ArtifactError as error:
         raise ConfigError(f"segment.model: {error}") from error
-    points = artifact.manifest.operating_points
-    if settings.operating_point and settings.operating_point not in points:
-        known = ", ".join(sorted(points))
-        raise ConfigError(f"segment.operating_point: the model has no {settings.operating_point!r}; it has {known}")
+    name = settings.operating_point or artifact.manifest.operating_point
+    known = ", ".join(artifact.manifest.servable_points) or "none that may be served"
+    if name in COMPARE_ONLY:
+        raise ConfigError(
+            f"segment.operating_point: {name!r} exists only to compare with a published figure and must not answer films; "
+            f"the model has {known}"
+        )
+    if name not in artifact.manifest.operating_points:
+        raise ConfigError(f"segment.operating_point: the model has no {name!r}; it has {known}")
     return artifact
 
 

@@ -12,20 +12,22 @@ import pydicom
 
 from dicom_node import answers
 from dicom_node.config import Config
-from dicom_node.model import load_model, model_folder, segment_settings
+from dicom_node.model import load_model, model_folder, segment_settings, with_model
 from dicom_node.process import UNREADABLE
 from segmenter.engine import Segmenter
 from segmenter.report import outline_png
 
 
-def segment_files(config: Config, files: Sequence[Path], out: Path, as_json: bool) -> int:
-    """Answer each file, write its objects and its picture into `out` and report.json. Returns the exit code."""
-    segmenter = Segmenter(load_model(config.segment), segment_settings(config.segment))
+def segment_files(config: Config, files: Sequence[Path], out: Path, as_json: bool, model: Path | None = None) -> int:
+    """Answer each file, write its objects and its picture into `out` and report.json. `model`: a folder in place of the
+    configured one. Returns the exit code. Raises ConfigError."""
+    settings = with_model(config.segment, model)
+    segmenter = Segmenter(load_model(settings), segment_settings(settings))
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     names = _distinct_names(files)
     found = [_answer(segmenter, file, out, names[file]) for file in dict.fromkeys(files)]
-    report = answers.write_report(out, found, answers.model_values(model_folder(config.segment)))
+    report = answers.write_report(out, found, answers.model_values(model_folder(settings)))
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:

@@ -1,5 +1,8 @@
-"""A model on disk: manifest.json + model.safetensors + MODEL_CARD.md. Weights never travel alone, and nothing
-that does not match its manifest is ever used.
+"""A model on disk: manifest.json + weights + MODEL_CARD.md. Weights never travel alone, and nothing that does not
+match its manifest is ever used.
+
+The weights are model.safetensors, or for an ensemble model-0.safetensors, model-1.safetensors, ...: networks of one
+kind whose predictions are averaged (`predict.py`), usually one for each fold.
 
 The receiver and the command line read manifests too, so this module imports torch only where tensors are
 built.
@@ -10,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -21,9 +25,13 @@ from segmenter.errors import ArtifactError
 if TYPE_CHECKING:
     import torch
 
-SCHEMA = 1
-MANIFEST_FILE, WEIGHTS_FILE, CARD_FILE = "manifest.json", "model.safetensors", "MODEL_CARD.md"
+SCHEMA = 2
+MANIFEST_FILE, CARD_FILE = "manifest.json", "MODEL_CARD.md"
+OUR_WEIGHTS = re.compile(r"model(-\d+)?\.safetensors")  # the names that `write_artifact` gives, and later clears away
 INTENDED_USES = ("demo", "research")
+# Operating points that repeat the conditions of a published figure (no image gate, mask threshold .05, no floor) so that
+# the figure can be compared. They call nearly every film positive: never to be served.
+COMPARE_ONLY = ("published",)
 LO_CHARACTERS = 64  # name and version go into DICOM elements of VR LO (PS3.5 section 6.2)
 
 
@@ -75,12 +83,18 @@ class Manifest:
     seed: int
     generator_sha256: str  # digest of the phantom generator's source
     commit: str
-    weights: WeightsFile
+    weights: tuple[WeightsFile, ...]  # one for each member, all of them of `network` and `input`
+    folds: tuple[int, ...]  # the fold that each member has not seen, in the order of `weights`; empty: unknown
+
+    @property
+    def servable_points(self) -> list[str]:
+        """Names of the operating points that may answer a film, sorted."""
+        return sorted(set(self.operating_points) - set(COMPARE_ONLY))
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A verified model folder: the weights file has the digest its manifest names."""
+    """A verified model folder: each weights file has the digest its manifest names."""
 
     folder: Path
     manifest: Manifest
@@ -88,46 +102,54 @@ class Artifact:
 
     @property
     def sha256(self) -> str:
-        """Digest of the weights file."""
-        return self.manifest.weights.sha256
+        """Digest of the weights: of the file of a single model; of an ensemble, the sha256 over the hexadecimal digests of
+        its members' files in the manifest's order, joined by newlines."""
+        digests = [weights.sha256 for weights in self.manifest.weights]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     @property
-    def weights_path(self) -> Path:
-        return self.folder / self.manifest.weights.file
+    def weights_paths(self) -> list[Path]:
+        """One file for each member."""
+        return [self.folder / weights.file for weights in self.manifest.weights]
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """Tensors by name; floating point ones as float32, counters as they are."""
-        return {name: t.float() if t.is_floating_point() else t for name, t in self.stored_tensors().items()}
+    def state_dict(self, member: int) -> dict[str, torch.Tensor]:
+        """Tensors of a member by name; floating point ones as float32, counters as they are."""
+        return {name: t.float() if t.is_floating_point() else t for name, t in self.stored_tensors(member).items()}
 
-    def stored_tensors(self) -> dict[str, torch.Tensor]:
-        """Tensors by name as they lie in the file, float16 and float32."""
+    def stored_tensors(self, member: int) -> dict[str, torch.Tensor]:
+        """Tensors of a member by name as they lie in its file, float16 and float32. Raises ArtifactError when it can not
+        be read."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        path = self.weights_paths[member]
         try:
-            return load_file(self.weights_path)
+            return load_file(path)
         except (OSError, SafetensorError) as error:
             raise ArtifactError(
-                f"{self.weights_path} can not be read as safetensors ({error}); export or download the artifact again"
+                f"{path} can not be read as safetensors ({error}); export or download the artifact again"
             ) from error
 
-    def network(self) -> torch.nn.Module:
-        """The network with these weights, in evaluation mode, float32, on the CPU.
+    def networks(self) -> list[torch.nn.Module]:
+        """The members in the order of `weights`, one for a single model: in evaluation mode, float32, on the CPU.
 
         Raises ArtifactError when a tensor is missing, unexpected or of another shape.
         """
+        return [self._network(member) for member in range(len(self.manifest.weights))]
+
+    def _network(self, member: int) -> torch.nn.Module:
         from segmenter.network import build_network
 
         try:
             network = build_network(self.manifest.network)
         except (ValueError, KeyError) as error:
             raise ArtifactError(f"{self.folder / MANIFEST_FILE}: {error}") from error
-        tensors, wanted = self.state_dict(), network.state_dict()
+        tensors, wanted = self.state_dict(member), network.state_dict()
         missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
         misshapen = [n for n in wanted if n in tensors and wanted[n].shape != tensors[n].shape]
         if missing or unexpected or misshapen:
             raise ArtifactError(
-                f"{self.weights_path} does not fit the network of its manifest: missing {missing[:3]}, "
+                f"{self.weights_paths[member]} does not fit the network of its manifest: missing {missing[:3]}, "
                 f"unexpected {unexpected[:3]}, other shape {misshapen[:3]}; "
                 "export the artifact again with `python -m train export`"
             )
@@ -137,28 +159,30 @@ class Artifact:
 
 def load_artifact(folder: Path) -> Artifact:
     """Read and verify a model folder. Raises ArtifactError for a missing file, an unknown or missing manifest
-    key, a value out of range, another schema version, or weights whose sha256 is not the manifest's."""
+    key, a value out of range, another schema version, or any weights whose sha256 is not the manifest's."""
     folder = Path(folder)
     for name in (MANIFEST_FILE, CARD_FILE):
         if not (folder / name).is_file():
             raise ArtifactError(
-                f"{folder} has no {name}: a model folder holds {MANIFEST_FILE}, {WEIGHTS_FILE} "
-                f"and {CARD_FILE}; "
+                f"{folder} has no {name}: a model folder holds {MANIFEST_FILE}, its weights and {CARD_FILE}; "
                 "check the path of the model, or export the artifact again"
             )
     text = (folder / MANIFEST_FILE).read_bytes()
     manifest = parse_manifest(text, where=str(folder / MANIFEST_FILE))
-    weights = folder / manifest.weights.file
-    if not weights.is_file():
-        raise ArtifactError(f"{weights} is missing although the manifest names it; copy the whole model folder again")
-    digest = file_sha256(weights)
-    if digest != manifest.weights.sha256:
+    for weights in manifest.weights:
+        _verify(folder / weights.file, weights.sha256)
+    return Artifact(folder, manifest, hashlib.sha256(text).hexdigest())
+
+
+def _verify(path: Path, wanted: str) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing although the manifest names it; copy the whole model folder again")
+    digest = file_sha256(path)
+    if digest != wanted:
         raise ArtifactError(
-            f"{weights} has sha256 {digest[:16]}..., its manifest says {manifest.weights.sha256[:16]}...: "
-            "the file was changed"
+            f"{path} has sha256 {digest[:16]}..., its manifest says {wanted[:16]}...: the file was changed"
             " or cut short; copy the model folder again from where it came"
         )
-    return Artifact(folder, manifest, hashlib.sha256(text).hexdigest())
 
 
 def parse_manifest(text: bytes | str, where: str = MANIFEST_FILE) -> Manifest:
@@ -181,38 +205,56 @@ def parse_manifest(text: bytes | str, where: str = MANIFEST_FILE) -> Manifest:
             "network": MappingProxyType(table["network"]),
             "input": _numbers(table["input"], Input, f"{where}: input"),
             "operating_points": MappingProxyType(points),
-            "weights": WeightsFile(**_exact(table["weights"], WeightsFile, f"{where}: weights")),
+            "weights": _weights(table["weights"], where),
+            "folds": _folds(table["folds"], len(table["weights"]), where),
         }
     )
     _check_values(manifest, where)
     return manifest
 
 
-def write_artifact(folder: Path, state_dict: Mapping[str, torch.Tensor], manifest: Mapping[str, Any], card: str) -> Artifact:
-    """Write a model folder and read it back. `manifest` is the JSON object without `schema` and `weights`,
-    which are filled in here. Big tensors are stored as float16; BatchNorm, heads and all small tensors stay
-    float32 (`stored`)."""
-    from safetensors.torch import save_file
+def write_artifact(
+    folder: Path, state_dicts: Sequence[Mapping[str, torch.Tensor]], manifest: Mapping[str, Any], card: str
+) -> Artifact:
+    """Write a model folder and read it back: a single model, or an ensemble of as many members as there are
+    `state_dicts`. `manifest` is the JSON object without `schema` and `weights`, which are filled in here. Big tensors are
+    stored as float16; BatchNorm, heads and all small tensors stay float32 (`stored`).
 
+    Raises ArtifactError, and leaves the folder as it was, when the result would be refused.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
-    save_file({name: stored(name, t) for name, t in state_dict.items()}, temporary, metadata={"format": "pt"})
-    whole = {
-        **manifest,
-        "schema": SCHEMA,
-        "weights": {"file": WEIGHTS_FILE, "sha256": file_sha256(temporary)},
-    }
-    text = json.dumps({f.name: whole.pop(f.name) for f in fields(Manifest) if f.name in whole} | whole, indent=2) + "\n"
+    several = len(state_dicts) > 1
+    names = [f"model-{n}.safetensors" if several else "model.safetensors" for n in range(len(state_dicts))]
+    temporary = {name: folder / f".{name}.{os.getpid()}" for name in (*names, CARD_FILE, MANIFEST_FILE)}
     try:
+        for name, state_dict in zip(names, state_dicts, strict=True):
+            _save(state_dict, temporary[name])
+        weights = [{"file": name, "sha256": file_sha256(temporary[name])} for name in names]
+        text = _json({**manifest, "schema": SCHEMA, "weights": weights})
         parse_manifest(text)  # nothing is replaced by an artifact that would be refused
-    except ArtifactError:
-        temporary.unlink()
-        raise
-    temporary.replace(folder / WEIGHTS_FILE)
-    (folder / MANIFEST_FILE).write_text(text)
-    (folder / CARD_FILE).write_text(card)
+        temporary[CARD_FILE].write_text(card, "utf-8")
+        temporary[MANIFEST_FILE].write_text(text, "utf-8")
+        for name, file in temporary.items():  # the manifest last: until then the mixture is refused, not served
+            file.replace(folder / name)
+    finally:
+        for file in temporary.values():
+            file.unlink(missing_ok=True)
+    for file in folder.iterdir():  # of an earlier export with other members
+        if OUR_WEIGHTS.fullmatch(file.name) and file.name not in names:
+            file.unlink()
     return load_artifact(folder)
+
+
+def _save(state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: stored(name, t) for name, t in state_dict.items()}, path, metadata={"format": "pt"})
+
+
+def _json(whole: dict[str, Any]) -> str:
+    """The manifest's text, keys in the order of `Manifest`; unknown ones at the end, for `parse_manifest` to name."""
+    return json.dumps({f.name: whole.pop(f.name) for f in fields(Manifest) if f.name in whole} | whole, indent=2) + "\n"
 
 
 def stored(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -262,6 +304,30 @@ def _mapping(table: dict[str, Any], where: str) -> dict[str, Any]:
     return table["operating_points"]
 
 
+def _weights(raw: Any, where: str) -> tuple[WeightsFile, ...]:
+    if not isinstance(raw, list) or not raw:
+        raise ArtifactError(f"{where}: weights must be a list of one file or more; restore it from the export")
+    files = tuple(WeightsFile(**_exact(one, WeightsFile, f"{where}: weights[{n}]")) for n, one in enumerate(raw))
+    for one in files:
+        if not isinstance(one.file, str) or not isinstance(one.sha256, str):
+            raise ArtifactError(f"{where}: weights {one.file!r}: file and sha256 must be texts; restore it from the export")
+        if one.file in ("", "..") or Path(one.file).name != one.file:
+            raise ArtifactError(f"{where}: weights file {one.file!r} leaves the folder; restore it from the export")
+    if len({one.file for one in files}) < len(files):
+        raise ArtifactError(f"{where}: weights name one file twice; each member has its own, restore it from the export")
+    return files
+
+
+def _folds(raw: Any, members: int, where: str) -> tuple[int, ...]:
+    whole = isinstance(raw, list) and all(type(fold) is int and fold >= 0 for fold in raw)
+    if not whole or len(raw) not in (0, members):
+        raise ArtifactError(
+            f"{where}: folds {raw!r} is not one fold number for each of the {members} weights, nor []; "
+            "correct it or export the artifact again"
+        )
+    return tuple(raw)
+
+
 def _check_values(manifest: Manifest, where: str) -> None:
     """Ranges. A threshold of 5 or a path that leaves the folder is a mistake to name, not to run."""
     m = manifest
@@ -278,7 +344,6 @@ def _check_values(manifest: Manifest, where: str) -> None:
             m.operating_point in m.operating_points,
             f"operating_point {m.operating_point!r} is not in operating_points",
         ),
-        (Path(m.weights.file).name == m.weights.file, f"weights.file {m.weights.file!r} leaves the folder"),
         *(
             (isinstance(t, str) and 0 < len(t) <= LO_CHARACTERS, f"{t!r} is not a text of 1 to 64 characters")
             for t in (m.name, m.version)

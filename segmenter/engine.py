@@ -91,8 +91,8 @@ class Segmenter:
         """Raises ArtifactError or Refused when model and settings do not fit each other."""
         self.identity: ModelIdentity = identify(artifact, settings)
         self._settings = settings
-        self._size = artifact.manifest.input.size
-        self._predictor = Predictor(artifact, settings.device, settings.threads)
+        self.size = artifact.manifest.input.size
+        self.predict = Predictor(artifact, settings.device, settings.threads)
 
     def segment(self, datasets: Sequence[Dataset]) -> list[Finding]:
         """One Finding per film, in order. Never raises for a film: it ends as "skipped" or "failed" with a code.
@@ -127,7 +127,7 @@ class Segmenter:
 
     def _decode(self, film: _Film) -> None:
         film.radiograph = decode(film.dataset)
-        film.placement = Placement.fit(film.radiograph.image.shape, self._size, film.radiograph.turn)  # type: ignore[arg-type]
+        film.placement = Placement.fit(film.radiograph.image.shape, self.size, film.radiograph.turn)  # type: ignore[arg-type]
         film.image = film.placement.to_model(film.radiograph.image)
 
     def _predict(self, films: list[_Film]) -> None:
@@ -136,7 +136,7 @@ class Segmenter:
             started = time.perf_counter()
             predictions: list[Prediction] = []
             with suppress(Refused), _single_film("predict"):  # the film at fault says again what is wrong with it
-                predictions = self._predictor(np.stack([film.image for film in films])[:, None])  # type: ignore[misc]
+                predictions = self.predict(np.stack([film.image for film in films])[:, None])  # type: ignore[misc]
             for film, prediction in zip(films, predictions, strict=False):
                 film.prediction = prediction
                 film.seconds["predict"] = (time.perf_counter() - started) / len(films)
@@ -146,7 +146,7 @@ class Segmenter:
 
     def _predict_one(self, film: _Film) -> None:
         assert film.image is not None
-        (film.prediction,) = self._predictor(film.image[None, None])
+        (film.prediction,) = self.predict(film.image[None, None])
 
     def _decide(self, film: _Film) -> None:
         assert film.prediction is not None and film.placement is not None and film.radiograph is not None

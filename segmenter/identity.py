@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-from segmenter.artifact import Artifact, OperatingPoint
+from segmenter.artifact import COMPARE_ONLY, Artifact, OperatingPoint
 from segmenter.errors import Refused
 from segmenter.settings import Settings
 
@@ -30,12 +30,16 @@ class ModelIdentity:
 def identify(artifact: Artifact, settings: Settings) -> ModelIdentity:
     """Device and threads do not enter: they change the speed, not the answer. Nor does what only shapes the objects.
 
-    Raises Refused(`unknown-operating-point`) when the settings name one that the manifest does not have.
+    Raises Refused: `unknown-operating-point` for one that the manifest does not have, `comparison-only-operating-point`
+    for one that must not answer a film (`artifact.COMPARE_ONLY`).
     """
     manifest = artifact.manifest
     name = settings.operating_point or manifest.operating_point
+    known = ", ".join(manifest.servable_points) or "none that may be served"
+    if name in COMPARE_ONLY:
+        sentence = f"The operating point {name!r} exists only to compare with a published figure; the model has {known}."
+        raise Refused("comparison-only-operating-point", sentence)
     if name not in manifest.operating_points:
-        known = ", ".join(sorted(manifest.operating_points))
         raise Refused("unknown-operating-point", f"The model has no operating point {name!r}; it has {known}.")
     effective = {
         "operating_point": asdict(manifest.operating_points[name]),

@@ -1,17 +1,22 @@
-"""Model grid in, probabilities out: owns the network, its device and its threads."""
+"""Model grid in, probabilities out: owns the networks, their device and their threads."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from segmenter.artifact import Artifact
 from segmenter.values import Prediction
 
 
 class Predictor:
-    """A network in evaluation mode on one device. `device`: auto, cpu, cuda, cuda:N; `threads`: 0 leaves torch's choice.
+    """The network or networks of an artifact in evaluation mode on one device. `device`: auto, cpu, cuda, cuda:N;
+    `threads`: 0 leaves torch's choice.
+
+    The answer is the mean of the probabilities of every member, each about the film and, when the manifest says `flips`,
+    about the mirrored film too.
 
     The answer of one film does not depend on the films beside it in the batch (BatchNorm uses stored statistics); it may
     differ in the last bits between batch sizes and devices.
@@ -22,29 +27,44 @@ class Predictor:
             torch.set_num_threads(threads)
         self.manifest = artifact.manifest
         self.device = torch.device(_chosen(device))
-        network = artifact.network().to(self.device)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from its stubs
+        self.networks = [_placed(network, self.device) for network in artifact.networks()]
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.float32]) -> list[Prediction]:
-        """`images` (N, 1, S, S) float32 in [0, 1], S of the manifest -> one Prediction per film."""
+        """`images` (N, 1, S, S) float32 in [0, 1], S of the manifest -> one Prediction per film. Raises ValueError for
+        another shape."""
         size = self.manifest.input.size
         if images.ndim != 4 or images.shape[1:] != (1, size, size):
             raise ValueError(f"expected (N, 1, {size}, {size}), got {images.shape}")
         x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(self.device)
         x = ((x - self.manifest.input.mean) / self.manifest.input.std).contiguous(memory_format=torch.channels_last)
-        probability, image = self._forward(x)
-        if self.manifest.flips:  # a mirrored film is another witness of the same lesion
-            mirrored, image_mirrored = self._forward(x.flip(3))
-            probability, image = (probability + mirrored.flip(3)) / 2, (image + image_mirrored) / 2
+        probability, image = self._mean(x)
         maps, decisions = probability.cpu().numpy(), image.cpu().tolist()
         return [Prediction(m[0], float(d)) for m, d in zip(maps, decisions, strict=True)]
 
-    def _forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, 1, S, S) -> probability (N, 1, S, S) and image probability (N,)."""
-        mask_logits, image_logits = self.network(x)
+    def _mean(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, 1, S, S) -> probability (N, 1, S, S) and image probability (N,), averaged over all witnesses. Running sums:
+        memory does not grow with the number of members."""
+        probability, image = torch.zeros_like(x), x.new_zeros(len(x))
+        mirrors = (False, True) if self.manifest.flips else (False,)
+        for mirrored in mirrors:  # a mirrored film is another witness of the same lesion
+            shown = x.flip(3) if mirrored else x
+            for network in self.networks:
+                seen, decided = self._forward(network, shown)
+                probability += seen.flip(3) if mirrored else seen
+                image += decided
+        witnesses = len(mirrors) * len(self.networks)
+        return probability / witnesses, image / witnesses
+
+    def _forward(self, network: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, 1, S, S) -> probability (N, 1, S, S) and image probability (N,) of one member."""
+        mask_logits, image_logits = network(x)
         image = torch.sigmoid(image_logits.float().flatten() / self.manifest.temperature)
         return torch.sigmoid(mask_logits.float()), image
+
+
+def _placed(network: nn.Module, device: torch.device) -> nn.Module:
+    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from its stubs
 
 
 def _chosen(device: str) -> str:

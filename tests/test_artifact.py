@@ -1,5 +1,6 @@
 """A model folder is used exactly as it was made, or refused with a sentence that says what to do."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -19,7 +20,7 @@ MANIFEST = {
     "operating_point": "balanced", "operating_points": {
         "balanced": {"image_threshold": 0.5, "mask_threshold": 0.5, "min_area_mm2": 20.0, "min_area_px": 10}
     },
-    "metrics": {}, "data": {}, "recipe": "none", "seed": 0, "generator_sha256": "", "commit": "",
+    "metrics": {}, "data": {}, "recipe": "none", "seed": 0, "generator_sha256": "", "commit": "", "folds": [],
 }  # fmt: skip
 
 
@@ -34,9 +35,24 @@ def network() -> torch.nn.Module:
     return net.eval()
 
 
+TINY = {**SPEC, "encoder": "efficientnet-b0", "decoder_channels": [32, 16, 16, 8, 8]}
+ENSEMBLE = {**MANIFEST, "network": TINY, "folds": [0, 1, 2]}
+
+
+@pytest.fixture(scope="module")
+def members() -> list[dict[str, torch.Tensor]]:
+    return [build_network(TINY).state_dict() for _ in range(3)]
+
+
+@pytest.fixture
+def ensemble(tmp_path: Path, members: list[dict[str, torch.Tensor]]) -> Path:
+    write_artifact(tmp_path / "ensemble", members, ENSEMBLE, "# card\n")
+    return tmp_path / "ensemble"
+
+
 @pytest.fixture
 def folder(tmp_path: Path, network: torch.nn.Module) -> Path:
-    write_artifact(tmp_path / "model", network.state_dict(), MANIFEST, "# card\n")
+    write_artifact(tmp_path / "model", [network.state_dict()], MANIFEST, "# card\n")
     return tmp_path / "model"
 
 
@@ -48,7 +64,7 @@ def changed(folder: Path, **values: object) -> Path:
 
 @torch.inference_mode()
 def test_half_precision_costs_less_than_a_thousandth(folder: Path, network: torch.nn.Module):
-    again = load_artifact(folder).network()
+    [again] = load_artifact(folder).networks()
     x = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(1))
     for ours, theirs in zip(again(x), network(x), strict=True):
         assert (ours.sigmoid() - theirs.sigmoid()).abs().max() < 1e-3
@@ -56,7 +72,7 @@ def test_half_precision_costs_less_than_a_thousandth(folder: Path, network: torc
 
 
 def test_statistics_and_heads_stay_float32(folder: Path):
-    kinds = {name: tensor.dtype for name, tensor in load_artifact(folder).stored_tensors().items()}
+    kinds = {name: tensor.dtype for name, tensor in load_artifact(folder).stored_tensors(0).items()}
     assert all(kinds[n] == torch.float32 for n in kinds if "running_" in n or "head" in n or "evidence" in n)
     assert torch.float16 in kinds.values()
 
@@ -73,16 +89,22 @@ def test_the_same_artifact_has_the_same_digests(folder: Path):
         (lambda f: (f / "manifest.json").unlink(), "has no manifest.json"),
         (lambda f: (f / "MODEL_CARD.md").unlink(), "has no MODEL_CARD.md"),
         (lambda f: (f / "manifest.json").write_text("{"), "not valid JSON"),
-        (lambda f: changed(f, schema=2), "schema 2 is not 1"),
+        (lambda f: changed(f, schema=1), "schema 1 is not 2.*export the artifact again"),
+        (lambda f: changed(f, schema=3), "schema 3 is not 2"),
         (lambda f: changed(f, treshold=0.5), "unknown key 'treshold'"),
         (lambda f: changed(f, intended_use="clinical"), "intended_use"),
         (lambda f: changed(f, operating_point="other"), "not in operating_points"),
         (lambda f: changed(f, name="x" * 65), "1 to 64 characters"),
-        (lambda f: changed(f, weights={"file": "../other", "sha256": "0"}), "leaves the folder"),
-        (
-            lambda f: changed(f, weights={"file": "model.safetensors", "sha256": "0" * 64}),
-            "was changed or cut short",
-        ),
+        (lambda f: changed(f, weights=[{"file": "../other", "sha256": "0"}]), "leaves the folder"),
+        (lambda f: changed(f, weights=[{"file": "..", "sha256": "0"}]), "leaves the folder"),
+        (lambda f: changed(f, weights=[{"file": 7, "sha256": "0"}]), "must be texts"),
+        (lambda f: changed(f, weights=[{"file": "model.safetensors"}]), r"weights\[0\]: key 'sha256' is missing"),
+        (lambda f: changed(f, weights=[]), "weights must be a list of one file or more"),
+        (lambda f: changed(f, weights={"file": "model.safetensors", "sha256": "0"}), "weights must be a list"),
+        (lambda f: changed(f, weights=[{"file": "model.safetensors", "sha256": "0" * 64}] * 2), "name one file twice"),
+        (lambda f: changed(f, weights=[{"file": "model.safetensors", "sha256": "0" * 64}]), "was changed or cut short"),
+        (lambda f: changed(f, folds=[0, 1]), r"folds \[0, 1\] is not one fold number for each of the 1 weights"),
+        (lambda f: changed(f, folds=[True]), "is not one fold number"),
     ],
 )
 def test_what_does_not_match_is_refused(folder: Path, damage, says: str):
@@ -91,27 +113,61 @@ def test_what_does_not_match_is_refused(folder: Path, damage, says: str):
         load_artifact(folder)
 
 
-def test_one_flipped_bit_in_the_weights_is_refused(folder: Path):
-    path = folder / "model.safetensors"
+def flip_a_bit(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
+
+
+def test_one_flipped_bit_in_the_weights_is_refused(folder: Path):
+    flip_a_bit(folder / "model.safetensors")
     with pytest.raises(ArtifactError, match="was changed or cut short"):
         load_artifact(folder)
+
+
+def test_one_flipped_bit_in_the_second_member_is_refused(ensemble: Path):
+    flip_a_bit(ensemble / "model-1.safetensors")
+    with pytest.raises(ArtifactError, match=r"model-1\.safetensors has sha256 .* was changed or cut short"):
+        load_artifact(ensemble)
+
+
+def test_an_ensemble_keeps_its_members_in_order_and_names_them_all(ensemble: Path, members):
+    artifact = load_artifact(ensemble)
+    assert [path.name for path in artifact.weights_paths] == [f"model-{n}.safetensors" for n in range(3)]
+    assert artifact.manifest.folds == (0, 1, 2)
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in artifact.weights_paths]
+    assert artifact.sha256 == hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    for network, member in zip(artifact.networks(), members, strict=True):
+        assert torch.equal(network.evidence.weight, member["evidence.weight"])
+        assert torch.equal(network.state_dict()["unet.segmentation_head.0.weight"], member["unet.segmentation_head.0.weight"])
+
+
+def test_a_single_model_is_known_by_the_digest_of_its_file(folder: Path):
+    artifact = load_artifact(folder)
+    assert artifact.sha256 == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_an_export_with_other_members_leaves_nothing_of_the_earlier_one(ensemble: Path, members):
+    (ensemble / "model-notes.safetensors").write_text("of the user")
+    kept = {"manifest.json", "MODEL_CARD.md", "model-notes.safetensors"}
+    for count, names in ((2, {"model-0.safetensors", "model-1.safetensors"}), (1, {"model.safetensors"})):
+        write_artifact(ensemble, members[:count], {**ENSEMBLE, "folds": []}, "# card\n")
+        assert {path.name for path in ensemble.iterdir()} == kept | names
+        assert len(load_artifact(ensemble).networks()) == count
 
 
 def test_tensors_of_another_network_are_refused(tmp_path: Path, network: torch.nn.Module):
     tensors = network.state_dict()
     tensors["evidence.surplus"] = tensors.pop("evidence.bias")
-    artifact = write_artifact(tmp_path, tensors, MANIFEST, "# card\n")
+    artifact = write_artifact(tmp_path, [tensors], MANIFEST, "# card\n")
     with pytest.raises(ArtifactError, match=r"missing \['evidence.bias'\], unexpected \['evidence.surplus'\]"):
-        artifact.network()
+        artifact.networks()
 
 
 def test_a_bad_manifest_never_replaces_a_good_artifact(folder: Path, network: torch.nn.Module):
     before = load_artifact(folder)
     with pytest.raises(ArtifactError):
-        write_artifact(folder, network.state_dict(), {**MANIFEST, "temperature": 0}, "# card\n")
+        write_artifact(folder, [network.state_dict()] * 2, {**MANIFEST, "temperature": 0}, "# card\n")
     assert load_artifact(folder) == before and {p.name for p in folder.iterdir()} == {
         "manifest.json", "model.safetensors", "MODEL_CARD.md",
     }  # fmt: skip

@@ -1,14 +1,20 @@
 """The one public door: a film's answer lies on its pixels, names its maker, and no film disturbs another."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from small_film import SHAPE, phantom, picture, raw, read_back, small_film, stored_bytes, write
-from test_predict_mask import SIZE, tiny_artifact
+from test_predict_mask import MANIFEST, SIZE, tiny_artifact
 
+from dicom_node.cli import main
+from dicom_node.config import Segment
+from dicom_node.errors import ConfigError
+from dicom_node.model import load_model
 from segmenter.engine import Segmenter
 from segmenter.errors import Refused
 from segmenter.identity import identify
@@ -131,6 +137,70 @@ def test_the_identity_follows_what_changes_answers(artifact):
     assert identify(artifact, replace(SETTINGS, absurd_fraction=0.3)).digest != plain.digest
     with pytest.raises(Refused, match="no operating point 'keen'"):
         identify(artifact, replace(SETTINGS, operating_point="keen"))
+
+
+PUBLISHED = {"image_threshold": 0.0, "mask_threshold": 0.05, "min_area_mm2": 0, "min_area_px": 0}
+
+
+def test_an_operating_point_for_comparison_is_never_served(tmp_path):
+    artifact = tiny_artifact(tmp_path, operating_points={**MANIFEST["operating_points"], "published": PUBLISHED})
+    with pytest.raises(Refused, match="only to compare with a published figure; the model has only") as error:
+        Segmenter(artifact, replace(SETTINGS, operating_point="published"))
+    assert error.value.code == "comparison-only-operating-point"
+    with pytest.raises(Refused, match=r"no operating point 'keen'; it has only\.$"):
+        identify(artifact, replace(SETTINGS, operating_point="keen"))
+    with pytest.raises(ConfigError, match=r"'published' exists only to compare .*; the model has only"):
+        load_model(Segment(model=tmp_path, operating_point="published"))
+    with pytest.raises(ConfigError, match=r"no 'keen'; it has only$"):
+        load_model(Segment(model=tmp_path, operating_point="keen"))
+
+
+def test_an_ensemble_answers_films_and_names_itself(tmp_path):
+    films = [small_film(kind=kind, seed=seed) for kind, seed in (("DX", 1), ("CR", 2))]
+    settings = replace(SETTINGS, absurd_fraction=1.0)
+    both = Segmenter(tiny_artifact(tmp_path / "both", [1, 2]), settings)
+    single = [Segmenter(tiny_artifact(tmp_path / str(n), [n]), settings) for n in (1, 2)]
+    assert len({one.identity.digest for one in (both, *single)}) == 3
+    for mean, *members in zip(both.segment(films), *(one.segment(films) for one in single), strict=True):
+        expected = np.mean([member.decision.image_probability for member in members])
+        assert mean.decision.image_probability == pytest.approx(expected, abs=1e-6)
+        assert mean.decision.mask.shape == SHAPE
+
+
+SILENT = {"image_threshold": 1.0, "mask_threshold": 0.5, "min_area_mm2": 0, "min_area_px": 0}
+
+
+@pytest.mark.parametrize("verb", ["segment", "demo"])
+def test_the_command_line_answers_with_the_model_it_is_given(verb, tmp_path, monkeypatch):
+    """A research ensemble by a relative path: offline, and in a node of child processes."""
+    artifact = tiny_artifact(tmp_path / "mine", [1, 2], name="mine", intended_use="research", operating_points={"only": SILENT})
+    file = write(small_film(), tmp_path / "film.dcm")
+    monkeypatch.chdir(tmp_path)
+    films = [str(file)] if verb == "segment" else ["--film", str(file)]
+    done = CliRunner().invoke(main, [verb, *films, "--model", "mine", "--out", "out", "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    (finding,) = Segmenter(artifact, SETTINGS).segment([small_film()])
+    (said,) = report["films"]
+    assert (said["outcome"], said["finding"]) == ("done", "none")
+    assert said["probability"] == pytest.approx(finding.decision.image_probability, abs=1e-5), "another model answered"
+    assert report["model"] == {
+        "name": "mine", "version": "0.1", "intended_use": "research", "sha256": artifact.sha256, "operating_point": "only",
+    }  # fmt: skip
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path):
+    file = write(small_film(), tmp_path / "film.dcm")
+    for command in (["segment", str(file), "--out", str(tmp_path)], ["demo", "--out", str(tmp_path)]):
+        done = CliRunner().invoke(main, [*command, "--model", str(tmp_path / "nothing")])
+        assert done.exit_code == 2 and "nothing has no manifest.json" in done.output
+
+
+def test_the_demo_refuses_two_models_at_once(tmp_path, monkeypatch):
+    tiny_artifact(tmp_path / "mine")
+    monkeypatch.setenv("SEGMENTER_SEGMENT__MODEL", "demo")
+    done = CliRunner().invoke(main, ["demo", "--model", str(tmp_path / "mine"), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2 and "names another model than --model" in done.output
 
 
 def test_patient_data_never_reaches_a_warning_or_a_log(segmenter, recwarn, caplog):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from segmenter.artifact import OperatingPoint, load_artifact, write_artifact
+from segmenter.artifact import OperatingPoint, write_artifact
 from segmenter.errors import Refused
 from segmenter.mask import decide, without_specks
 from segmenter.network import build_network
@@ -19,15 +19,19 @@ MANIFEST = {
     "name": "tiny", "version": "0.1", "intended_use": "demo", "network": NETWORK,
     "input": {"size": SIZE, "mean": 0.5, "std": 0.25}, "temperature": 2.0, "flips": True, "operating_point": "only",
     "operating_points": {"only": {"image_threshold": 0.5, "mask_threshold": 0.5, "min_area_mm2": 10, "min_area_px": 4}},
-    "metrics": {}, "data": {}, "recipe": "none", "seed": 0, "generator_sha256": "", "commit": "abc",
+    "metrics": {}, "data": {}, "recipe": "none", "seed": 0, "generator_sha256": "", "commit": "abc", "folds": [],
 }  # fmt: skip
 POINT = OperatingPoint(image_threshold=0.5, mask_threshold=0.5, min_area_mm2=100.0, min_area_px=9.0)
 
 
-def tiny_artifact(folder, **changes):
-    torch.manual_seed(0)
-    write_artifact(folder, build_network(NETWORK).state_dict(), {**MANIFEST, **changes}, "# tiny\n")
-    return load_artifact(folder)
+def tiny_artifact(folder, seeds=(0,), **changes):
+    """An artifact of one random network for each seed."""
+    return write_artifact(folder, [tiny_network(seed).state_dict() for seed in seeds], {**MANIFEST, **changes}, "# tiny\n")
+
+
+def tiny_network(seed):
+    torch.manual_seed(seed)
+    return build_network(NETWORK)
 
 
 def images(count):
@@ -60,6 +64,42 @@ def test_temperature_softens_the_image_decision_only(tmp_path):
     logit = np.log(sharp.image_probability / (1 - sharp.image_probability))
     assert soft.image_probability == pytest.approx(1 / (1 + np.exp(-logit / 2)), abs=1e-6)
     assert np.array_equal(sharp.probability, soft.probability)
+
+
+def placed_films(count):
+    """(count, 1, SIZE, SIZE): films of 90 x 56 px, upright and on their side, on the model grid."""
+    films = [np.random.default_rng(n).random((90, 56) if n % 2 else (56, 90), np.float32) for n in range(count)]
+    return np.stack([Placement.fit(film.shape, SIZE).to_model(film) for film in films])[:, None]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("flips", [True, False])
+def test_an_ensemble_answers_the_mean_of_its_members(tmp_path, flips, count):
+    films = placed_films(count)
+    single = [Predictor(tiny_artifact(tmp_path / str(n), [n], flips=flips), device="cpu")(films) for n in (1, 2)]
+    together = Predictor(tiny_artifact(tmp_path / "both", [1, 2], flips=flips, folds=[0, 3]), device="cpu")(films)
+    for mean, one, two in zip(together, *single, strict=True):
+        assert np.abs(one.probability - two.probability).max() > 0.05, "two equal members would prove nothing"
+        assert mean.probability.shape == (SIZE, SIZE) and mean.probability.dtype == np.float32
+        assert np.abs(mean.probability - (one.probability + two.probability) / 2).max() < 1e-6
+        assert mean.image_probability == pytest.approx((one.image_probability + two.image_probability) / 2, abs=1e-6)
+
+
+@torch.inference_mode()
+def test_probabilities_are_averaged_after_the_temperature_and_the_mirror(tmp_path):
+    """The whole rule from the networks' logits: neither logits nor weights are averaged."""
+    films = placed_films(1)
+    artifact = tiny_artifact(tmp_path, [1, 2], temperature=2.0)
+    (answer,) = Predictor(artifact, device="cpu")(films)
+    x = (torch.from_numpy(films) - 0.5) / 0.25
+    masks, decisions = [], []
+    for network in artifact.networks():
+        for mirror in (lambda t: t, lambda t: t.flip(3)):
+            mask, image = network(mirror(x))
+            masks.append(torch.sigmoid(mirror(mask))[0, 0].numpy())
+            decisions.append(torch.sigmoid(image / 2.0).item())
+    assert np.abs(answer.probability - np.mean(masks, axis=0)).max() < 1e-5
+    assert answer.image_probability == pytest.approx(np.mean(decisions), abs=1e-5)
 
 
 def test_the_wrong_grid_is_a_programming_error(tmp_path):

@@ -121,7 +121,7 @@ def test_fit_resumes_and_exports_an_artifact(tiny: Recipe, tmp_path: Path):
 
     artifact = export(tiny, cache, run, tmp_path / "model", size=64, films=4)
     assert artifact.manifest.intended_use == "demo" and artifact.manifest.input.size == 64
-    mask, image = artifact.network()(torch.zeros(1, 1, 64, 64))
+    mask, image = artifact.networks()[0](torch.zeros(1, 1, 64, 64))
     assert mask.shape == (1, 1, 64, 64) and image.shape == (1, 1)
 
     report = {

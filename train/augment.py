@@ -1,55 +1,151 @@
-"""One cached film -> one training sample, never twice the same. No vertical flip: lungs do not hang upside
-down."""
+"""Batch augmentation on the device: one sampled map for image and truth, one sampling of the pixels.
+
+Geometry: for every pixel of the result, where in the film it comes from, in units of half the side (-1 to 1). All of
+it is one grid, so image and truth can not come apart and the film is interpolated once.
+"""
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from train.config import Augmentation
 
 
-def augment(film: np.ndarray, size: int, how: Augmentation, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """`film` (2, C, C) uint8 image and truth -> image (size, size) float32 in [0, 1], truth (size, size)
-    float32 0 or 1."""
-    image, truth = moved(_shrunk(film, size), how, rng)
-    return toned(image, how, rng), truth
+class Dice:
+    """Random numbers of one batch: small ones from the CPU, so that every device draws the same, whole pictures of
+    noise from the device itself."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.small = torch.Generator().manual_seed(seed)
+        self.large = self.small if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
+        self.device = device
+
+    def between(self, n: int, low: float, high: float) -> Tensor:
+        """(n, 1, 1, 1) uniform."""
+        return (low + (high - low) * torch.rand(n, 1, 1, 1, generator=self.small)).to(self.device)
+
+    def about(self, n: int, half_width: float) -> Tensor:
+        return self.between(n, -half_width, half_width)
+
+    def chance(self, n: int, p: float) -> Tensor:
+        """(n, 1, 1, 1) 0. or 1."""
+        return (self.between(n, 0, 1) < p).float()
+
+    def field(self, n: int, cells: int) -> Tensor:
+        """(n, 2, cells, cells) standard normal."""
+        return torch.randn(n, 2, cells, cells, generator=self.small).to(self.device)
+
+    def noise(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self.large, device=like.device)
 
 
-def plain(film: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The film as it is, for validation. Shapes as `augment`."""
-    image, truth = _shrunk(film, size)
-    return image, (truth > 0.5).astype(np.float32)
+def augment(image: Tensor, truth: Tensor, crop: int, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
+    """image (N, 1, S, S) float32 in [0, 1], truth (N, 1, S, S) float32 0 or 1 -> the same, of `crop` px a side.
+
+    The same seed gives the same result; on another device the noise differs.
+    """
+    dice = Dice(seed, image.device)
+    grid = sampled_grid(truth, crop, how, dice)
+    image = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    truth = (F.grid_sample(truth, grid, mode="bilinear", padding_mode="zeros", align_corners=False) > 0.5).float()
+    image = toned(image, how, dice)
+    return dropped(image, truth, how, dice)
 
 
-def _shrunk(film: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Averaged over the area, as Placement does with a film; both float32 in [0, 1]."""
-    image, truth = (part.astype(np.float32) / 255 for part in film)
-    if film.shape[1] != size:
-        image, truth = (cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA) for part in (image, truth))
-    return image, truth
+def sampled_grid(truth: Tensor, crop: int, how: Augmentation, dice: Dice) -> Tensor:
+    """(N, crop, crop, 2) as grid_sample wants it: x, y."""
+    n, size = truth.shape[0], truth.shape[-1]
+    share = crop / size
+    ticks = (2 * torch.arange(crop, device=truth.device) + 1) / crop - 1
+    y, x = (t.expand(n, 1, crop, crop) * share for t in torch.meshgrid(ticks, ticks, indexing="ij"))
+
+    on = dice.chance(n, how.affine)
+    angle = on * dice.about(n, how.rotation_degrees) * (math.pi / 180)
+    zoom = 1 + on * dice.about(n, how.scale)
+    mirror = 1 - 2 * dice.chance(n, how.flip)
+    x, y = (torch.cos(angle) * x + torch.sin(angle) * y) / zoom, (torch.cos(angle) * y - torch.sin(angle) * x) / zoom
+    across, down = (
+        (2 * how.shift * on, 2 * how.shift * on)
+        if how.constant_shift
+        else (2 * on * dice.about(n, how.shift) for _ in range(2))
+    )
+    x, y = x * mirror - across, y - down
+    if share < 1:
+        centre = crop_centre(truth, share, dice)
+        x, y = x + centre[:, :1], y + centre[:, 1:]
+    dx, dy = warp(x, y, how, dice)
+    return torch.cat([x + dx, y + dy], 1).permute(0, 2, 3, 1)
 
 
-def moved(pair: tuple[np.ndarray, np.ndarray], how: Augmentation, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Mirrored, turned, scaled and shifted, each about the middle and by a random amount both ways."""
-    image, truth = pair
-    size = image.shape[0]
-    middle = (size - 1) / 2
-    matrix = cv2.getRotationMatrix2D((middle, middle), rng.normal(0, how.rotation_degrees), np.exp(rng.normal(0, how.scale)))
-    matrix[:, 2] += rng.normal(0, how.shift, 2) * size
-    if rng.random() < 0.5:
-        matrix[0] = [-matrix[0, 0], -matrix[0, 1], size - 1 - matrix[0, 2]]
-    image = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
-    truth = cv2.warpAffine(truth, matrix, (size, size), flags=cv2.INTER_LINEAR)
-    return image, (truth > 0.5).astype(np.float32)
+def crop_centre(truth: Tensor, share: float, dice: Dice) -> Tensor:
+    """(N, 2, 1, 1): x, y of the middle of the crop. Half of the positive films: where the crop holds the lesion's
+    middle; all others: anywhere."""
+    n, room = truth.shape[0], 1 - share
+    anywhere = torch.cat([dice.about(n, room) for _ in range(2)], 1)
+    near = torch.cat([dice.about(n, share * 0.6) for _ in range(2)], 1)
+    ticks = torch.linspace(-1, 1, truth.shape[-1], device=truth.device)
+    mass = truth.sum((1, 2, 3)).clamp(min=1)
+    middle = torch.stack([(truth.sum((1, 2)) * ticks).sum(1) / mass, (truth.sum((1, 3)) * ticks).sum(1) / mass], 1)[
+        ..., None, None
+    ]
+    wanted = dice.chance(n, 0.5) * (truth.amax((1, 2, 3), keepdim=True) > 0)
+    return torch.where(wanted > 0, (middle + near).clamp(-room, room), anywhere)
 
 
-def toned(image: np.ndarray, how: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Another window, gamma, sharpness and dose: the same film from another room."""
-    low, high = rng.normal(0, how.window), 1 + rng.normal(0, how.window)
-    image = np.clip((image - low) / max(high - low, 0.3), 0, 1) ** np.exp(rng.normal(0, how.gamma))
-    if rng.random() < 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.2, how.blur) * image.shape[0] / 512 + 0.05)
-    if rng.random() < 0.5:
-        image = image + rng.normal(0, rng.uniform(0, how.noise), image.shape)
-    return np.clip(image, 0, 1).astype(np.float32)
+def warp(x: Tensor, y: Tensor, how: Augmentation, dice: Dice) -> tuple[Tensor, Tensor]:
+    """What one of elastic, grid and optical distortion adds to the map; nothing for films that stay straight."""
+    n, _, side, _ = x.shape
+    kind = dice.between(n, 0, 3).floor()
+    on = dice.chance(n, how.warp)
+    elastic = F.interpolate(dice.field(n, 9), (side, side), mode="bicubic", align_corners=True) * how.elastic
+    bars = F.interpolate(dice.field(n, 5), (side, side), mode="bilinear", align_corners=True) * how.grid
+    bend = dice.about(n, how.optical) * (x * x + y * y)
+    pick = [on * (kind == k) for k in range(3)]
+    dx = pick[0] * elastic[:, :1] + pick[1] * bars[:, :1] + pick[2] * bend * x
+    dy = pick[0] * elastic[:, 1:] + pick[1] * bars[:, 1:] + pick[2] * bend * y
+    return dx, dy
+
+
+def toned(image: Tensor, how: Augmentation, dice: Dice) -> Tensor:
+    """Another window, contrast, gamma, sharpness and dose: the same film from another room."""
+    n = image.shape[0]
+    on = dice.chance(n, how.tone)
+    low, high = on * dice.about(n, how.window), 1 + on * dice.about(n, how.window)
+    image = ((image - low) / (high - low).clamp(min=0.3)).clamp(0, 1) ** torch.exp(on * dice.about(n, how.gamma))
+    image = ((image - 0.5) * (1 + on * dice.about(n, how.contrast)) + 0.5 + on * dice.about(n, how.contrast / 2)).clamp(0, 1)
+    if how.detail:
+        for cells in (64, 16):  # bands, in cells of the side
+            coarse = F.interpolate(F.adaptive_avg_pool2d(image, cells), image.shape[-2:], mode="bicubic", align_corners=False)
+            image = image + dice.chance(n, 0.4) * dice.between(n, 0, how.detail) * (image - coarse)
+    if how.blur:
+        soft = F.avg_pool2d(F.avg_pool2d(image, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
+        image = torch.lerp(image, soft, dice.chance(n, 0.3) * dice.between(n, 0, how.blur))
+    if how.noise:
+        image = image + dice.chance(n, 0.5) * dice.between(n, 0, how.noise) * dice.noise(image)
+    return image.clamp(0, 1)
+
+
+def dropped(image: Tensor, truth: Tensor, how: Augmentation, dice: Dice) -> tuple[Tensor, Tensor]:
+    """Blank rectangles. What can not be seen is not asked for: the truth is blank there, too."""
+    if not how.dropout:
+        return image, truth
+    n, side = image.shape[0], image.shape[-1]
+    ticks = torch.arange(side, device=image.device) / side
+    kept, on = torch.ones_like(image), dice.chance(n, how.dropout)
+    for _ in range(3):
+        top, left, h, w = dice.between(n, 0, 1), dice.between(n, 0, 1), dice.between(n, 0.02, 0.15), dice.between(n, 0.02, 0.15)
+        rows = ((ticks >= top) & (ticks < top + h))[:, :, 0, :, None]
+        columns = ((ticks >= left) & (ticks < left + w))[:, :, 0, None, :]
+        kept = kept * (1 - on * (rows & columns)[:, None, 0].float())
+    return image * kept, truth * kept
+
+
+def to_size(image: Tensor, truth: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Both shrunk to (N, 1, size, size) by averaging over the area, as Placement does with a film."""
+    if image.shape[-1] == size:
+        return image, truth
+    return F.interpolate(image, (size, size), mode="area"), (F.interpolate(truth, (size, size), mode="area") > 0.5).float()

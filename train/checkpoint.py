@@ -1,62 +1,121 @@
-"""The state of a run in one folder, written so that it is whole or absent. Weights are safetensors, never
-pickles."""
+"""The state of a run on disk: folders that are whole or absent. Weights are safetensors, never pickles.
+
+RUN/step-0001234/   network, ema, optimiser (and scaler) .safetensors, progress.json; the last three are kept
+RUN/best/           the same of the best epoch so far
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
+KEPT = 3
+BEST = "best"
+
+Tensors = dict[str, torch.Tensor]
+
 
 @dataclass
 class Progress:
-    """Where a run is: enough to go on from the last checkpoint, within the same stage."""
+    """Where a run is: enough to go on from there."""
 
     step: int = 0  # of the whole run
     stage: int = 0
+    epoch: int = 0  # of the stage
+    step_of_epoch: int = 0
     stage_step: int = 0
     stage_seconds: float = 0.0
+    best_score: float = -1.0
+    best_step: int = 0
 
 
-def save(folder: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress, notes: dict[str, object]) -> None:
-    """Write NAME.safetensors for each group of tensors ("network", "ema", "optimiser"), then
-    progress.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, group in tensors.items():
-        copies = {key: tensor.detach().contiguous().clone() for key, tensor in group.items()}
-        temporary = folder / f".{name}.{os.getpid()}"
-        save_file(copies, temporary)
-        temporary.replace(folder / f"{name}.safetensors")
-    temporary = folder / f".progress.{os.getpid()}"
-    temporary.write_text(json.dumps({**progress.__dict__, **notes}, indent=2))
-    temporary.replace(folder / "progress.json")
+def save(folder: Path, groups: dict[str, Tensors], progress: Progress) -> None:
+    """Write NAME.safetensors for each group, then give the folder its name: a kill leaves no half of it."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, group in groups.items():
+        save_file({k: t.detach().cpu().contiguous().clone() for k, t in group.items()}, temporary / f"{name}.safetensors")
+    (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=2))
+    for path in temporary.iterdir():
+        _sync(path)
+    if folder.exists():  # `best`: the moment without one is bridged by `latest`, which takes any whole folder
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        temporary.rename(folder)
+        shutil.rmtree(old)
+    else:
+        temporary.rename(folder)
+    _sync(folder.parent)
 
 
-def load(folder: Path, name: str) -> dict[str, torch.Tensor]:
+def save_step(run: Path, groups: dict[str, Tensors], progress: Progress) -> None:
+    """A checkpoint of its own step; the oldest go."""
+    folder = run / f"step-{progress.step:07}"
+    if not folder.exists():
+        save(folder, groups, progress)
+    for old in steps(run)[:-KEPT]:
+        shutil.rmtree(old)
+    for left in run.glob(".*"):  # of a kill
+        if left.is_dir():
+            shutil.rmtree(left)
+
+
+def steps(run: Path) -> list[Path]:
+    """Checkpoints of a run, oldest first."""
+    return sorted(p for p in run.glob("step-*") if (p / "progress.json").exists())
+
+
+def load(folder: Path, name: str) -> Tensors:
     return load_file(folder / f"{name}.safetensors")
 
 
-def load_progress(folder: Path) -> Progress | None:
-    path = folder / "progress.json"
-    if not path.exists():
-        return None
-    raw = json.loads(path.read_text())
-    return Progress(**{key: raw[key] for key in Progress().__dict__})
+def load_progress(folder: Path) -> Progress:
+    return Progress(**json.loads((folder / "progress.json").read_text()))
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def chosen(run: Path, which: str) -> Tensors:
+    """Averaged weights of a run: of its "best" epoch, the "last" checkpoint, or the "mean" of the last three. Weights may
+    be averaged within one run only; over folds predictions are.
+
+    Raises FileNotFoundError when the run has none.
+    """
+    folders = [run / BEST] if which == "best" and (run / BEST).exists() else steps(run)
+    if not folders:
+        raise FileNotFoundError(f"{run} has no checkpoint; is it the folder that was given to `fit --run`?")
+    if which != "mean":
+        return load(folders[-1], "ema")
+    members = [load(folder, "ema") for folder in folders]
+    first = members[0]
+    return {
+        k: torch.stack([m[k] for m in members]).mean(0) if t.is_floating_point() else members[-1][k] for k, t in first.items()
+    }
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> Tensors:
     """Adam's moments by position, e.g. "17.exp_avg"."""
     state = optimiser.state_dict()["state"]
     return {f"{i}.{key}": value for i, slots in state.items() for key, value in slots.items()}
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    state: dict[int, dict[str, torch.Tensor]] = {}
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> None:
+    state: dict[int, Tensors] = {}
     for name, value in tensors.items():
         i, key = name.split(".", 1)
         state.setdefault(int(i), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

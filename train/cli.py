@@ -1,13 +1,28 @@
-"""`python -m train`: fit a recipe, export an artifact, evaluate it in the exam."""
+"""`python -m train`: from raw films to an artifact that `segmenter` serves.
+
+prepare (or phantoms, then prepare) -> fit -> calibrate -> export -> evaluate
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 DEMO = Path("segmenter/artifacts/demo")
+FOLDER = click.Path(file_okay=False, path_type=Path)
+THERE = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+workers = click.option("--workers", default=0, help="Processes; 0: as many as there are cores.")
+device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+threads = click.option("--threads", default=0, help="CPU threads; 0: as many as there are cores.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 @click.group()
@@ -15,85 +30,232 @@ def main() -> None:
     """Make the artifacts that the segmenter loads."""
 
 
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """What people can mend is told in one sentence, with exit code 2."""
+    from segmenter.errors import SegmenterError
+    from train.cases import DataError
+    from train.config import RecipeError
+    from train.encoder import WeightsError
+    from train.fit import RunError
+
+    try:
+        yield
+    except (SegmenterError, DataError, RecipeError, WeightsError, RunError, FileNotFoundError) as error:
+        raise click.UsageError(str(error)) from error
+
+
 @main.command()
-@click.option("--recipe", default="phantom", show_default=True, help="Name in train/recipes, or a TOML file.")
-@click.option("--cache", type=click.Path(path_type=Path), required=True, help="Folder for drawn films.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for the data set.")
+@click.option("--count", default=200, show_default=True, help="Films.")
+@click.option("--first-seed", default=10_000, show_default=True, help="Films have seeds from here on; the exam has its own.")
+@click.option("--longer-px", default=1024, show_default=True, help="The longer side of a film.")
+@click.option("--harder", default=0.6, show_default=True, help="Share of films that are made harder (train/variety.py).")
+@workers
+def phantoms(out: Path, count: int, first_seed: int, longer_px: int, harder: float, workers: int) -> None:
+    """Draw a data set in the layout of SIIM-ACR: DICOM films and train-rle.csv."""
+    from train import phantoms as room
+
+    plan = room.Plan(first_seed, count, longer_px, harder)
+    try:
+        room.write(plan, out, _cores(workers))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    click.echo(f"{out}: {count} films and train-rle.csv")
+
+
+@main.command()
+@click.argument("source", type=THERE)
+@click.option("--out", type=FOLDER, required=True, help="Folder for the prepared data set; a second call goes on.")
+@click.option("--csv", "labels", type=FILE, help="Masks [default: stage_2_train.csv or train-rle.csv below SOURCE].")
+@click.option("--patients", type=FILE, help="Map of ids to NIH patients (columns Kaggle_ID, NIH_ID) [default: PatientID].")
+@click.option("--sizes", default="1024,512", show_default=True, help="px of the arrays.")
+@click.option("--folds", default=5, show_default=True)
+@click.option("--seed", default=1, show_default=True, help="Of the folds.")
 @click.option(
-    "--run",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder for checkpoints; resumes if one is there.",
+    "--split", type=click.Choice(["patient", "image"]), default="patient", show_default=True, help="image leaks patients."
 )
-@click.option("--threads", default=0, help="CPU threads and drawing processes; 0: as many as there are cores.")
-@click.option(
-    "--encoder",
-    type=click.Path(path_type=Path, exists=True),
-    help="Local safetensors file of encoder weights.",
-)
-@click.option("--encoder-sha256", help="Its digest; required with --encoder.")
-def fit(recipe: str, cache: Path, run: Path, threads: int, encoder: Path | None, encoder_sha256: str | None) -> None:
-    """Train, or go on with an interrupted training."""
-    from segmenter.artifact import file_sha256
-    from train.config import RecipeError, load_recipe
+@workers
+@as_json
+def prepare(
+    source: Path, out: Path, labels: Path | None, patients: Path | None, sizes: str, folds: int, seed: int, split: str,
+    workers: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Decode SIIM-ACR (DICOM tree and csv, or its PNG export) into arrays, an index and folds by patient."""
+    from train import prepare as room
+
+    try:
+        sides = tuple(sorted({int(s) for s in sizes.split(",")}, reverse=True))
+    except ValueError as error:
+        raise click.UsageError("--sizes takes numbers, such as 1024,512") from error
+    if any(s < 32 or s % 32 for s in sides):
+        raise click.UsageError("--sizes takes multiples of 32")
+    plan = room.Plan(source, out, labels, patients, sides, folds, seed, split, _cores(workers))
+    with _plainly():
+        about = room.prepare(plan)
+    _tell(about, as_json, lambda: (
+        f"{out}: {about['films']} films of {about['patients']} patients, {about['strata']}, folds of {about['films_of_fold']}; "
+        f"left out: {about['left_out'] or 'none'} (report.json)"
+    ))  # fmt: skip
+
+
+@main.command()
+@click.option("--recipe", default="strong", show_default=True, help="Name in train/recipes, or a TOML file.")
+@click.option("--data", type=THERE, required=True, help="Folder that `prepare` wrote.")
+@click.option("--run", type=FOLDER, required=True, help="Folder for checkpoints, metrics.csv and pictures.")
+@click.option("--fold", default=0, show_default=True, help="Held out.")
+@click.option("--resume", is_flag=True, help="Go on with the run that is there.")
+@click.option("--minutes", default=0.0, help="Limit for all stages together; schedules end with it.")
+@click.option("--encoder", type=FILE, help="Local safetensors file of ImageNet weights (segmentation_models_pytorch's keys).")
+@click.option("--encoder-sha256", default="", help="Its digest; required with --encoder.")
+@click.option("--start", type=THERE, help="An artifact whose weights to start from.")
+@device
+@threads
+def fit(
+    recipe: str, data: Path, run: Path, fold: int, resume: bool, minutes: float, encoder: Path | None, encoder_sha256: str,
+    start: Path | None, device: str, threads: int,
+) -> None:  # fmt: skip
+    """Train one fold, or go on with an interrupted training. Several GPUs: torchrun --nproc-per-node N -m train fit ..."""
+    from train.config import load_recipe, recipe_path, shortened
+    from train.fit import Order
     from train.fit import fit as train
 
-    if encoder is not None and file_sha256(encoder) != encoder_sha256:
-        raise click.UsageError(f"{encoder} does not have the sha256 given with --encoder-sha256")
-    try:
+    if encoder is not None and not encoder_sha256:
+        raise click.UsageError("--encoder wants --encoder-sha256, the digest that the file must have")
+    _threads(threads)
+    order = Order(data, run, recipe_path(recipe), fold, resume, device, encoder, encoder_sha256, start)
+    with _plainly():
         settings = load_recipe(recipe)
-    except RecipeError as error:
-        raise click.UsageError(str(error)) from error
-    train(settings, cache, run, processes=_cores(threads), encoder=encoder)
+        train(shortened(settings, minutes) if minutes else settings, order)
 
 
 @main.command()
-@click.option("--recipe", default="phantom", show_default=True)
-@click.option("--cache", type=click.Path(path_type=Path), required=True)
-@click.option("--run", type=click.Path(path_type=Path, exists=True), required=True, help="A run, or one of its stages.")
-@click.option("--out", type=click.Path(path_type=Path), default=DEMO, show_default=True)
-@click.option("--size", type=int, help="Input size of the artifact [default: of the last stage].")
-@click.option("--films", type=int, help="Validation films that choose the thresholds [default: all of the recipe].")
-def export(recipe: str, cache: Path, run: Path, out: Path, size: int | None, films: int | None) -> None:
-    """Write the averaged weights as an artifact, with thresholds from validation films."""
-    from train.config import load_recipe
-    from train.export import export as write
+@click.option("--data", type=THERE, required=True, help="Folder that `prepare` wrote.")
+@click.option("--run", "runs", type=THERE, multiple=True, required=True, help="A run; give one for each fold of an ensemble.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for calibration.json and curve.png.")
+@click.option("--size", default=0, help="Input px of the artifact [default: of the last stage].")
+@click.option(
+    "--weights",
+    type=click.Choice(["best", "last", "mean"]),
+    default="best",
+    show_default=True,
+    help="mean: of the last three checkpoints.",
+)
+@device
+@threads
+@as_json
+def calibrate(
+    data: Path, runs: tuple[Path, ...], out: Path, size: int, weights: str, device: str, threads: int, as_json: bool
+) -> None:
+    """Temperature, thresholds and floor from out-of-fold predictions."""
+    from train import calibrate as room
+    from train.dataset import Prepared
 
-    settings = load_recipe(recipe)
-    artifact = write(
-        settings,
-        cache,
-        run,
-        out,
-        size=size or settings.stages[-1].size,
-        films=films or settings.films.validation_count,
-        processes=_cores(0),
+    _threads(threads)
+    with _plainly():
+        found = room.calibrate(Prepared(data), runs, out, size=size, which=weights, device=device)
+    _tell(found, as_json, lambda: "\n".join(
+        f"{name}: " + ", ".join(f"{k} {v:g}" for k, v in (point | found["figures"].get(name, {})).items())
+        for name, point in found["operating_points"].items()
+    ))  # fmt: skip
+
+
+@main.command()
+@click.option("--data", type=THERE, required=True, help="Folder that `prepare` wrote.")
+@click.option("--run", "runs", type=THERE, multiple=True, required=True, help="As for `calibrate`, in the same order.")
+@click.option("--calibration", type=THERE, required=True, help="Folder that `calibrate` wrote.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the artifact.")
+@click.option("--name", default="ptx-unet-effb4", show_default=True)
+@click.option("--version", default="0.1.0", show_default=True)
+@click.option("--flips/--no-flips", default=None, help="Average with the mirrored film [default: as calibrated].")
+@click.option("--operating-point", default="", help="The default one [default: the recipe's].")
+@as_json
+def export(
+    data: Path, runs: tuple[Path, ...], calibration: Path, out: Path, name: str, version: str, flips: bool | None,
+    operating_point: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Write one run, or an ensemble of one run for each fold, as an artifact with manifest and model card."""
+    from train import export as room
+    from train.dataset import Prepared
+
+    with _plainly():
+        artifact = room.export(Prepared(data), runs, calibration, out, room.Label(name, version, flips, operating_point))
+    m = artifact.manifest
+    told = {"folder": str(out), "name": m.name, "version": m.version, "intended_use": m.intended_use, "sha256": artifact.sha256}
+    _tell(
+        told,
+        as_json,
+        lambda: f"{out}: {m.name} {m.version} ({m.intended_use}), {len(m.weights)} network(s), sha256 {artifact.sha256}",
     )
-    click.echo(f"{out}: {artifact.manifest.name} {artifact.manifest.version}, weights {artifact.sha256}")
 
 
 @main.command()
-@click.option("--artifact", type=click.Path(path_type=Path, exists=True), default=DEMO, show_default=True)
-@click.option("--films", type=int, help="Only the first so many films of the exam [default: all].")
+@click.option("--artifact", type=THERE, default=DEMO, show_default=True)
+@click.option(
+    "--data", "kind", type=click.Choice(["siim-fold", "ptx498", "phantoms", "folder"]), default="phantoms", show_default=True,
+    help="siim-fold: a fold of a prepared data set; phantoms: the frozen exam; folder: films/ and masks/.",
+)  # fmt: skip
+@click.option("--path", type=THERE, help="The data set; not for phantoms.")
+@click.option("--fold", default=0, show_default=True, help="For siim-fold.")
+@click.option("--films", type=int, help="Only the first so many films.")
+@click.option("--out", type=FOLDER, help="Folder for report.json, report.md and pictures [default: none are written].")
+@click.option("--operating-point", default="", help="[default: the artifact's]")
+@click.option("--published", is_flag=True, help="Measure as the published figures were, too (always for ptx498).")
 @click.option("--record", is_flag=True, help="Write the figures into manifest and card.")
-@click.option("--quiet", is_flag=True, help="No line per film.")
-def evaluate(artifact: Path, films: int | None, record: bool, quiet: bool) -> None:
-    """Take the exam through the whole serving path and print the figures as JSON."""
-    from train.evaluate import evaluate as examine
+@device
+@threads
+@as_json
+def evaluate(
+    artifact: Path, kind: str, path: Path | None, fold: int, films: int | None, out: Path | None, operating_point: str,
+    published: bool, record: bool, device: str, threads: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Take films with a known truth through the whole serving path and measure the answers."""
+    from train import evaluate as room
+    from train.export import record as write_down
+    from train.report import markdown
+
+    _threads(threads)
+    with _plainly():
+        source = _source(kind, path, fold, films)
+        report = room.evaluate(
+            artifact, source, out, operating_point=operating_point, device=device, published=published or kind == "ptx498"
+        )
+        given = {"siim-fold": f" --path DIR --fold {fold}", "ptx498": " --path DIR", "folder": " --path DIR", "phantoms": ""}[
+            kind
+        ]
+        report["command"] = f"python -m train evaluate --data {kind}{given}" + (f" --films {films}" if films else "")
+        if record:
+            name = {"phantoms": "exam", "siim-fold": f"fold-{fold}"}.get(kind, kind)
+            write_down(artifact, name, report)
+    _tell(report, as_json, lambda: markdown(report))
+
+
+def _source(kind: str, path: Path | None, fold: int, films: int | None) -> Any:
+    """Raises DataError, click.UsageError."""
+    from train import sources
     from train.exam import EXAM
-    from train.export import record_exam
 
-    tell = (lambda line: None) if quiet else (lambda line: click.echo(line, err=True))
-    report = examine(artifact, films or EXAM["films"], tell)
-    if record:
-        record_exam(artifact, report)
-    click.echo(json.dumps(report, indent=2))
+    if kind == "phantoms":
+        return sources.Exam(min(films or EXAM["films"], EXAM["films"]))
+    if path is None:
+        raise click.UsageError(f"--data {kind} wants --path")
+    source = {"siim-fold": lambda: sources.siim_fold(path, fold), "ptx498": lambda: sources.ptx498(path)}.get(
+        kind, lambda: sources.any_folder(path)
+    )()
+    source.cases = source.cases[:films]
+    return source
 
 
-def _cores(threads: int) -> int:
-    import os
+def _tell(value: dict[str, Any], as_json: bool, sentence: Callable[[], str]) -> None:
+    click.echo(json.dumps(value, indent=2) if as_json else sentence())
 
+
+def _cores(wanted: int) -> int:
+    return wanted or os.cpu_count() or 1
+
+
+def _threads(wanted: int) -> None:
     import torch
 
-    cores = threads or os.cpu_count() or 1
-    torch.set_num_threads(cores)
-    return cores
+    if wanted or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(_cores(wanted))

@@ -1,81 +1,146 @@
-"""The exam: films as DICOM through the whole serving path, answers against the phantoms' truth."""
+"""A model against films with a known truth, through the whole serving path: gate, decoding, placement, network, mask."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
 
 from segmenter.artifact import load_artifact
 from segmenter.engine import Segmenter
-from segmenter.phantom import Phantom
 from segmenter.placement import Placement
 from segmenter.settings import Settings
-from train.exam import exam_films, exam_sha256, is_frozen
+from segmenter.values import Finding, Radiograph
+from train import pictures
+from train.baseline import baseline
+from train.calibrate import PUBLISHED
+from train.exam import exam_sha256, is_frozen
+from train.intervals import intervals
+from train.journal import write_json
 from train.metrics import Counts, Scored, measure
+from train.report import markdown
+from train.sources import Exam, Given, Source
 
 POOLED_AT = 512  # px: the grid of the published pooled figures, whatever the input size of the artifact
-BASELINE_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+WORST = 16  # films on the contact sheet
+TILE = 384  # px: longer side of what is kept of a film for it
 
 
-def evaluate(folder: Path, films: int, tell: Callable[[str], None] = lambda line: None) -> dict[str, object]:
-    """Take the first `films` of the exam with the artifact in `folder`: every figure, by area, and the
-    baseline beside it.
+def evaluate(
+    folder: Path, source: Source, out: Path | None, *, operating_point: str = "", device: str = "auto", published: bool = False
+) -> dict[str, Any]:
+    """Every figure with its interval, by area and site; with `out`, report.json, report.md and pictures in it.
 
-    A film that is skipped or refused counts as answered "none", and is counted under "unanswered".
+    A film that is skipped or refused counts as answered "none" with probability 0, and under "unanswered". `published`: also
+    squash the positive films to 512 x 512 and measure them as the published figures were. Raises SegmenterError, DataError.
     """
     artifact = load_artifact(folder)
-    segmenter = Segmenter(artifact, Settings())
+    segmenter = Segmenter(artifact, Settings(operating_point=operating_point, device=device))
     scored: list[Scored] = []
+    tiles: list[tuple[float, pictures.Tile]] = []
+    squashed: list[Counts] = []
     guesses: list[list[float]] = []
     unanswered: dict[str, int] = {}
-    for i, (phantom, dataset) in enumerate(exam_films(films)):
-        (finding,) = segmenter.segment([dataset])
-        decision = finding.decision
-        if decision is None:
+    for given, finding in tqdm(_answered(segmenter, source), total=source.count, desc=source.title, unit="film"):
+        if finding.decision is None:
             unanswered[finding.code or "?"] = unanswered.get(finding.code or "?", 0) + 1
-        mask = np.zeros_like(phantom.truth) if decision is None else decision.mask
-        scored.append(score(phantom, mask, 0.0 if decision is None else decision.image_probability))
-        if phantom.pneumothorax:
-            guesses.append([Counts.of(phantom.truth, guess).dice for guess in baseline(phantom.image)])
-        s, sign = scored[-1], "+" if phantom.pneumothorax else "-"
-        tell(f"{i + 1}/{films} {sign} p {s.image_probability:.3f} dice {s.native.dice:.3f}")
-    best = float(np.max(np.mean(guesses, axis=0))) if guesses else 0.0
-    return {
-        "films": films,
-        "unanswered": unanswered or "none",
-        "frozen": is_frozen(),
-        "exam_sha256": exam_sha256(),
-        "weights_sha256": artifact.sha256,
-        "operating_point": artifact.manifest.operating_point,
-        "command": f"python -m train evaluate --artifact DIR --films {films}",
-        **measure(scored),
-        "baseline": {"mean_positive_dice": round(best, 4), "thresholds": len(BASELINE_THRESHOLDS)},
+        mask = np.zeros_like(given.truth) if finding.decision is None else finding.decision.mask
+        probability = 0.0 if finding.decision is None else finding.decision.image_probability
+        scored.append(score(given, mask, probability))
+        if finding.radiograph is not None:
+            tiles.append((scored[-1].native.dice, _tile(finding.radiograph, given, mask, scored[-1])))
+            tiles = sorted(tiles, key=lambda t: t[0])[:WORST]
+        image = np.zeros(given.truth.shape, np.float32) if finding.radiograph is None else finding.radiograph.image
+        if published and given.truth.any():
+            squashed.append(squashed_counts(segmenter, image, given.truth))
+        if isinstance(source, Exam) and given.truth.any():
+            guesses.append([Counts.of(given.truth, guess).dice for guess in baseline(image)])
+    figures = measure(scored)
+    report = {
+        "source": source.title,
+        "films": len(scored),
+        "patients": len({s.patient for s in scored}),
+        "unusable": source.unusable,
+        "unanswered": unanswered,
+        "model": {"name": artifact.manifest.name, "version": artifact.manifest.version, "weights_sha256": artifact.sha256},
+        "operating_point": segmenter.identity.operating_point,
+        **figures,
+        "intervals": intervals(scored),
+        **({"published": _published(squashed)} if published else {}),
     }
+    if isinstance(source, Exam):
+        best = float(np.max(np.mean(guesses, axis=0))) if guesses else 0.0
+        report |= {"frozen": is_frozen(), "exam_sha256": exam_sha256(), "baseline": round(best, 4)}
+    if out is not None:
+        write(report, scored, [tile for _, tile in tiles], out)
+    return report
 
 
-def score(phantom: Phantom, mask: np.ndarray, image_probability: float) -> Scored:
+def _answered(segmenter: Segmenter, source: Source) -> Iterator[tuple[Given, Finding]]:
+    """Several films a forward pass where a device gains by it."""
+    batch = 8 if torch.cuda.is_available() else 1
+    waiting: list[Given] = []
+    for given in source.read():
+        waiting.append(given)
+        if len(waiting) == batch:
+            yield from zip(waiting, segmenter.segment([g.dataset for g in waiting]), strict=True)
+            waiting = []
+    if waiting:
+        yield from zip(waiting, segmenter.segment([g.dataset for g in waiting]), strict=True)
+
+
+def score(given: Given, mask: NDArray[np.bool_], image_probability: float) -> Scored:
     """`mask` (H, W) bool on the native matrix."""
-    placement = Placement.fit(phantom.truth.shape, POOLED_AT)
-    truth, answer = (placement.to_model(part.astype(np.float32)) > 0.5 for part in (phantom.truth, mask))
-    native, grid = Counts.of(phantom.truth, mask), Counts.of(truth, answer)
-    return Scored(str(phantom.seed), native, grid, image_probability, phantom.area_fraction)
+    placement = Placement.fit(given.truth.shape, POOLED_AT)  # type: ignore[arg-type]
+    truth, answer = (placement.to_model(part.astype(np.float32)) > 0.5 for part in (given.truth, mask))
+    native, grid = Counts.of(given.truth, mask), Counts.of(truth, answer)
+    return Scored(given.name, given.patient, given.site, native, grid, image_probability, float(given.truth.mean()))
 
 
-def baseline(image: np.ndarray) -> list[np.ndarray]:
-    """What a threshold can do: the largest dark region that does not touch the edge of the film, at each
-    threshold. `image` (H, W) float32 in [0, 1]. A phantom that this solves would be too easy."""
-    height, width = image.shape
-    small = cv2.resize(image, (width * 512 // max(image.shape), height * 512 // max(image.shape)))
-    small = cv2.GaussianBlur(small, (0, 0), 2)
-    return [_largest_inside(small < t, (width, height)) for t in BASELINE_THRESHOLDS]
+def squashed_counts(segmenter: Segmenter, image: NDArray[np.float32], truth: NDArray[np.bool_]) -> Counts:
+    """As the published figures were measured: the film squashed to a square whatever its shape, no gate, threshold .05,
+    no floor, counted at 512 x 512."""
+    size = segmenter.size
+    x = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    (said,) = segmenter.predict(np.asarray(x, np.float32)[None, None])
+    p = cv2.resize(said.probability, (POOLED_AT, POOLED_AT), interpolation=cv2.INTER_LINEAR)
+    wanted = cv2.resize(truth.astype(np.float32), (POOLED_AT, POOLED_AT), interpolation=cv2.INTER_AREA) > 0.5
+    return Counts.of(wanted, p >= PUBLISHED.mask_threshold)
 
 
-def _largest_inside(dark: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(dark.astype(np.uint8))
-    edge = set(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]).tolist())
-    inside = [i for i in range(1, count) if i not in edge]
-    chosen = max(inside, key=lambda i: stats[i, cv2.CC_STAT_AREA], default=-1)
-    return cv2.resize((labels == chosen).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+def _published(counts: list[Counts]) -> dict[str, Any]:
+    truth, answer, both = (sum(getattr(c, name) for c in counts) for name in ("truth", "answer", "both"))
+    ours = {
+        "pooled_dice": 2 * both / max(truth + answer, 1),
+        "pooled_iou": both / max(truth + answer - both, 1),
+        "pooled_precision": both / max(answer, 1),
+        "pooled_recall": both / max(truth, 1),
+    }
+    return {"films": len(counts), **{k: round(v, 4) for k, v in ours.items()}}
+
+
+def _tile(radiograph: Radiograph, given: Given, mask: NDArray[np.bool_], scored: Scored) -> pictures.Tile:
+    scale = min(1.0, TILE / max(mask.shape))
+    size = (max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale)))
+    image = cv2.resize(radiograph.image, size, interpolation=cv2.INTER_AREA)
+    truth, answer = (cv2.resize(m.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0 for m in (given.truth, mask))
+    caption = f"{given.name[-14:]} p {scored.image_probability:.2f} Dice {scored.native.dice:.2f}"
+    return np.asarray(image, np.float32).clip(0, 1), truth, answer, caption
+
+
+def write(report: dict[str, Any], scored: list[Scored], tiles: list[pictures.Tile], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "report.json", report)
+    (out / "report.md").write_text(markdown(report))
+    pictures.reliability(scored, out / "reliability.png")
+    pictures.dice_against_area(scored, out / "dice_against_area.png")
+    at = (report["sensitivity"], report["specificity"])
+    pictures.roc(scored, out / "roc.png", at if None not in at else None)
+    if tiles:
+        pictures.contact_sheet(tiles, out / "worst.png")

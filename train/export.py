@@ -1,73 +1,96 @@
-"""A run -> an artifact: averaged weights, thresholds from validation films, and a card that says what it
-is."""
+"""Runs and their calibration -> an artifact: weights, manifest, and a card that says what it is."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from segmenter.artifact import MANIFEST_FILE, Artifact, load_artifact, write_artifact
-from segmenter.network import build_network
+from segmenter.artifact import COMPARE_ONLY, MANIFEST_FILE, Artifact, load_artifact, write_artifact
 from train import checkpoint
-from train.calibrate import answers, operating_points, temperature
+from train.calibrate import CALIBRATION_FILE, agreed
 from train.card import card
-from train.config import Recipe
-from train.exam import generator_sha256
-from train.films import fill_cache, load_films
-from train.metrics import auroc
+from train.dataset import Prepared
+from train.fit import RunError
 
-NAME, VERSION = "ptx-unet-effb4-demo", "0.1.1"
+DESCRIPTIONS = {
+    "phantoms": "Synthetic phantoms only; no film of a patient.",
+    "SIIM-ACR": "SIIM-ACR Pneumothorax Segmentation (films of NIH ChestX-ray14, masks by radiologists).",
+    "PNG export": "SIIM-ACR Pneumothorax Segmentation, from its PNG export.",
+}
 
 
-def export(recipe: Recipe, cache: Path, run: Path, out: Path, *, size: int, films: int, processes: int = 1) -> Artifact:
-    """Write the averaged weights of `run` to the folder `out` as a demo artifact for input `size`.
+@dataclass(frozen=True)
+class Label:
+    """What the artifact calls itself."""
 
-    The first `films` validation phantoms choose temperature and thresholds. Raises ArtifactError,
-    FileNotFoundError.
-    """
-    network = build_network(recipe.network)
-    network.load_state_dict(checkpoint.load(run, "ema"))
-    f = recipe.films
-    validation = load_films(fill_cache(cache, f.cache_size, f.validation_first_seed, f.validation_count, processes))
-    said = answers(network, validation[:films], size, recipe.mean, recipe.std)
-    by = temperature(said.image_logit, said.positive)
-    points = operating_points(said, by, size)
+    name: str
+    version: str
+    flips: bool | None = None  # None: as calibrated
+    operating_point: str = ""  # "": the recipe's
+
+
+def export(data: Prepared, runs: Sequence[Path], calibration: Path, out: Path, label: Label) -> Artifact:
+    """One run, or an ensemble of one run for each fold. Raises RunError when the calibration is of other runs, data or
+    flips; ArtifactError, FileNotFoundError."""
+    recipe, notes = agreed(data, runs)
+    try:
+        found = json.loads((calibration / CALIBRATION_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{calibration / CALIBRATION_FILE} can not be read; run `python -m train calibrate` first") from error
+    if found["data_sha256"] != data.digest or found["folds"] != [note["fold"] for note in notes]:
+        raise RunError(f"{calibration} is of other runs or another data set; calibrate these runs, in this order")
+    flips = found["flips"] if label.flips is None else label.flips
+    if flips != found["flips"]:
+        raise RunError(f"the calibration was made {'with' if found['flips'] else 'without'} flips; thresholds would not fit")
+    about, phantoms = data.about, data.about["kind"] == "phantoms"
+    started = notes[0].get("start") or (
+        f"ImageNet weights {notes[0]['imagenet_sha256'][:16]}" if notes[0]["imagenet_sha256"] else ""
+    )
     manifest = {
-        "name": NAME,
-        "version": VERSION,
-        "intended_use": "demo",
+        "name": label.name,
+        "version": label.version,
+        "intended_use": "demo" if phantoms else "research",  # what has seen phantoms only is a demonstration
         "network": recipe.network,
-        "input": {"size": size, "mean": recipe.mean, "std": recipe.std},
-        "temperature": by,
-        "flips": True,
-        "operating_point": "balanced",
-        "operating_points": {name: asdict(point) for name, point in points.items()},
-        "metrics": {"validation": {"films": films, "auroc": round(auroc(said.positive, said.image_logit) or 0, 4)}},
+        "input": {"size": found["size"], "mean": recipe.mean, "std": recipe.std},
+        "temperature": found["temperature"],
+        "flips": flips,
+        "operating_point": label.operating_point or recipe.operating_point,
+        "operating_points": found["operating_points"],
+        "metrics": {"out_of_fold": {k: v for k, v in found.items() if k != "curve"}, "evaluations": {}},
         "data": {
-            "description": "synthetic phantoms only; no film of a patient",
-            "train": f"{f.count} phantoms, seeds from {f.first_seed}",
-            "validation": f"{films} phantoms, seeds from {f.validation_first_seed}",
+            "description": DESCRIPTIONS[about["kind"]],
+            **{
+                k: about[k]
+                for k in ("films", "patients", "strata", "left_out", "folds", "split", "folds_sha256", "index_sha256")
+            },
+            "runs": [_run(run, note) for run, note in zip(runs, notes, strict=True)],
+            "start": started or "random weights",
         },
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "generator_sha256": generator_sha256(),
-        "commit": _commit(),
+        "generator_sha256": about["phantoms"]["generator_sha256"] if phantoms else "",
+        "commit": notes[0]["commit"],
+        "folds": [note["fold"] for note in notes],
     }
-    return write_artifact(out, network.state_dict(), manifest, card(manifest))
+    if manifest["operating_point"] in COMPARE_ONLY:
+        manifest["operating_point"] = "clinical"
+    return write_artifact(out, [checkpoint.chosen(run, found["weights"]) for run in runs], manifest, card(manifest))
 
 
-def record_exam(folder: Path, report: dict[str, object]) -> Artifact:
-    """Put the figures of `evaluate` into manifest and card. The weights stay as they are."""
+def _run(run: Path, note: dict[str, Any]) -> dict[str, Any]:
+    last = checkpoint.load_progress(checkpoint.steps(run)[-1])
+    kept = {k: note[k] for k in ("fold", "commit", "device", "packages", "began", "imagenet_sha256")}
+    return {**kept, "steps": last.step, "best_step": last.best_step, "best_score": round(last.best_score, 4)}
+
+
+def record(folder: Path, name: str, report: dict[str, Any]) -> Artifact:
+    """Put the figures of an evaluation into manifest and card. The weights stay as they are."""
     artifact = load_artifact(folder)
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
-    manifest["metrics"]["exam"] = report
+    manifest["metrics"].setdefault("evaluations", {})[name] = report
     kept = {key: value for key, value in manifest.items() if key not in ("schema", "weights")}
-    return write_artifact(folder, artifact.stored_tensors(), kept, card(kept))
-
-
-def _commit() -> str:
-    """Of the checkout the code runs from; empty outside one."""
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return found.stdout.strip()
+    tensors = [artifact.stored_tensors(i) for i in range(len(artifact.manifest.weights))]
+    return write_artifact(folder, tensors, kept, card(kept))

@@ -3,139 +3,280 @@ events."""
 
 from __future__ import annotations
 
+import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from segmenter.network import PneumothoraxNetwork, build_network
-from train import checkpoint
+from train import checkpoint, distributed, encoder
+from train.augment import augment, to_size
 from train.config import Recipe, Stage
-from train.films import fill_cache, load_films
-from train.loop import Average, batches, learning_rate
+from train.dataset import Prepared
+from train.distributed import World
+from train.journal import ENVIRONMENT_FILE, Journal, environment, left, write_json
+from train.judge import contact_sheet, judge
+from train.loop import Average, Waiting, batches, epoch_plan, learning_rate, optimiser_for, steps_per_epoch
 from train.losses import total_loss
 
 SAVE_EVERY_SECONDS = 240
-LOG_EVERY_STEPS = 20
-PRIOR_LOGIT = -4.0
+TELL_EVERY_SECONDS = 20
+RECIPE_FILE = "recipe.toml"
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-def fit(recipe: Recipe, cache: Path, run: Path, *, processes: int = 1, encoder: Path | None = None) -> Path:
-    """Train and leave the checkpoint in `run`; goes on where an interrupted run stopped. Returns `run`.
+class RunError(ValueError):
+    """The run can not begin or go on like this; the message says what to do."""
 
-    `encoder`: a local safetensors file of encoder weights to start from, loaded strictly; none is ever
-    downloaded.
+
+@dataclass(frozen=True)
+class Order:
+    """What `fit` is asked to do, beside the recipe."""
+
+    data: Path
+    run: Path
+    recipe_file: Path
+    fold: int = 0  # held out
+    resume: bool = False
+    device: str = "auto"
+    imagenet: Path | None = None
+    imagenet_sha256: str = ""
+    start: Path | None = None  # an artifact to start from
+
+
+@dataclass
+class State:
+    """Everything that a checkpoint holds."""
+
+    network: PneumothoraxNetwork
+    average: Average
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    progress: checkpoint.Progress
+
+    def groups(self) -> dict[str, checkpoint.Tensors]:
+        scaler = {k: torch.tensor(v) for k, v in self.scaler.state_dict().items()}
+        groups = {"network": self.network.state_dict(), "ema": self.average.tensors, "scaler": scaler}
+        return {**groups, "optimiser": checkpoint.optimiser_tensors(self.optimiser)}
+
+
+def fit(recipe: Recipe, order: Order) -> Path:
+    """Train and leave checkpoints, metrics.csv and pictures in the run's folder. Returns it.
+
+    Raises RunError, WeightsError, DataError.
     """
-    torch.manual_seed(recipe.seed)
-    films = recipe.films
-    train = load_films(fill_cache(cache, films.cache_size, films.first_seed, films.count, processes))
-    network = prepared(build_network(recipe.network), recipe, encoder)
-    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=recipe.optimiser.weight_decay)
-    average = Average(network, recipe.optimiser.ema)
-    progress = resumed(run, network, average, optimiser)
+    world = distributed.start(order.device)
+    data = Prepared(order.data)
+    train, held_out = data.fold(order.fold)
+    positive = np.array([row.positive for row in train])
+    begin(recipe, order, data, world)
+    state = resumed(order.run, fresh(recipe, order, world), world)
+    journal = Journal(order.run, state.progress.step) if world.first else None
+    network = world.wrapped(state.network)
+    if recipe.compile:
+        network = torch.compile(network)  # type: ignore[assignment]
+    saved = told = time.monotonic()
 
     for index, stage in enumerate(recipe.stages):
-        if index < progress.stage:
+        if index < state.progress.stage:
             continue
-        if index > progress.stage:
-            progress.stage, progress.stage_step, progress.stage_seconds = index, 0, 0.0
-        source = batches(train, stage.size, stage.batch, recipe.augmentation, (recipe.seed, index, progress.step))
-        saved = time.monotonic()
-        while progress.stage_step < stage.steps and progress.stage_seconds < stage.minutes * 60:
-            started = time.monotonic()
-            rate = learning_rate(recipe.optimiser, progress.step, share_done(recipe, progress))
-            parts = step(network, optimiser, next(source), recipe, rate)
-            average.update(network)
-            progress.step += 1
-            progress.stage_step += 1
-            progress.stage_seconds += time.monotonic() - started
-            if progress.stage_step % LOG_EVERY_STEPS == 1:
-                report(progress, stage, rate, parts)
-            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                save(run, network, average, optimiser, progress, recipe)
-                saved = time.monotonic()
-        save(run, network, average, optimiser, progress, recipe)
-        save(run / f"stage-{index}-{stage.size}", network, average, optimiser, progress, recipe)
-    return run
+        grid, steps = data.grid_for(stage.size), steps_per_epoch(stage, len(train))
+        while state.progress.epoch < stage.epochs and share_done(stage, steps, state.progress) < 1:
+            at = state.progress
+            plan = epoch_plan(positive, stage, at.epoch, (recipe.seed, index))[at.step_of_epoch :, world.rank :: world.size]
+            waiting, sums, began_at = Waiting(), dict[str, float](), at.step
+            for images, truths in waiting.over(batches(data, train, plan, grid, pin=world.device.type == "cuda")):
+                started = time.perf_counter()
+                done = world.agree(share_done(stage, steps, at))
+                if done >= 1:
+                    break
+                set_rates(state.optimiser, stage, recipe, at.stage_step, done)
+                parts = step(network, state, stage, recipe, images, truths, (recipe.seed, at.step, world.rank), world.device)
+                for name, part in parts.items():
+                    sums[name] = sums.get(name, 0.0) + part
+                at.step, at.stage_step, at.step_of_epoch = at.step + 1, at.stage_step + 1, at.step_of_epoch + 1
+                at.stage_seconds += time.perf_counter() - started
+                if world.first and time.monotonic() - told > TELL_EVERY_SECONDS:
+                    told = time.monotonic()
+                    tell(recipe, at, stage, done, parts, waiting.share)
+                if world.first and time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                    saved = time.monotonic()
+                    checkpoint.save_step(order.run, state.groups(), at)
+            at.epoch, at.step_of_epoch = at.epoch + 1, 0
+            if world.first and at.step > began_at:
+                count = at.step - began_at
+                row = {f"loss_{k}": v / count for k, v in sums.items()}
+                speed = count * stage.batch / max(time.perf_counter() - waiting.began, 1e-9)
+                row |= {"images_per_second": speed, "waiting_share": waiting.share}
+                end_epoch(recipe, order, data, held_out, state, stage, row, journal, world)
+            world.wait()
+        state.progress.stage, state.progress.epoch = index + 1, 0
+        state.progress.stage_step, state.progress.stage_seconds = 0, 0.0
+    if world.first:
+        checkpoint.save(order.run / f"step-{state.progress.step:07}", state.groups(), state.progress)
+    if journal:
+        journal.close()
+    world.close()
+    return order.run
 
 
-def prepared(network: PneumothoraxNetwork, recipe: Recipe, encoder: Path | None) -> PneumothoraxNetwork:
-    """In training mode, with the recipe's regularisation, and with the encoder's weights from a file if there
-    is one."""
-    if encoder is not None:
-        from safetensors.torch import load_file
+def begin(recipe: Recipe, order: Order, data: Prepared, world: World) -> None:
+    """The folder of the run, with the recipe and all that it depends on; or the one that is there, if it is the same."""
+    about = {"recipe": recipe.name, "fold": order.fold, "data_sha256": data.digest, "folds_sha256": data.about["folds_sha256"]}
+    known = order.run / ENVIRONMENT_FILE
+    if checkpoint.steps(order.run):
+        if not order.resume:
+            raise RunError(f"{order.run} holds a run already; go on with --resume, or name another folder with --run")
+        before = run_notes(order.run)
+        if differing := [k for k, v in about.items() if before.get(k) != v]:
+            raise RunError(f"{order.run} was begun with another {', '.join(differing)}; resume it as it was begun")
+        if (order.run / RECIPE_FILE).read_text() != order.recipe_file.read_text():
+            raise RunError(f"{order.recipe_file} differs from {order.run / RECIPE_FILE}; resume with that file as --recipe")
+    elif world.first:
+        order.run.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(order.recipe_file, order.run / RECIPE_FILE)
+        source = {"imagenet_sha256": order.imagenet_sha256, "start": str(order.start or "")}
+        write_json(known, {**about, **source, "kind": data.about["kind"], **environment(world.device)})
+    world.wait()
 
-        network.unet.encoder.load_state_dict(load_file(encoder), strict=True)
+
+def run_notes(run: Path) -> dict[str, Any]:
+    import json
+
+    notes: dict[str, Any] = json.loads((run / ENVIRONMENT_FILE).read_text())
+    return notes
+
+
+def fresh(recipe: Recipe, order: Order, world: World) -> State:
+    """Everything before the first step; the same on every process."""
+    torch.manual_seed(recipe.seed)
+    network = build_network(recipe.network)
+    encoder.start_from_nothing(network, any((stage.loss or recipe.loss).image for stage in recipe.stages))
+    if order.imagenet is not None:
+        encoder.load_imagenet(network, order.imagenet, order.imagenet_sha256, recipe.std)
+    if order.start is not None:
+        encoder.load_start(network, order.start)
     network.unet.encoder._drop_connect_rate = recipe.optimiser.drop_connect
-    # Start from what is true of most pixels: no pneumothorax (.008 of a positive film, none of the others).
-    # The image head hears the mask's strongest spot, so its own zero moves with it.
-    nn.init.constant_(network.unet.segmentation_head[0].bias, PRIOR_LOGIT)
-    nn.init.constant_(network.evidence.bias, -PRIOR_LOGIT * float(network.evidence.weight.detach()))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = recipe.optimiser.batchnorm_momentum
-    return network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.train().to(world.device)
+    if recipe.channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16" and world.device.type == "cuda")
+    return State(
+        network, Average(network, recipe.optimiser.ema), optimiser_for(network, recipe.optimiser), scaler, checkpoint.Progress()
+    )
+
+
+def resumed(run: Path, state: State, world: World) -> State:
+    """The last whole checkpoint put into a fresh state, if there is one."""
+    folders = checkpoint.steps(run)
+    if not folders:
+        return state
+    last = folders[-1]
+    state.progress = checkpoint.load_progress(last)
+    state.network.load_state_dict(checkpoint.load(last, "network"))
+    state.average.tensors = {k: t.to(world.device) for k, t in checkpoint.load(last, "ema").items()}
+    state.average.steps = state.progress.step
+    checkpoint.restore_optimiser(state.optimiser, checkpoint.load(last, "optimiser"))
+    if state.scaler.is_enabled():
+        state.scaler.load_state_dict({k: t.item() for k, t in checkpoint.load(last, "scaler").items()})
+    return state
 
 
 def step(
     network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    batch: tuple[torch.Tensor, torch.Tensor],
+    state: State,
+    stage: Stage,
     recipe: Recipe,
-    rate: float,
+    images: torch.Tensor,
+    truths: torch.Tensor,
+    seed: tuple[int, int, int],
+    device: torch.device,
 ) -> dict[str, float]:
-    """One batch forwards and backwards; the loss by its parts."""
-    image, truth = batch
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    x = ((image - recipe.mean) / recipe.std).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    """One batch forwards and backwards; the loss by its parts. All random numbers follow from `seed`."""
+    number = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
+    torch.manual_seed(number)  # of dropout and drop connect
+    image, truth = (part.to(device, non_blocking=True).float() for part in (images, truths))
+    image, truth = to_size(image / 255, truth, stage.size)
+    image, truth = augment(image, truth, stage.crop or stage.size, recipe.augmentation, number)
+    x = (image - recipe.mean) / recipe.std
+    if recipe.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, DTYPES[recipe.precision], enabled=recipe.precision != "fp32"):
         mask_logits, image_logits = network(x)
-    parts = total_loss(mask_logits, image_logits, truth, recipe.loss)
-    optimiser.zero_grad(set_to_none=True)
-    parts["total"].backward()
-    nn.utils.clip_grad_norm_(network.parameters(), recipe.optimiser.clip)
-    optimiser.step()
+    parts = total_loss(mask_logits, image_logits, truth, stage.loss or recipe.loss)
+    state.optimiser.zero_grad(set_to_none=True)
+    state.scaler.scale(parts["total"]).backward()  # type: ignore[no-untyped-call]
+    if recipe.optimiser.clip:
+        state.scaler.unscale_(state.optimiser)
+        nn.utils.clip_grad_norm_(state.network.parameters(), recipe.optimiser.clip)
+    state.scaler.step(state.optimiser)
+    state.scaler.update()
+    state.average.update(state.network)
     return {name: float(value.detach()) for name, value in parts.items()}
 
 
-def share_done(recipe: Recipe, progress: checkpoint.Progress) -> float:
-    """Share of the run's minutes, 0..1; a stage that ends by its steps counts as if its minutes were over."""
-    whole = sum(stage.minutes for stage in recipe.stages)
-    now = recipe.stages[progress.stage]
-    before = sum(stage.minutes for stage in recipe.stages[: progress.stage])
-    within = max(progress.stage_seconds / (now.minutes * 60), progress.stage_step / now.steps)
-    return (before + now.minutes * within) / whole
+def set_rates(optimiser: torch.optim.Optimizer, stage: Stage, recipe: Recipe, stage_step: int, done: float) -> None:
+    for group in optimiser.param_groups:
+        top = stage.encoder_rate if group["role"] == "encoder" else stage.rate
+        group["lr"] = learning_rate(top, min(stage.final_rate, top), recipe.optimiser.warmup_steps, stage_step, done)
 
 
-def resumed(run: Path, network: nn.Module, average: Average, optimiser: torch.optim.Optimizer) -> checkpoint.Progress:
-    progress = checkpoint.load_progress(run)
-    if progress is None:
-        return checkpoint.Progress()
-    network.load_state_dict(checkpoint.load(run, "network"))
-    average.tensors, average.steps = checkpoint.load(run, "ema"), progress.step
-    checkpoint.restore_optimiser(optimiser, checkpoint.load(run, "optimiser"))
-    return progress
+def share_done(stage: Stage, steps: int, progress: checkpoint.Progress) -> float:
+    """Share of the stage, 0 to 1: by its steps, or by its minutes where they run out first."""
+    by_steps = progress.stage_step / (steps * stage.epochs)
+    return max(by_steps, progress.stage_seconds / (stage.minutes * 60) if stage.minutes else 0.0)
 
 
-def save(
-    folder: Path,
-    network: nn.Module,
-    average: Average,
-    optimiser: torch.optim.Optimizer,
-    progress: checkpoint.Progress,
+def end_epoch(
     recipe: Recipe,
+    order: Order,
+    data: Prepared,
+    held_out: list[Any],
+    state: State,
+    stage: Stage,
+    row: dict[str, float],
+    journal: Journal | None,
+    world: World,
 ) -> None:
-    tensors = {
-        "network": network.state_dict(),
-        "ema": average.tensors,
-        "optimiser": checkpoint.optimiser_tensors(optimiser),
-    }
-    checkpoint.save(folder, tensors, progress, {"recipe": recipe.name, "size": recipe.stages[progress.stage].size})
+    """Judge the averaged weights on the held-out films, keep them when they are the best, write it all down."""
+    at = state.progress
+    figures, answers = judge(recipe, stage, data, held_out, state.average.tensors, world.device)
+    contact_sheet(data, answers, figures, order.run / "pictures" / f"epoch-{at.step:07}.png")
+    score = figures["mean_positive_dice"] + figures["auroc"]
+    if score > at.best_score:
+        at.best_score, at.best_step = score, at.step
+        checkpoint.save(order.run / checkpoint.BEST, {"ema": state.average.tensors}, at)
+    if journal:
+        journal.epoch(
+            {
+                "step": at.step,
+                "stage": at.stage,
+                "size": stage.size,
+                "epoch": at.epoch,
+                **row,
+                **figures,
+                "best_step": at.best_step,
+            }
+        )
+    checkpoint.save_step(order.run, state.groups(), at)
+    said = " ".join(f"{k} {v:.4f}" for k, v in {**row, **figures}.items())
+    print(f"stage {at.stage} epoch {at.epoch}/{stage.epochs} step {at.step}: {said}", flush=True)
 
 
-def report(progress: checkpoint.Progress, stage: Stage, rate: float, parts: dict[str, float]) -> None:
-    losses = " ".join(f"{name} {value:.4f}" for name, value in parts.items())
-    seconds = progress.stage_seconds / progress.stage_step
-    print(f"step {progress.step} size {stage.size} rate {rate:.2e} {losses} {seconds:.2f} s/step", flush=True)
+def tell(recipe: Recipe, at: checkpoint.Progress, stage: Stage, done: float, parts: dict[str, float], waiting: float) -> None:
+    pace = at.stage_seconds / at.stage_step
+    losses = " ".join(f"{k} {v:.4f}" for k, v in parts.items())
+    rest = at.stage_seconds / max(done, 1e-6) * (1 - done)
+    print(
+        f"step {at.step} ({stage.size} px, stage {at.stage + 1} of {len(recipe.stages)}) {losses}, {pace:.2f} s a step, "
+        f"waiting {waiting:.0%}; stage: {left(rest)}",
+        flush=True,
+    )

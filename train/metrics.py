@@ -1,11 +1,19 @@
 """Every figure by a name that can not be mistaken for another.
 
-pooled_dice, pooled_iou    all pixels of all films at 512 x 512 as one vector (the published .8241 /
-.7008 are these) kaggle_dice                mean over films, 1 where truth and answer are both empty (the
-SIIM-ACR leaderboard) mean_positive_dice         mean over films with pneumothorax on the native matrix, a
-miss counts 0 tp_dice                    the same over those that were found auroc, average_precision   of the
-image probability sensitivity, specificity   of the answer given at the operating point ece
-expected calibration error of the image probability, ten equal bins
+Of pixels, all films at 512 x 512 laid end to end as one vector (the published .8241 / .7008 are these, of positives only):
+
+- ``pooled_dice``, ``pooled_iou``
+- ``pooled_precision``  share of the answer that is true
+- ``pooled_recall``     share of the truth that is answered
+
+Of films, each film weighing the same:
+
+- ``kaggle_dice``         mean Dice at 512 x 512, 1 where truth and answer are both empty (SIIM-ACR's leaderboard)
+- ``mean_positive_dice``  mean native Dice of the films with pneumothorax; a miss counts 0
+- ``tp_dice``             the same over those with any answer, wherever it lies
+- ``sensitivity``, ``specificity``  of the answer given at the operating point: any pixel, or none
+- ``auroc``, ``average_precision``  of the image probability, whatever the operating point
+- ``ece``                 expected calibration error of the image probability, ten equal bins
 """
 
 from __future__ import annotations
@@ -14,7 +22,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import rankdata
+
+BINS = 10
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,7 @@ class Counts:
     both: int
 
     @classmethod
-    def of(cls, truth: np.ndarray, answer: np.ndarray) -> Counts:
+    def of(cls, truth: NDArray[np.bool_], answer: NDArray[np.bool_]) -> Counts:
         """From two boolean arrays of one shape."""
         return cls(int(truth.sum()), int(answer.sum()), int((truth & answer).sum()))
 
@@ -41,10 +52,12 @@ class Scored:
     """One film after the answer was compared with the truth."""
 
     name: str
+    patient: str  # one name for one person over all sites: the intervals draw whole patients
+    site: str
     native: Counts
     grid: Counts  # on a grid of 512 x 512
-    image_probability: float
-    area_fraction: float  # of the truth
+    image_probability: float  # [0, 1]
+    area_fraction: float  # of the truth, of the film: [0, 1]
 
     @property
     def positive(self) -> bool:
@@ -55,40 +68,75 @@ class Scored:
         return self.native.answer > 0
 
 
+@dataclass(frozen=True)
+class Table:
+    """What the figures need of N films, one array a column, so that films can be drawn a thousand times over."""
+
+    positive: NDArray[np.bool_]  # (N,)
+    found: NDArray[np.bool_]  # (N,)
+    probability: NDArray[np.float64]  # (N,) in [0, 1]
+    native_dice: NDArray[np.float64]  # (N,)
+    grid_dice: NDArray[np.float64]  # (N,)
+    grid: NDArray[np.int64]  # (N, 3) px of truth, answer, both
+
+    @classmethod
+    def of(cls, films: Sequence[Scored]) -> Table:
+        return cls(
+            np.array([f.positive for f in films], bool),
+            np.array([f.found for f in films], bool),
+            np.array([f.image_probability for f in films], float),
+            np.array([f.native.dice for f in films], float),
+            np.array([f.grid.dice for f in films], float),
+            np.array([(f.grid.truth, f.grid.answer, f.grid.both) for f in films], np.int64).reshape(-1, 3),
+        )
+
+    def take(self, index: NDArray[np.intp]) -> Table:
+        """The films at `index` (M,), a film as often as it stands there."""
+        columns = (self.positive, self.found, self.probability, self.native_dice, self.grid_dice, self.grid)
+        return Table(*(column[index] for column in columns))
+
+
 def measure(films: Sequence[Scored]) -> dict[str, object]:
-    """All figures, and under "by_area" those of each third of the positives by size, with all negatives
-    beside it."""
-    negatives = [f for f in films if not f.positive]
-    positives = sorted((f for f in films if f.positive), key=lambda f: f.area_fraction)
+    """All figures; under "by_area" those of each third of the positives by size, with all negatives beside it; under
+    "by_site" those of each site, where there is more than one."""
+    positives, negatives = _parted(films)
+    positives = sorted(positives, key=lambda f: f.area_fraction)
     thirds = np.array_split(np.arange(len(positives)), 3)
     by_area = {
         name: figures([positives[i] for i in third], negatives)
         for name, third in zip(("small", "medium", "large"), thirds, strict=True)
         if len(third)
     }
-    return {**figures(positives, negatives), "by_area": by_area}
+    sites = sorted({f.site for f in films})
+    by_site = {site: figures(*_parted([f for f in films if f.site == site])) for site in sites}
+    return {**figures(positives, negatives), "by_area": by_area, **({"by_site": by_site} if len(sites) > 1 else {})}
 
 
 def figures(positives: Sequence[Scored], negatives: Sequence[Scored]) -> dict[str, float | int | None]:
-    """Rounded to four places; None where a figure has nothing to be computed from."""
-    films = [*positives, *negatives]
-    truth = np.array([f.positive for f in films], bool)
-    probability = np.array([f.image_probability for f in films])
-    both, area = sum(f.grid.both for f in films), sum(f.grid.truth + f.grid.answer for f in films)
-    values = {
-        "pooled_dice": 2 * both / area if area else None,
-        "pooled_iou": both / (area - both) if area - both else None,
-        "kaggle_dice": _mean([f.grid.dice for f in films]),
-        "mean_positive_dice": _mean([f.native.dice for f in positives]),
-        "tp_dice": _mean([f.native.dice for f in positives if f.found]),
-        "auroc": auroc(truth, probability),
-        "average_precision": average_precision(truth, probability),
-        "sensitivity": _mean([f.found for f in positives]),
-        "specificity": _mean([not f.found for f in negatives]),
-        "ece": expected_calibration_error(truth, probability),
-    }
-    rounded = {name: None if value is None else round(float(value), 4) for name, value in values.items()}
+    """How many films of both kinds, and every figure, rounded to four places; None where it has nothing to be computed from."""
+    values = scalars(Table.of([*positives, *negatives]))
+    rounded = {name: None if value is None else round(value, 4) for name, value in values.items()}
     return {"positives": len(positives), "negatives": len(negatives), **rounded}
+
+
+def scalars(films: Table) -> dict[str, float | None]:
+    """Every figure, not rounded."""
+    truth, answer, both = (int(px) for px in films.grid.sum(axis=0))
+    positive, found = films.positive, films.found
+    return {
+        "pooled_dice": _ratio(2 * both, truth + answer),
+        "pooled_iou": _ratio(both, truth + answer - both),
+        "pooled_precision": _ratio(both, answer),
+        "pooled_recall": _ratio(both, truth),
+        "kaggle_dice": _mean(films.grid_dice),
+        "mean_positive_dice": _mean(films.native_dice[positive]),
+        "tp_dice": _mean(films.native_dice[positive & found]),
+        "auroc": auroc(positive, films.probability),
+        "average_precision": average_precision(positive, films.probability),
+        "sensitivity": _mean(found[positive]),
+        "specificity": _mean(~found[~positive]),
+        "ece": expected_calibration_error(positive, films.probability),
+    }
 
 
 def auroc(truth: np.ndarray, score: np.ndarray) -> float | None:
@@ -100,23 +148,48 @@ def auroc(truth: np.ndarray, score: np.ndarray) -> float | None:
 
 
 def average_precision(truth: np.ndarray, score: np.ndarray) -> float | None:
-    """Precision averaged over the recall steps, films of equal score taken together."""
+    """Precision averaged over the recall steps, films of equal score taken together. (N,) bool and (N,) float."""
     if not truth.any():
         return None
-    levels = np.unique(score)[::-1]
-    recall = np.array([(truth & (score >= level)).sum() for level in levels]) / truth.sum()
-    precision = np.array([truth[score >= level].mean() for level in levels])
-    return float((np.diff(recall, prepend=0) * precision).sum())
+    hits, alarms = ranked(truth, score)
+    return float((np.diff(hits, prepend=0) / hits[-1] * hits / (hits + alarms)).sum())
 
 
-def expected_calibration_error(truth: np.ndarray, probability: np.ndarray, bins: int = 10) -> float | None:
+def ranked(truth: np.ndarray, score: np.ndarray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positives and negatives that score at least as high as each level, levels from high to low. Two arrays (levels,)."""
+    order = np.argsort(-score, kind="stable")
+    last = np.flatnonzero(np.diff(score[order], append=-np.inf))  # equal scores can not be told apart by any threshold
+    return np.cumsum(truth[order])[last], np.cumsum(~truth[order])[last]
+
+
+def expected_calibration_error(truth: np.ndarray, probability: np.ndarray, bins: int = BINS) -> float | None:
     """Mean distance between promised and actual share of positives, weighted by the films of each bin."""
     if not len(truth):
         return None
+    _, promised, actual = calibration(truth, probability, bins)
+    return float(np.abs(actual - promised).sum() / len(truth))
+
+
+def calibration(truth: np.ndarray, probability: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each of the equal bins of probability: films, positives promised (the sum of their probabilities), and positives.
+
+    Three arrays (bins,). A probability of 1 falls into the last bin.
+    """
     which = np.minimum((probability * bins).astype(int), bins - 1)
-    gaps = [abs(truth[which == b].mean() - probability[which == b].mean()) * (which == b).mean() for b in np.unique(which)]
-    return float(sum(gaps))
+    return (
+        np.bincount(which, minlength=bins),
+        np.bincount(which, probability, minlength=bins),
+        np.bincount(which, truth, minlength=bins),
+    )
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _parted(films: Sequence[Scored]) -> tuple[list[Scored], list[Scored]]:
+    return [f for f in films if f.positive], [f for f in films if not f.positive]
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None

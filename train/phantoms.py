@@ -1,0 +1,73 @@
+"""A data set of phantoms in the layout of SIIM-ACR: a tree of DICOM films and `train-rle.csv`, so that the whole chain
+runs end to end without the real data."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from segmenter.phantom import draw, film
+from train import rle
+from train.exam import EXAM, generator_sha256
+from train.variety import harder
+
+NOTE = "phantoms.json"  # tells `prepare`, and through it the model card, that no patient was ever seen
+SQUARE = 0.25  # share of films that are square, as all of SIIM-ACR's are
+
+
+@dataclass(frozen=True)
+class Plan:
+    first_seed: int
+    count: int
+    longer_px: int  # the longer side
+    harder: float  # share of films that `variety` makes harder
+
+
+def write(plan: Plan, out: Path, workers: int) -> Path:
+    """Draw the films that are not there yet, then the csv and the note. Raises ValueError for seeds of the exam."""
+    if plan.first_seed + plan.count > EXAM["first_seed"]:
+        raise ValueError(f"seeds from {EXAM['first_seed']} on are the exam's; choose a smaller --first-seed")
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = [(plan, out, plan.first_seed + i) for i in range(plan.count)]
+    with get_context("spawn").Pool(workers) as pool:
+        rows = list(tqdm(pool.imap(_write_one, jobs, chunksize=4), total=plan.count, desc="phantoms", unit="film"))
+    with open(out / "train-rle.csv", "w", newline="") as file:
+        file.write("ImageId, EncodedPixels\n")
+        csv.writer(file, lineterminator="\n").writerows((name, f" {text}") for name, texts in rows for text in texts)
+    (out / NOTE).write_text(json.dumps({**plan.__dict__, "generator_sha256": generator_sha256()}, indent=2) + "\n")
+    return out
+
+
+def film_shape(seed: int, longer: int) -> tuple[int, int]:
+    """(H, W): mostly portrait; a quarter is square."""
+    rng = np.random.default_rng([seed, 10_000])
+    short = longer if rng.random() < SQUARE else round(longer * rng.uniform(0.76, 0.98))
+    return (longer, short) if rng.random() < 0.75 else (short, longer)
+
+
+def _write_one(job: tuple[Plan, Path, int]) -> tuple[str, list[str]]:
+    """The film of one seed; its name and the rows of its masks, one for each component as in SIIM-ACR."""
+    plan, out, seed = job
+    cv2.setNumThreads(1)
+    phantom = draw(seed, shape=film_shape(seed, plan.longer_px))
+    if np.random.default_rng([seed, 10_001]).random() < plan.harder:
+        phantom = harder(phantom)
+    dataset = film(phantom, kind="SC", bits=8, window=False)
+    if seed % 4 == 1:
+        dataset.PatientID = f"PHANTOM-{seed - 1}"  # some patients come twice, as in life
+    folder = out / "dicom-images-train" / dataset.StudyInstanceUID / dataset.SeriesInstanceUID
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{dataset.SOPInstanceUID}.dcm"
+    if not path.exists():
+        part = path.with_suffix(".part")
+        dataset.save_as(part, enforce_file_format=True)
+        part.rename(path)
+    count, labels = cv2.connectedComponents(phantom.truth.astype(np.uint8))
+    return path.stem, [rle.encode(labels == i) for i in range(1, count)] or [rle.EMPTY]

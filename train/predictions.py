@@ -1,0 +1,78 @@
+"""What a network says of prepared films, on the grid: for the judgement of an epoch and for calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from train.augment import to_size
+from train.dataset import Prepared, Row
+
+LEVELS = 255  # a probability is kept as a byte: steps of .004, a quarter of the memory
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of N films: `probability` (N, S, S) uint8, 255 = 1; `image_logit` (N,) float; `truth` (N, S, S) bool."""
+
+    rows: tuple[Row, ...]
+    probability: NDArray[np.uint8]
+    image_logit: NDArray[np.float64]
+    truth: NDArray[np.bool_]
+
+    @property
+    def positive(self) -> NDArray[np.bool_]:
+        """By the native truth: a lesion may be too small for the grid and is missed all the same."""
+        return np.array([row.positive for row in self.rows])
+
+    @property
+    def size(self) -> int:
+        return self.probability.shape[1]
+
+    def extended(self, other: Answers) -> Answers:
+        return Answers(
+            (*self.rows, *other.rows),
+            *(np.concatenate([getattr(self, n), getattr(other, n)]) for n in ("probability", "image_logit", "truth")),
+        )
+
+
+@torch.inference_mode()
+def answers(
+    network: nn.Module,
+    data: Prepared,
+    rows: Sequence[Row],
+    *,
+    size: int,
+    mean: float,
+    std: float,
+    flips: bool,
+    device: torch.device,
+    batch: int = 8,
+    quiet: bool = True,
+) -> Answers:
+    """`network` in evaluation mode on `device`; `flips`: mean with the mirrored film, as it is served."""
+    grid = data.grid_for(size)
+    maps, logits, truths = [], [], []
+    for first in tqdm(range(0, len(rows), batch), desc="predict", unit="batch", disable=quiet):
+        image, truth = (torch.from_numpy(a)[:, None].to(device) for a in data.read(rows[first : first + batch], grid))
+        image, truth = to_size(image.float() / 255, truth.float(), size)
+        p, logit = _both((image - mean) / std, network, flips)
+        maps.append((p * LEVELS).round().to(torch.uint8).cpu().numpy()[:, 0])
+        logits.append(logit.double().cpu().numpy())
+        truths.append(truth.cpu().numpy()[:, 0] > 0.5)
+    return Answers(tuple(rows), np.concatenate(maps), np.concatenate(logits), np.concatenate(truths))
+
+
+def _both(x: Tensor, network: nn.Module, flips: bool) -> tuple[Tensor, Tensor]:
+    mask, decision = network(x.contiguous(memory_format=torch.channels_last))
+    p, logit = mask.float().sigmoid(), decision.float().flatten()
+    if flips:
+        mirrored, other = network(x.flip(3).contiguous(memory_format=torch.channels_last))
+        p, logit = (p + mirrored.float().sigmoid().flip(3)) / 2, (logit + other.float().flatten()) / 2
+    return p, logit
