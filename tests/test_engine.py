@@ -61,7 +61,7 @@ def test_the_mask_lies_on_the_pixels_it_came_from(segmenter, photometric, orient
     image, truth = np.ascontiguousarray(turn(image)), turn(truth)
     dataset = film(phantom(image.shape, image), kind="CR", bits=12, photometric=photometric, stored_range=(0.3, 0.6))
     dataset.PatientOrientation = orientation
-    segmenter._predictor = darkest_lung
+    segmenter.predict = darkest_lung
     (finding,) = segmenter.segment([read_back(dataset)])
     assert finding.outcome == "done" and finding.name == "pneumothorax", finding
     assert dice(finding.decision.mask, truth) > 0.9
@@ -71,7 +71,7 @@ def test_the_mask_lies_on_the_pixels_it_came_from(segmenter, photometric, orient
 
 
 def test_a_negative_film_is_done_and_has_no_objects(segmenter):
-    segmenter._predictor = lambda images: [Prediction(np.zeros((SIZE, SIZE), np.float32), 0.2) for _ in images]
+    segmenter.predict = lambda images: [Prediction(np.zeros((SIZE, SIZE), np.float32), 0.2) for _ in images]
     dataset = small_film()
     (finding,) = segmenter.segment([dataset])
     assert (finding.outcome, finding.name, finding.code) == ("done", "none", None)
@@ -107,10 +107,10 @@ def test_no_film_disturbs_another(segmenter):
         image = np.roll(picture(), n, axis=0)
         films[n] = small_film(seed=n, image=image)
         captured = []
-        segmenter._predictor = lambda images, into=captured: into.append(images) or darkest_lung(images)
+        segmenter.predict = lambda images, into=captured: into.append(images) or darkest_lung(images)
         segmenter.segment([films[n]])
         poison[n] = captured[0][0, 0]
-    segmenter._predictor = predictor
+    segmenter.predict = predictor
     findings = segmenter.segment(films)
     assert [f.outcome for f in findings] == ["done", "failed", "skipped", "skipped", "failed", "failed", "done"]
     assert [f.code for f in findings] == [
@@ -123,7 +123,7 @@ def test_no_film_disturbs_another(segmenter):
 
 def test_bad_output_of_the_network_is_never_sent(segmenter):
     for value, code in ((np.nan, "non-finite-output"), (0.99, "absurd-mask")):
-        segmenter._predictor = lambda images, v=value: [Prediction(np.full((SIZE, SIZE), v, np.float32), 0.9)]
+        segmenter.predict = lambda images, v=value: [Prediction(np.full((SIZE, SIZE), v, np.float32), 0.9)]
         dataset = small_film()
         (finding,) = segmenter.segment([dataset])
         assert (finding.outcome, finding.code) == ("failed", code)
@@ -208,7 +208,7 @@ def test_patient_data_never_reaches_a_warning_or_a_log(segmenter, recwarn, caplo
     dataset.add_new("PatientBirthDate", "DA", "SECRET")
     dataset.add_new("AccessionNumber", "SH", "SECRET" * 9)
     dataset.add_new("BodyPartExamined", "CS", "chest SECRET!")
-    segmenter._predictor = darkest_lung
+    segmenter.predict = darkest_lung
     recwarn.clear(), caplog.clear()
     (finding,) = segmenter.segment([dataset])
     assert finding.outcome == "done" and len(segmenter.objects(dataset, finding)) == 1
@@ -219,7 +219,7 @@ def test_reading_a_film_leaves_its_bytes_alone(segmenter, tmp_path):
     """The gate reads descriptions and UIDs; they go back as they came all the same."""
     odd = {"StudyDescription": "грудь ".encode("cp1251"), "PatientID": b" 1  ", "StudyInstanceUID": b"1.2.3.4 "}
     dataset = read_back(raw(small_film(kind="CR"), SpecificCharacterSet=b"", PatientName=b"\xc8\xe2^\xdf", **odd))
-    segmenter._predictor = darkest_lung
+    segmenter.predict = darkest_lung
     (finding,) = segmenter.segment([dataset])
     (result,) = segmenter.objects(dataset, finding)
     path = write(result.dataset, tmp_path / "seg.dcm")

@@ -38,7 +38,7 @@ def commit() -> str:
     here = Path(__file__).parent
     found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     changed = subprocess.run(
-        ["git", "status", "--porcelain", "--", "*.py", "*.toml"], cwd=here.parent, capture_output=True, text=True, check=False
+        ["git", "status", "--porcelain", "--", "."], cwd=here, capture_output=True, text=True, check=False
     )
     return found.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
 

@@ -92,8 +92,14 @@ class Table:
 
     def take(self, index: NDArray[np.intp]) -> Table:
         """The films at `index` (M,), a film as often as it stands there."""
-        columns = (self.positive, self.found, self.probability, self.native_dice, self.grid_dice, self.grid)
-        return Table(*(column[index] for column in columns))
+        return Table(
+            self.positive[index],
+            self.found[index],
+            self.probability[index],
+            self.native_dice[index],
+            self.grid_dice[index],
+            self.grid[index],
+        )
 
 
 def measure(films: Sequence[Scored]) -> dict[str, object]:

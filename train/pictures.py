@@ -29,8 +29,10 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "#000000")
 DASHES = ("-", "--", "-.", ":")  # a second sign beside the colour
 GREY = "#767676"
+GAP, GAP_GREY = 4, 72  # px between the films of a contact sheet, and their grey
 CURVES = ("sensitivity", "specificity", "mean_positive_dice", "kaggle_dice")
 FIGURES = tuple(scalars(Table.of([])))
+USUAL = (5e-4, 0.2)  # share of the film: SIIM-ACR's lesions from the smallest to the largest; pictures compare side by side
 PREFIXES = ("validation_", "val_")
 
 
@@ -44,9 +46,8 @@ def reliability(scored: Sequence[Scored], path: Path) -> None:
         above.plot([0, 1], [0, 1], "--", color=GREY, label="perfectly calibrated")
         above.plot(promised[full] / count[full], actual[full] / count[full], "o-", color=BLUE, label="films, mean of a bin")
         above.set(ylabel="films with pneumothorax (share of the bin)", xlim=(0, 1), ylim=(-0.03, 1.03))
-        above.set_title(
-            f"Reliability of the image probability, ECE {_told(expected_calibration_error(films.positive, films.probability))}"
-        )
+        error = expected_calibration_error(films.positive, films.probability)
+        above.set_title(f"Reliability of the image probability, ECE {_told(error)}")
         above.legend(loc="upper left")
         bars = below.bar(middles, count, 0.9 / len(count), color=SKY)
         below.bar_label(bars, padding=2)
@@ -63,9 +64,12 @@ def dice_against_area(scored: Sequence[Scored], path: Path) -> None:
         for found, marker, colour, alpha, words in kinds:
             films = [f for f in positives if f.found == found]
             x, y = [f.area_fraction for f in films], [f.native.dice for f in films]
-            axes.scatter(x, y, 42, colour, marker, alpha=alpha, clip_on=False, label=f"{words}: {len(films)}", zorder=3)
+            look: dict[str, Any] = {"c": colour, "marker": marker, "alpha": alpha}
+            axes.scatter(x, y, 42, clip_on=False, label=f"{words}: {len(films)}", zorder=3, **look)
+        areas = [f.area_fraction for f in positives]
         axes.set(xscale="log", xlabel="area of the pneumothorax (share of the film)", ylabel="Dice on the native matrix")
-        axes.set(ylim=(0, 1), title=f"Dice against size, {len(positives)} films with pneumothorax")
+        axes.set(xlim=(min(USUAL[0], *areas, 1), max(USUAL[1], *areas, 0)), ylim=(0, 1))
+        axes.set_title(f"Dice against size, {len(positives)} films with pneumothorax")
         axes.xaxis.set_major_formatter(_percent)
         axes.xaxis.set_minor_formatter(lambda x, _: "")
         axes.legend(loc="lower right")
@@ -82,14 +86,13 @@ def roc(scored: Sequence[Scored], path: Path, operating: tuple[float, float] | N
         if area is not None:
             hits, alarms = ranked(films.positive, films.probability)
             x, y = np.append(0, alarms) / alarms[-1], np.append(0, hits) / hits[-1]
-            axes.plot(x, y, color=BLUE, lw=2, label=f"{hits[-1]} films with, {alarms[-1]} without pneumothorax")
+            axes.plot(x, y, color=BLUE, lw=2, clip_on=False, label=f"{hits[-1]} films with, {alarms[-1]} without pneumothorax")
         if operating is not None:
             words = "operating point: sensitivity {:.3f}, specificity {:.3f}".format(*operating)
             axes.plot(1 - operating[1], operating[0], "D", color=VERMILION, ms=10, clip_on=False, zorder=3, label=words)
         axes.set(xlabel="1 - specificity (share of films without pneumothorax)", xlim=(0, 1), ylim=(0, 1))
-        axes.set(
-            ylabel="sensitivity (share of films with pneumothorax)", title=f"ROC of the image probability, AUROC {_told(area)}"
-        )
+        axes.set(ylabel="sensitivity (share of films with pneumothorax)")
+        axes.set_title(f"ROC of the image probability, AUROC {_told(area)}")
         axes.legend(loc="lower right")
 
 
@@ -103,45 +106,51 @@ def threshold_curve(rows: Sequence[Mapping[str, float | None]], path: Path, chos
             axes.plot(x, _column(rows, name), dash, color=colour, lw=2, label=name)
         axes.set(xlabel="image threshold (probability)", ylabel="figure (share, or mean Dice)", xlim=(0, 1), ylim=(0, 1.02))
         _verticals(axes, chosen)
-        axes.set_title("Figures against the image threshold", pad=14 + 16 * min(3, len(chosen)))
-        axes.legend(loc="lower center", ncols=2)
+        figure.suptitle("Figures against the image threshold")
+        figure.legend(loc="outside lower center", ncols=len(CURVES))
 
 
 def losses(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """The training as rows of a CSV file, one an epoch, values as numbers or text; an empty cell is a gap.
+    """The training as rows of metrics.csv, one an epoch, values as numbers or text; an empty cell is a gap.
 
-    Drawn against "epoch": above every column that ends with "loss", below every figure of `train.metrics`, with or without
-    "validation_" or "val_" before it. Other columns, such as the learning rate, are left out.
+    Above stands every column named "loss..." or "...loss", below every figure of `train.metrics`, with or without
+    "validation_" or "val_" before it; other columns, such as the learning rate, are left out. The rows are counted, as
+    "epoch" begins anew with each stage; a grey vertical stands where the column "stage" changes.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    parts = ([n for n in names if n.endswith("loss")], [n for n in names if _bare(n) in FIGURES])
-    epoch = _column(rows, "epoch")
+    parts = ([n for n in names if n.startswith("loss") or n.endswith("loss")], [n for n in names if _bare(n) in FIGURES])
+    epoch, stage = np.arange(1, len(rows) + 1), [row.get("stage") for row in rows]
     with _figure(path) as figure:
         both = figure.subplots(2, 1, sharex=True)
         for axes, columns in zip(both, parts, strict=True):
             for i, name in enumerate(columns):
                 y = _column(rows, name)
                 known = ~np.isnan(y)  # a line over the gaps: validation need not follow every epoch
-                style = DASHES[i // len(CYCLE) % len(DASHES)]
-                axes.plot(epoch[known], y[known], style, marker=".", color=CYCLE[i % len(CYCLE)], label=name)
+                colour, dash = CYCLE[i % len(CYCLE)], DASHES[i % len(DASHES)]
+                axes.plot(epoch[known], y[known], dash, marker=".", color=colour, label=name)
+            for i in (i for i in range(1, len(rows)) if stage[i] != stage[i - 1]):
+                axes.axvline(i + 0.5, color=GREY, lw=1)
             if columns:
                 axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        both[0].set(ylabel="loss", title="Training")
-        both[1].set(xlabel="epoch", ylabel="validation (share, or mean Dice)", ylim=(0, 1.02))
+        both[0].set(ylabel="loss", title="Training; grey: a new stage" if len(set(stage)) > 1 else "Training")
+        both[1].set(xlabel="epochs done", ylabel="validation (share, or mean Dice)", ylim=(0, 1.02))
         both[1].xaxis.get_major_locator().set_params(integer=True)
 
 
 def contact_sheet(tiles: Sequence[Tile], path: Path, columns: int = 4, tile: int = 256) -> None:
     """Films side by side, the truth outlined in green and the answer in red, each with its caption below.
 
-    Films keep their proportions: the longer side fills the tile of `tile` px, bars fill the rest. Raises OSError when `path`
-    can not be written.
+    Films keep their proportions: the longer side fills the tile of `tile` px, bars fill the rest. Cells lie GAP px apart and
+    from the edge. Raises OSError when `path` can not be written.
     """
-    cells = [np.concatenate([_letterboxed(*rest, tile), _caption(words, tile)]) for *rest, words in tiles]
-    blank = np.zeros((tile + _caption_height(tile), tile, 3), np.uint8)
-    cells += [blank] * (-len(cells) % columns or (0 if cells else columns))
-    rows = [np.concatenate(cells[i : i + columns], axis=1) for i in range(0, len(cells), columns)]
-    done, data = cv2.imencode(".png", np.concatenate(rows)[:, :, ::-1])
+    step = tile + GAP, tile + _caption_height(tile) + GAP  # across, down
+    rows = max(1, -(-len(tiles) // columns))
+    sheet = np.full((rows * step[1] + GAP, columns * step[0] + GAP, 3), GAP_GREY, np.uint8)
+    for i, (image, truth, answer, words) in enumerate(tiles):
+        top, left = i // columns * step[1] + GAP, i % columns * step[0] + GAP
+        cell = np.concatenate([_letterboxed(image, truth, answer, tile), _caption(words, tile)])
+        sheet[top : top + cell.shape[0], left : left + tile] = cell
+    done, data = cv2.imencode(".png", sheet[:, :, ::-1])
     if not done:
         raise OSError("the contact sheet could not be encoded")
     Path(path).write_bytes(data.tobytes())
@@ -171,12 +180,16 @@ def _caption(words: str, tile: int) -> NDArray[np.uint8]:
     """(h, tile, 3) uint8: one line of white on dark grey, smaller where it is long, cut where it is too long to be read."""
     strip = np.full((_caption_height(tile), tile, 3), 32, np.uint8)
     words = words.encode("ascii", "replace").decode()  # all that OpenCV's letters can do
-    wide = lambda text, size: cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][0]  # noqa: E731
-    size = max(0.35, min(0.5, 0.5 * (tile - 8) / max(1, wide(words, 0.5))))
-    while wide(words, size) > tile - 8:
+    size = max(0.4, min(0.5, 0.5 * (tile - 8) / max(1, _wide(words, 0.5))))
+    while _wide(words, size) > tile - 8 and len(words) > 2:
         words = words[:-3] + ".."
     cv2.putText(strip, words, (4, strip.shape[0] - 8), cv2.FONT_HERSHEY_SIMPLEX, size, (235, 235, 235), 1, cv2.LINE_AA)
     return strip
+
+
+def _wide(words: str, size: float) -> int:
+    """px"""
+    return int(cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][0])
 
 
 @contextmanager
@@ -195,11 +208,12 @@ def _figure(path: Path) -> Iterator[Figure]:
 
 
 def _verticals(axes: Axes, at: Mapping[str, float]) -> None:
-    """A labelled line at each place; the labels stand above the axes on three levels, so that neighbours do not collide."""
+    """A line at each place, drawn on above the frame to its label. The leftmost stands highest, so that no line runs through
+    the label of another, however near they are."""
     for i, (name, x) in enumerate(sorted(at.items(), key=lambda item: item[1])):
-        axes.axvline(x, color=GREY, lw=1.5, ls=(0, (4, 2)))
-        side = "left" if x < 0.15 else "right" if x > 0.85 else "center"
-        axes.annotate(f"{name} {x:.3g}", (x, 1), (0, 4 + 16 * (i % 3)), ("data", "axes fraction"), "offset points", ha=side)
+        top = 1 + 0.04 * (len(at) - i)
+        axes.axvline(x, 0, top, color=GREY, lw=1.5, ls=(0, (4, 2)), clip_on=False)
+        axes.annotate(f"{name} {x:.3g}", (x, top), (4, 0), ("data", "axes fraction"), "offset points", va="top")
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
