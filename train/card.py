@@ -7,6 +7,7 @@ from typing import Any
 
 from train.report import figures_table, published_table
 
+MEASURED = ("sensitivity", "specificity", "mean_positive_dice", "kaggle_dice")
 TARGETS = {"mean_positive_dice": 0.80, "pooled_dice": 0.85, "auroc": 0.98, "ece": 0.05}  # of the exam
 
 
@@ -28,20 +29,17 @@ def card(manifest: Mapping[str, Any]) -> str:
 
 def _what(m: Mapping[str, Any]) -> str:
     network, size, folds, runs = m["network"], m["input"]["size"], m["folds"], m["data"]["runs"]
-    members = (
-        "one network"
-        if len(folds) < 2
-        else f"{len(folds)} networks, one for each of the folds {folds}, their predictions averaged"
-    )
+    members = "one network"
+    if len(folds) > 1:
+        members = f"{len(folds)} networks, one for each of the folds {folds}, their predictions averaged"
+    flips = ", each averaged with the mirrored film" if m["flips"] else ""
+    channels = network["in_channels"]
+    trained = [f"fold {r['fold']}, {r['steps']} steps, best at {r['best_step']}, commit `{r['commit'][:12]}`" for r in runs]
     lines = [
         "Task: outline the air of a pneumothorax on a frontal chest film, and say whether there is one.",
-        f"U-Net with encoder {network['encoder']} and an image-level head, {size} x {size} px, {network['in_channels']} grey channel; "
-        f"{members}{', each averaged with the mirrored film' if m['flips'] else ''}.",
-        f"Recipe `{m['recipe']}`, seed {m['seed']}; runs: "
-        + "; ".join(
-            f"fold {r['fold']}, {r['steps']} steps, best at {r['best_step']}, commit `{r['commit'][:12]}`" for r in runs
-        )
-        + ".",
+        f"U-Net with encoder {network['encoder']} and an image-level head, {size} x {size} px, {channels} grey channel; "
+        f"{members}{flips}.",
+        f"Recipe `{m['recipe']}`, seed {m['seed']}; runs: {'; '.join(trained)}.",
         f"Started from: {m['data']['start']}.",
     ]
     return "".join(f"- {line}\n" for line in lines)
@@ -54,16 +52,19 @@ def _data(data: Mapping[str, Any]) -> str:
 ## Data
 
 {data["description"]} {data["films"]} films of {data["patients"]} patients: {strata} (by area, thirds of the positives). Left
-out: {left_out}. {data["folds"]} folds by {data["split"]}; `folds_sha256` {data["folds_sha256"][:16]}, `index_sha256` {data["index_sha256"][:16]}.
+out: {left_out}. {data["folds"]} folds by {data["split"]}; `folds_sha256` {data["folds_sha256"][:16]}, `index_sha256`
+{data["index_sha256"][:16]}.
 """
 
 
 def _points(m: Mapping[str, Any]) -> str:
     found = m["metrics"]["out_of_fold"]
+    apart = m["data"]["split"] == "patient"
+    judge = "has not seen its patient" if apart else "has not seen it; but it may have seen another film of the same patient"
     text = f"""
 ## Operating points
 
-Chosen on {found["films"]} out-of-fold films ({found["positives"]} positive), {"each judged by a network that has not seen its patient"}:
+Chosen on {found["films"]} out-of-fold films ({found["positives"]} positive), each judged by a network that {judge}:
 AUROC {found["auroc"]}, calibration error {found["ece"]}, temperature {found["temperature"]}.
 
 | name | image threshold | mask threshold | smallest region | sensitivity | specificity | `mean_positive_dice` | `kaggle_dice` |
@@ -71,9 +72,7 @@ AUROC {found["auroc"]}, calibration error {found["ece"]}, temperature {found["te
 """
     for name, p in m["operating_points"].items():
         of = found["figures"].get(name)
-        measured = (
-            [f"{of[k]:.4f}" for k in ("sensitivity", "specificity", "mean_positive_dice", "kaggle_dice")] if of else [""] * 4
-        )
+        measured = [f"{of[k]:.4f}" if of else "" for k in MEASURED]
         default = " (default)" if name == m["operating_point"] else ""
         floor = f"{p['min_area_mm2']:g} mm2, or {p['min_area_px']:g} px of the grid"
         text += f"| {name}{default} | {p['image_threshold']:g} | {p['mask_threshold']:g} | {floor} | {' | '.join(measured)} |\n"
@@ -84,9 +83,9 @@ AUROC {found["auroc"]}, calibration error {found["ece"]}, temperature {found["te
 
 def _evaluation(name: str, report: Mapping[str, Any]) -> str:
     exam = name == "exam"
-    text = f"\n## Evaluation: {report['source']}\n\n{EXAM if exam else ''}{report['films']} films of {report['patients']} patients, "
-    text += f"{report['positives']} with pneumothorax, operating point `{report['operating_point']}`; refused or skipped: "
-    text += f"{sum(report['unanswered'].values()) or 'none'}. Measured with `{report['command']}`.\n\n"
+    text = f"\n## Evaluation: {report['source']}\n\n{EXAM if exam else ''}{report['films']} films of {report['patients']} "
+    text += f"patients, {report['positives']} with pneumothorax, operating point `{report['operating_point']}`; "
+    text += f"refused or skipped: {sum(report['unanswered'].values()) or 'none'}. Measured with `{report['command']}`.\n\n"
     text += figures_table(report, TARGETS if exam else {}) + published_table(report)
     text += "\nEach third is of the positives by area, beside all negatives. Intervals: bootstrap by patient.\n"
     if exam:
@@ -102,7 +101,8 @@ and nobody has measured it on patients. It shows that films go in and segmentati
 about real films mean nothing.
 
 """
-RESEARCH = """**Research software, not a medical device.** No regulatory body has cleared it. Whoever uses it on patients answers for it.
+RESEARCH = """**Research software, not a medical device.** No regulatory body has cleared it. Whoever uses it on patients
+answers for it.
 
 """
 EXAM = """Held-out phantoms sent as DICOM objects through decoding, placement, network and mask: not square, 1,500 to 3,000

@@ -39,8 +39,8 @@ def load_imagenet(network: PneumothoraxNetwork, path: Path, sha256: str, std: fl
     if missing := sorted(wanted.keys() - kept.keys()):
         keys = "timm's" if any(k.startswith(("conv_stem", "blocks.")) for k in kept) else "other"
         raise WeightsError(
-            f"{path} has {keys} keys: {missing[0]} and {len(missing) - 1} others are missing; take the file of the same encoder "
-            "from segmentation_models_pytorch (model.safetensors of smp-hub/efficientnet-b4.imagenet)"
+            f"{path} has {keys} keys: {missing[0]} and {len(missing) - 1} others are missing; take the file of the same "
+            "encoder from segmentation_models_pytorch (model.safetensors of smp-hub/efficientnet-b4.imagenet)"
         )
     if kept[STEM].shape[1] == 3 and wanted[STEM].shape[1] == 1:
         scale = torch.tensor([std / s for s in IMAGENET_STD]) if std < 1 else torch.ones(3)

@@ -37,9 +37,7 @@ def commit() -> str:
     """Of the checkout the code runs from, "+changes" when files differ from it; empty outside one."""
     here = Path(__file__).parent
     found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "--", "."], cwd=here, capture_output=True, text=True, check=False
-    )
+    changed = subprocess.run(["git", "status", "--porcelain", "--", "."], cwd=here, capture_output=True, text=True, check=False)
     return found.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
 
 

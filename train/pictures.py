@@ -86,7 +86,15 @@ def roc(scored: Sequence[Scored], path: Path, operating: tuple[float, float] | N
         if area is not None:
             hits, alarms = ranked(films.positive, films.probability)
             x, y = np.append(0, alarms) / alarms[-1], np.append(0, hits) / hits[-1]
-            axes.plot(x, y, color=BLUE, lw=2, clip_on=False, label=f"{hits[-1]} films with, {alarms[-1]} without pneumothorax")
+            axes.plot(
+                x,
+                y,
+                color=BLUE,
+                lw=2.5,
+                clip_on=False,
+                zorder=3,
+                label=f"{hits[-1]} films with, {alarms[-1]} without pneumothorax",
+            )
         if operating is not None:
             words = "operating point: sensitivity {:.3f}, specificity {:.3f}".format(*operating)
             axes.plot(1 - operating[1], operating[0], "D", color=VERMILION, ms=10, clip_on=False, zorder=3, label=words)

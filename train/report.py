@@ -60,12 +60,10 @@ def published_table(report: Mapping[str, Any]) -> str:
 def markdown(report: Mapping[str, Any]) -> str:
     """report.md."""
     model = report["model"]
-    text = f"# {report['source']}\n\nModel {model['name']} {model['version']}, weights `{model['weights_sha256'][:16]}`, operating "
-    text += (
-        f"point `{report['operating_point']}`. {report['films']} films of {report['patients']} patients, {report['positives']} "
-    )
-    text += f"with pneumothorax. Intervals: bootstrap by patient. Unanswered: {_counted(report['unanswered'])}. "
-    text += f"Unusable: {len(report['unusable'])}.\n\n"
+    text = f"# {report['source']}\n\nModel {model['name']} {model['version']}, weights `{model['weights_sha256'][:16]}`, "
+    text += f"operating point `{report['operating_point']}`. {report['films']} films of {report['patients']} patients, "
+    text += f"{report['positives']} with pneumothorax. Intervals: bootstrap by patient. "
+    text += f"Unanswered: {_counted(report['unanswered'])}. Unusable: {len(report['unusable'])}.\n\n"
     return (
         text
         + figures_table(report, {})

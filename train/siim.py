@@ -18,6 +18,7 @@ from pydicom.errors import InvalidDicomError
 
 from train.cases import Case, DataError
 
+UNREADABLE = "?"
 CSV_NAMES = ("stage_2_train.csv", "train-rle.csv")  # the second stage corrects the first
 
 
@@ -84,11 +85,11 @@ def read_patients(path: Path) -> dict[str, str]:
 
 
 def patient_id(file: Path) -> str:
-    """PatientID of a film; "" when it has none or can not be read."""
+    """PatientID of a film, "" when it has none; UNREADABLE for a file that is no film, and will be left out as such."""
     try:
         found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"])
     except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError):
-        return ""
+        return UNREADABLE
     return str(found.get("PatientID", "") or "").strip()
 
 
