@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint deploy/constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench train-quick clean
 .DELETE_ON_ERROR:
 
 demo: .make/worker          ## the whole path: six films in, SEGs back
@@ -17,6 +17,18 @@ lint: .make/test
 	$(BIN)/ruff check dicom_node segmenter train tests bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Phantoms -> data set -> quick training -> thresholds -> artifact -> figures -> the demo with that artifact (minutes).
+QUICK := runs/quick
+TRAIN := $(BIN)/python -m train
+train-quick: .make/train
+	$(TRAIN) phantoms --out $(QUICK)/raw --count 240 --longer-px 512
+	$(TRAIN) prepare $(QUICK)/raw --out $(QUICK)/data --sizes 128
+	$(TRAIN) fit --recipe quick --data $(QUICK)/data --run $(QUICK)/run --resume
+	$(TRAIN) calibrate --data $(QUICK)/data --run $(QUICK)/run --out $(QUICK)/calibration
+	$(TRAIN) export --data $(QUICK)/data --run $(QUICK)/run --calibration $(QUICK)/calibration --out $(QUICK)/model --name quick
+	$(TRAIN) evaluate --artifact $(QUICK)/model --films 40 --out $(QUICK)/exam --record
+	$(BIN)/segmenter-worker demo --model $(QUICK)/model --out $(QUICK)/demo
 
 bench: .make/test .make/tools
 	$(BIN)/python bench/run.py
@@ -31,10 +43,15 @@ $(BIN)/python:
 	$(PIP) --editable '.[worker]'
 	@mkdir -p .make && touch $@
 
+.make/train: $(BIN)/python pyproject.toml deploy/constraints.txt
+	@echo 'installing worker and training tools into $(VENV) (torch is several GB, minutes)'
+	$(PIP) --editable '.[worker,train]'
+	@mkdir -p .make && touch .make/worker $@
+
 .make/test: $(BIN)/python pyproject.toml deploy/constraints.txt
 	@echo 'installing worker, training and test tools into $(VENV) (torch is several GB, minutes)'
 	$(PIP) --editable '.[worker,train,test]'
-	@mkdir -p .make && touch .make/worker $@
+	@mkdir -p .make && touch .make/worker .make/train $@
 
 # Not remembered in .make: a tool that was removed since must be missed here, not in the middle of the tests.
 .PHONY: .make/tools
@@ -42,4 +59,4 @@ $(BIN)/python:
 	@sh deploy/install-test-tools.sh
 
 clean:
-	rm -rf $(VENV) .make demo-output junit.xml
+	rm -rf $(VENV) .make demo-output runs/quick junit.xml

@@ -20,8 +20,9 @@ from pathlib import Path
 import pydicom
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "bench")]
 
+import training as training_rows  # noqa: E402
 from servers import SENDER, Node, free_port, running_node, running_orthanc, wait_for  # noqa: E402
 
 from dicom_node.config import Segment  # noqa: E402
@@ -37,7 +38,7 @@ FILMS_PER_ROUND = 20
 def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory(prefix="segmenter-bench-") as scratch:
-        for measure in (startup, receive, inference, accept):
+        for measure in (startup, receive, inference, accept, training):
             print(f"measuring {measure.__name__} ...", flush=True)
             rows += list(measure(Path(scratch)))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -48,8 +49,9 @@ def main() -> None:
     print((ROOT / "bench" / "RESULTS.md").read_text())
 
 
-def row(name: str, value: float, unit: str, against: str, better: str, target: float | None = None) -> dict[str, object]:
-    return {"name": name, "value": round(value, 4), "target": target, "better": better, "unit": unit, "against": against}
+def row(name: str, value: float | None, unit: str, against: str, better: str, target: float | None = None) -> dict[str, object]:
+    value = None if value is None else round(value, 4)  # None: there is no GPU here
+    return {"name": name, "value": value, "target": target, "better": better, "unit": unit, "against": against}
 
 
 # -- measures --------------------------------------------------------------------------------------------------
@@ -117,6 +119,11 @@ def accept(scratch: Path) -> Iterator[dict[str, object]]:
     ):
         times = [_accept_once(node, pacs, seed) for seed in POSITIVE_SEEDS][1:]  # the first one warms up
     yield row("accept: C-STORE accepted to SEG in the PACS", statistics.median(times), "s", "itself", "lower")
+
+
+def training(scratch: Path) -> Iterator[dict[str, object]]:
+    """The workshop: images a second of `published` and `strong`."""
+    yield from (row(*one) for one in training_rows.measure(scratch))
 
 
 def _accept_once(node: Node, pacs: StandInPacs, seed: int) -> float:
@@ -198,7 +205,8 @@ def _markdown(result: dict) -> str:
     ]
     for one in result["rows"]:
         target = "" if one["target"] is None else f"{'>=' if one['better'] == 'higher' else '<='} {one['target']}"
-        lines.append(f"| {one['name']} | {one['value']:.3g} | {one['unit']} | {one['against']} | {target} |")
+        value = "no GPU here" if one["value"] is None else f"{one['value']:.3g}"
+        lines.append(f"| {one['name']} | {value} | {one['unit']} | {one['against']} | {target} |")
     return "\n".join(lines) + "\n"
 
 

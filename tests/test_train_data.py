@@ -218,7 +218,7 @@ def test_the_png_export_gives_the_same_arrays(raw: Path, tmp_path: Path) -> None
         cv2.imwrite(str(export / "png_images" / name), dataset.pixel_array)
         cv2.imwrite(str(export / "png_masks" / name), mask.astype(np.uint8) * 255)
         names[name], patients[path.stem] = path.stem, f"{str(dataset.PatientID).removeprefix('PHANTOM-')}_000.png"
-    with pytest.raises(DataError, match="10 of 10 films have no patient.*--patients.*--split image"):
+    with pytest.raises(DataError, match=r"10 of 10 films have no patient.*--patients.*--split image"):
         prepared(export, tmp_path / "out")
     assert len(prepared(export, tmp_path / "leaking", split="image").rows) == COUNT
 
@@ -262,6 +262,6 @@ def test_harder_phantoms_keep_their_truth_in_place() -> None:
     for sick, well in pairs:
         hard, plain = harder(sick), harder(well)
         assert hard.truth.any() and not plain.truth.any() and hard.image.shape == sick.image.shape
-        assert 0 <= hard.image.min() and hard.image.max() <= 1
+        assert hard.image.min() >= 0 and hard.image.max() <= 1
         moved = hard.truth & (hard.image < plain.image)
         assert moved.sum() > 0.7 * hard.truth.sum(), "the air of the pair is darker where the truth says so"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,7 @@ def calibrate(
         "folds": [note["fold"] for note in notes],
         "data_sha256": data.digest,
         "folds_sha256": data.about["folds_sha256"],
-        **points(said),
+        **points(said, size),
     }
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / CALIBRATION_FILE, found)
@@ -113,17 +112,21 @@ def agreed(data: Prepared, runs: Sequence[Path]) -> tuple[Recipe, list[dict[str,
     return load_recipe(str(runs[0] / RECIPE_FILE)), notes
 
 
-def points(said: Answers) -> dict[str, Any]:
-    """Temperature, operating points, the figures of each on these films, and the curve of `clinical`."""
+def points(said: Answers, size: int) -> dict[str, Any]:
+    """Temperature, operating points, the figures of each on these films, and the curve of `clinical`. `size`: the
+    network's input, which the floor in pixels is of."""
+    grid = size / said.size
     by = temperature(said.image_logit, said.positive)
     probability = 1 / (1 + np.exp(-said.image_logit / by))
-    cells = [
-        cell(said, t, floor) for t, floor in tqdm(list(product(MASK_THRESHOLDS, floors(said))), desc="calibrate", unit="cell")
-    ]
+    of, tried = floors(said), tqdm(MASK_THRESHOLDS, desc="calibrate", unit="threshold")
+    table = [cell for threshold in tried for cell in cells(said, threshold, of)]
     gates = image_thresholds(probability)
-    clinical, met = _clinical(said, cells, probability, gates)
-    chosen = {"clinical": clinical, "leaderboard": _leaderboard(said, cells, probability, gates)}
-    made = {name: OperatingPoint(gate, c.mask_threshold, c.floor.mm2, c.floor.px) for name, (c, gate) in chosen.items()}
+    clinical, met = _clinical(said, table, probability, gates)
+    chosen = {"clinical": clinical, "leaderboard": _leaderboard(said, table, probability, gates)}
+    made = {
+        name: OperatingPoint(gate, c.mask_threshold, c.floor.mm2, round(c.floor.px * grid**2, 2))
+        for name, (c, gate) in chosen.items()
+    }
     return {
         "films": len(said.rows),
         "positives": int(said.positive.sum()),
@@ -178,20 +181,21 @@ def pixel_mm2(said: Answers, i: int) -> float:
     return row.pixel_mm2 * (max(row.height, row.width) / said.size) ** 2
 
 
-def cell(said: Answers, threshold: float, floor: Floor) -> Cell:
-    """As `segmenter.mask` does: threshold, then regions below the floor fall (on the grid, where serving does it on the
-    native matrix)."""
-    answer, both = np.zeros(len(said.rows), np.int64), np.zeros(len(said.rows), np.int64)
+def cells(said: Answers, threshold: float, of: Sequence[Floor]) -> list[Cell]:
+    """One for each floor. As `segmenter.mask` does: threshold, then regions below the floor fall (on the grid, where serving
+    does it on the native matrix)."""
+    answer, both = (np.zeros((len(of), len(said.rows)), np.int64) for _ in range(2))
     for i, p in enumerate(said.probability):
         mask = p >= threshold * LEVELS
         if not mask.any():
             continue
         areas, labels = _regions(mask)
+        hits = np.bincount(labels[said.truth[i]], minlength=len(areas) + 1)[1:]  # true pixels of each region
         mm2 = pixel_mm2(said, i)
-        least = floor.mm2 / mm2 if mm2 else floor.px
-        kept = np.concatenate([[False], areas >= max(least, 1)])[labels]
-        answer[i], both[i] = kept.sum(), (kept & said.truth[i]).sum()
-    return Cell(threshold, floor, answer, both)
+        for k, floor in enumerate(of):
+            kept = areas >= max(floor.mm2 / mm2 if mm2 else floor.px, 1)
+            answer[k, i], both[k, i] = areas[kept].sum(), hits[kept].sum()
+    return [Cell(threshold, floor, answer[k], both[k]) for k, floor in enumerate(of)]
 
 
 def figures(said: Answers, c: Cell, probability: NDArray[np.float64], gates: NDArray[np.float64]) -> list[dict[str, float]]:
@@ -212,11 +216,11 @@ def figures(said: Answers, c: Cell, probability: NDArray[np.float64], gates: NDA
 
 
 def _clinical(
-    said: Answers, cells: list[Cell], probability: NDArray[np.float64], gates: NDArray[np.float64]
+    said: Answers, table: list[Cell], probability: NDArray[np.float64], gates: NDArray[np.float64]
 ) -> tuple[tuple[Cell, float], bool]:
     """The cell with a floor and the gate that serve best, and whether they reach the sensitivity."""
-    rows = [(c, f) for c in cells if c.floor.percentile or len(FLOORS) == 1 for f in figures(said, c, probability, gates)]
-    rows = rows or [(c, f) for c in cells for f in figures(said, c, probability, gates)]
+    rows = [(c, f) for c in table if c.floor.percentile or len(FLOORS) == 1 for f in figures(said, c, probability, gates)]
+    rows = rows or [(c, f) for c in table for f in figures(said, c, probability, gates)]
     enough = [r for r in rows if r[1]["sensitivity"] >= SENSITIVITY]
     best = max(
         enough or rows, key=lambda r: (r[1]["specificity"] + r[1]["mean_positive_dice"]) if enough else r[1]["sensitivity"]
@@ -225,9 +229,9 @@ def _clinical(
 
 
 def _leaderboard(
-    said: Answers, cells: list[Cell], probability: NDArray[np.float64], gates: NDArray[np.float64]
+    said: Answers, table: list[Cell], probability: NDArray[np.float64], gates: NDArray[np.float64]
 ) -> tuple[Cell, float]:
-    rows = ((c, f) for c in cells for f in figures(said, c, probability, gates))
+    rows = ((c, f) for c in table for f in figures(said, c, probability, gates))
     best = max(rows, key=lambda r: r[1]["kaggle_dice"])
     return best[0], best[1]["image_threshold"]
 
@@ -235,7 +239,7 @@ def _leaderboard(
 def _regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Areas of the 8-connected regions, and their labels from 1 on."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    return stats[1:, cv2.CC_STAT_AREA].astype(np.int64), labels
+    return stats[1:, cv2.CC_STAT_AREA].astype(np.int64), np.asarray(labels)
 
 
 def _mean(values: NDArray[Any]) -> float:

@@ -140,5 +140,5 @@ class Prepared:
 def row_sha256(parts: Sequence[NDArray[np.uint8]]) -> str:
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(np.ascontiguousarray(part))
+        digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()

@@ -51,11 +51,15 @@ def load_imagenet(network: PneumothoraxNetwork, path: Path, sha256: str, std: fl
         raise WeightsError(f"{path} does not fit the encoder: {str(error).splitlines()[-1].strip()}") from error
 
 
-def load_start(network: nn.Module, artifact: Path) -> str:
-    """All weights from the first member of an artifact. Returns its digest. Raises ArtifactError, RuntimeError."""
+def load_start(network: nn.Module, artifact: Path) -> None:
+    """All weights from the first member of an artifact. Raises ArtifactError, RuntimeError."""
+    network.load_state_dict(load_artifact(artifact).networks()[0].state_dict())
+
+
+def named(artifact: Path) -> str:
+    """What it is, without the place it lies in. Raises ArtifactError."""
     found = load_artifact(artifact)
-    network.load_state_dict(found.networks()[0].state_dict())
-    return found.sha256
+    return f"{found.manifest.name} {found.manifest.version}, weights {found.sha256[:16]}"
 
 
 def start_from_nothing(network: PneumothoraxNetwork, image_loss: bool) -> None:

@@ -3,6 +3,7 @@ events."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from segmenter.network import PneumothoraxNetwork, build_network
-from train import checkpoint, distributed, encoder
+from train import checkpoint, distributed, encoder, pictures
 from train.augment import augment, to_size
 from train.config import Recipe, Stage
 from train.dataset import Prepared
@@ -86,13 +87,13 @@ def fit(recipe: Recipe, order: Order) -> Path:
         if index < state.progress.stage:
             continue
         grid, steps = data.grid_for(stage.size), steps_per_epoch(stage, len(train))
-        while state.progress.epoch < stage.epochs and share_done(stage, steps, state.progress) < 1:
+        while state.progress.epoch < stage.epochs and agreed_share(world, stage, steps, state.progress) < 1:
             at = state.progress
             plan = epoch_plan(positive, stage, at.epoch, (recipe.seed, index))[at.step_of_epoch :, world.rank :: world.size]
             waiting, sums, began_at = Waiting(), dict[str, float](), at.step
             for images, truths in waiting.over(batches(data, train, plan, grid, pin=world.device.type == "cuda")):
                 started = time.perf_counter()
-                done = world.agree(share_done(stage, steps, at))
+                done = agreed_share(world, stage, steps, at)
                 if done >= 1:
                     break
                 set_rates(state.optimiser, stage, recipe, at.stage_step, done)
@@ -103,7 +104,7 @@ def fit(recipe: Recipe, order: Order) -> Path:
                 at.stage_seconds += time.perf_counter() - started
                 if world.first and time.monotonic() - told > TELL_EVERY_SECONDS:
                     told = time.monotonic()
-                    tell(recipe, at, stage, done, parts, waiting.share)
+                    tell(recipe, at, stage, share_done(stage, steps, at), parts, waiting.share)
                 if world.first and time.monotonic() - saved > SAVE_EVERY_SECONDS:
                     saved = time.monotonic()
                     checkpoint.save_step(order.run, state.groups(), at)
@@ -140,15 +141,17 @@ def begin(recipe: Recipe, order: Order, data: Prepared, world: World) -> None:
     elif world.first:
         order.run.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(order.recipe_file, order.run / RECIPE_FILE)
-        source = {"imagenet_sha256": order.imagenet_sha256, "start": str(order.start or "")}
+        source = {"imagenet_sha256": order.imagenet_sha256, "start": encoder.named(order.start) if order.start else ""}
         write_json(known, {**about, **source, "kind": data.about["kind"], **environment(world.device)})
     world.wait()
 
 
 def run_notes(run: Path) -> dict[str, Any]:
-    import json
-
-    notes: dict[str, Any] = json.loads((run / ENVIRONMENT_FILE).read_text())
+    """What the run was begun with. Raises RunError."""
+    try:
+        notes: dict[str, Any] = json.loads((run / ENVIRONMENT_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run} is no run, it has no {ENVIRONMENT_FILE}; name a folder that `fit --run` wrote") from error
     return notes
 
 
@@ -162,6 +165,8 @@ def fresh(recipe: Recipe, order: Order, world: World) -> State:
     if order.start is not None:
         encoder.load_start(network, order.start)
     network.unet.encoder._drop_connect_rate = recipe.optimiser.drop_connect
+    for name in ("_conv_head", "_bn1"):  # of the classifier that the encoder once was; no pixel passes them, DDP would wait
+        getattr(network.unet.encoder, name).requires_grad_(False)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = recipe.optimiser.batchnorm_momentum
@@ -235,6 +240,12 @@ def share_done(stage: Stage, steps: int, progress: checkpoint.Progress) -> float
     return max(by_steps, progress.stage_seconds / (stage.minutes * 60) if stage.minutes else 0.0)
 
 
+def agreed_share(world: World, stage: Stage, steps: int, progress: checkpoint.Progress) -> float:
+    """`share_done`, the same on every process: where it depends on a clock, on the first one's."""
+    share = share_done(stage, steps, progress)
+    return world.agree(share) if stage.minutes else share
+
+
 def end_epoch(
     recipe: Recipe,
     order: Order,
@@ -266,6 +277,7 @@ def end_epoch(
                 "best_step": at.best_step,
             }
         )
+        pictures.losses(journal.rows, order.run / "losses.png")
     checkpoint.save_step(order.run, state.groups(), at)
     said = " ".join(f"{k} {v:.4f}" for k, v in {**row, **figures}.items())
     print(f"stage {at.stage} epoch {at.epoch}/{stage.epochs} step {at.step}: {said}", flush=True)

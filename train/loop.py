@@ -96,10 +96,11 @@ def learning_rate(top: float, final: float, warmup_steps: int, step: int, done: 
 
 def optimiser_for(network: nn.Module, how: Optimiser) -> torch.optim.Optimizer:
     """Three groups, `role` encoder, decoder and plain: what has one dimension (BatchNorm, biases) does not decay."""
-    encoder = [p for n, p in network.named_parameters() if ".encoder." in n and p.ndim > 1]
-    decoder = [p for n, p in network.named_parameters() if ".encoder." not in n and p.ndim > 1]
-    plain = [p for n, p in network.named_parameters() if ".encoder." not in n and p.ndim <= 1]
-    plain_encoder = [p for n, p in network.named_parameters() if ".encoder." in n and p.ndim <= 1]
+    trained = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
+    encoder = [p for n, p in trained if ".encoder." in n and p.ndim > 1]
+    decoder = [p for n, p in trained if ".encoder." not in n and p.ndim > 1]
+    plain = [p for n, p in trained if ".encoder." not in n and p.ndim <= 1]
+    plain_encoder = [p for n, p in trained if ".encoder." in n and p.ndim <= 1]
     groups = [
         {"params": encoder, "role": "encoder", "weight_decay": how.weight_decay},
         {"params": decoder, "role": "decoder", "weight_decay": how.weight_decay},

@@ -15,11 +15,13 @@ from train.augment import to_size
 from train.dataset import Prepared, Row
 
 LEVELS = 255  # a probability is kept as a byte: steps of .004, a quarter of the memory
+KEPT_AT = 512  # px: larger answers are averaged down to this; 12,047 films at 1,024 would be 25 GB
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Of N films: `probability` (N, S, S) uint8, 255 = 1; `image_logit` (N,) float; `truth` (N, S, S) bool."""
+    """Of N films: `probability` (N, S, S) uint8, 255 = 1; `image_logit` (N,) float; `truth` (N, S, S) bool. S is the
+    network's input size, at most KEPT_AT."""
 
     rows: tuple[Row, ...]
     probability: NDArray[np.uint8]
@@ -63,6 +65,7 @@ def answers(
         image, truth = (torch.from_numpy(a)[:, None].to(device) for a in data.read(rows[first : first + batch], grid))
         image, truth = to_size(image.float() / 255, truth.float(), size)
         p, logit = _both((image - mean) / std, network, flips)
+        p, truth = to_size(p, truth, min(size, KEPT_AT))
         maps.append((p * LEVELS).round().to(torch.uint8).cpu().numpy()[:, 0])
         logits.append(logit.double().cpu().numpy())
         truths.append(truth.cpu().numpy()[:, 0] > 0.5)

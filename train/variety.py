@@ -39,7 +39,7 @@ def bent(image: Image, truth: NDArray[np.bool_], rng: np.random.Generator) -> tu
     at = (x + shift[0]).astype(np.float32), (y + shift[1]).astype(np.float32)
     moved = cv2.remap(image, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     mask = cv2.remap(truth.astype(np.float32), *at, cv2.INTER_LINEAR)
-    return moved, mask > 0.5
+    return np.asarray(moved, np.float32), mask > 0.5
 
 
 def framed(image: Image, truth: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Image, NDArray[np.bool_]]:
@@ -50,7 +50,7 @@ def framed(image: Image, truth: NDArray[np.bool_], rng: np.random.Generator) -> 
     scale = np.array([[w * (right - left) / w, 0, w * left], [0, h * (bottom - top) / h, h * top]])
     cut = [cv2.warpAffine(a, scale, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                           borderMode=cv2.BORDER_REPLICATE) for a in (image, truth.astype(np.float32))]  # fmt: skip
-    return cut[0], cut[1] > 0.5
+    return np.asarray(cut[0], np.float32), cut[1] > 0.5
 
 
 def clouded(image: Image, rng: np.random.Generator) -> Image:

@@ -1,0 +1,108 @@
+"""Rows of the bench about training: the input pipeline, one step, and the share of a step that waits for data."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+Row = dict[str, object]
+FILMS = 32  # drawn once, read again and again: from the page cache, as most of SIIM-ACR at 512 px is (3 GB)
+CPU_BATCH = 2  # a step of the recipe's own batch takes a minute on two cores
+STEPS = {"cpu": 3, "cuda": 12}
+
+
+def measure(scratch: Path) -> Iterator[tuple[str, float | None, str, str, str, float | None]]:
+    """(name, value, unit, against, better, target) of `published` and `strong`, first stage, 512 px; CUDA when it is there."""
+    import torch
+
+    from train.config import load_recipe
+
+    data = _data(scratch / "training")
+    for device in ("cpu", "cuda"):
+        for name in ("published", "strong"):
+            recipe = load_recipe(name)
+            where = f"{'gpu' if device == 'cuda' else 'stages'}: training `{name}` at 512 px, {device.upper()}"
+            if device == "cuda" and not torch.cuda.is_available():
+                step = pipeline = waiting = None
+            else:
+                stage = recipe.stages[0] if device == "cuda" else dataclasses.replace(recipe.stages[0], batch=CPU_BATCH)
+                how = dataclasses.replace(
+                    recipe, precision="fp32" if device == "cpu" else recipe.precision, compile=device == "cuda"
+                )
+                pipeline = _pipeline(data, stage)
+                step, waiting = _step(data, how, stage, torch.device(device))
+            yield f"{where}: input pipeline", pipeline, "images/s", "itself", "higher", None
+            yield (
+                f"{where}: one step, augmentation included",
+                step,
+                "images/s",
+                "71 on an RTX 3090" if device == "cuda" else "itself",
+                "higher",
+                _aim(device),
+            )
+            yield f"{where}: share of a step that waits for data", waiting, "ratio", "step", "lower", 0.05
+
+
+def _aim(device: str) -> float | None:
+    return 400.0 if device == "cuda" else None
+
+
+def _data(folder: Path):  # type: ignore[no-untyped-def]
+    from train import phantoms, prepare
+    from train.dataset import Prepared
+
+    raw = phantoms.write(phantoms.Plan(50_000, FILMS, 512, 0.5), folder / "raw", workers=2)
+    prepare.prepare(prepare.Plan(raw, folder / "data", sizes=(512,), folds=2, workers=2))
+    return Prepared(folder / "data")
+
+
+def _plan(data, stage, steps: int):  # type: ignore[no-untyped-def]
+    from train.loop import epoch_plan
+
+    positive = np.array([row.positive for row in data.rows])
+    return epoch_plan(positive, dataclasses.replace(stage, steps=steps), 0, (0, 0))
+
+
+def _pipeline(data, stage) -> float:  # type: ignore[no-untyped-def]
+    """Images a second that the reader hands over, nothing done with them."""
+    from train.loop import batches
+
+    plan, rates = _plan(data, stage, max(4, 256 // stage.batch)), []
+    for _ in range(3):
+        started = time.perf_counter()
+        for _batch in batches(data, list(data.rows), plan, 512, pin=False):
+            pass
+        rates.append(plan.size / (time.perf_counter() - started))
+    return statistics.median(rates)
+
+
+def _step(data, recipe, stage, device) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    """Images a second of whole steps, reading included, and the share of their time that waits; the first ones warm up."""
+    import torch
+
+    from train import fit
+    from train.distributed import World
+    from train.loop import Waiting, batches
+
+    state = fit.fresh(recipe, fit.Order(data.folder, Path(), Path()), World(0, 1, device))
+    network = torch.compile(state.network) if recipe.compile else state.network
+    fit.set_rates(state.optimiser, stage, recipe, 0, 0.0)
+    warm, steps = (1, STEPS["cpu"]) if device.type == "cpu" else (4, STEPS["cuda"])
+    waiting, times = Waiting(), []
+    for number, (images, truths) in enumerate(
+        waiting.over(batches(data, list(data.rows), _plan(data, stage, warm + steps), 512, pin=device.type == "cuda"))
+    ):
+        if number == warm:
+            waiting.began, waiting.seconds = time.perf_counter(), 0.0
+        started = time.perf_counter()
+        fit.step(network, state, stage, recipe, images, truths, (0, number, 0), device)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    share = waiting.share
+    return stage.batch / (statistics.median(times[warm:]) / (1 - share)), share

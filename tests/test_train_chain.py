@@ -1,0 +1,305 @@
+"""The whole workshop by its own command line: films -> data set -> runs -> thresholds -> artifact -> figures -> served."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+import torch
+from click.testing import CliRunner
+from small_training import tiny_recipe
+
+from dicom_node import offline
+from dicom_node.config import Config
+from segmenter.artifact import load_artifact
+from segmenter.engine import Segmenter
+from segmenter.mask import decide
+from segmenter.network import build_network
+from segmenter.placement import Placement
+from segmenter.settings import Settings
+from segmenter.values import Prediction, Spacing
+from train import calibrate, checkpoint, encoder, evaluate
+from train.cases import wrapped
+from train.cli import main
+from train.dataset import Prepared, Row
+from train.exam import exam_film, is_frozen
+from train.predictions import LEVELS, Answers
+from train.sources import Given
+
+
+def called(*args: object, code: int = 0) -> str:
+    result = CliRunner().invoke(main, [str(a) for a in args])
+    assert result.exit_code == code, result.output[-2000:] + repr(result.exception)
+    return result.stdout if code == 0 else result.output
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with raw, data, two runs, calibration and model: an ensemble of two folds."""
+    folder = tmp_path_factory.mktemp("chain")
+    called("phantoms", "--out", folder / "raw", "--count", 12, "--longer-px", 352, "--first-seed", 40_000, "--workers", 1)
+    called("prepare", folder / "raw", "--out", folder / "data", "--sizes", "96,64", "--folds", 2, "--workers", 1)
+    recipe = tiny_recipe(folder, **{"epochs = 2": "epochs = 1", "steps = 3": "steps = 2"})
+    for fold in (0, 1):
+        called(
+            "fit",
+            "--recipe",
+            recipe,
+            "--data",
+            folder / "data",
+            "--run",
+            folder / f"run-{fold}",
+            "--fold",
+            fold,
+            "--device",
+            "cpu",
+        )
+    runs = ["--data", folder / "data", "--run", folder / "run-0", "--run", folder / "run-1"]
+    called("calibrate", *runs, "--out", folder / "calibration", "--device", "cpu")
+    called(
+        "export",
+        *runs,
+        "--calibration",
+        folder / "calibration",
+        "--out",
+        folder / "model",
+        "--name",
+        "tiny",
+        "--version",
+        "9.9.9",
+    )
+    return folder
+
+
+def test_an_ensemble_says_what_it_is(made: Path) -> None:
+    artifact = load_artifact(made / "model")
+    m, data = artifact.manifest, Prepared(made / "data")
+    assert (m.name, m.version, m.intended_use, m.folds, len(m.weights)) == ("tiny", "9.9.9", "demo", (0, 1), 2)
+    assert m.operating_point == "clinical" and set(m.operating_points) == {"clinical", "leaderboard", "published"}
+    assert m.operating_points["published"] == calibrate.PUBLISHED
+    assert m.data["folds_sha256"] == data.about["folds_sha256"] and m.data["index_sha256"] == data.digest
+    assert [run["fold"] for run in m.data["runs"]] == [0, 1] and m.flips and m.input.size == 96
+    card = (made / "model" / "MODEL_CARD.md").read_text()
+    for words in (
+        "NOT FOR CLINICAL USE",
+        "2 networks, one for each of the folds",
+        data.digest[:16],
+        "clinical (default)",
+        "never served",
+    ):
+        assert words in card
+    assert (made / "calibration" / "curve.png").stat().st_size > 5000
+
+
+def test_it_is_served_as_any_model(made: Path, tmp_path: Path) -> None:
+    film = next((made / "raw").rglob("*.dcm"))
+    [finding] = Segmenter(load_artifact(made / "model"), Settings()).segment([pydicom.dcmread(film)])
+    assert finding.outcome == "done" and finding.decision is not None and 0 <= finding.decision.image_probability <= 1
+    assert offline.segment_files(Config(), [film], tmp_path, True, made / "model") == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["--run", "run-1", "--run", "run-0"], "is of other runs"),
+        (["--run", "run-0", "--run", "run-0"], "held out the same fold"),
+        (["--run", "run-0", "--run", "run-1", "--no-flips"], "was made with flips"),
+        (["--run", "data", "--run", "run-1"], "is no run,"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(made: Path, change: list[str], says: str, tmp_path: Path) -> None:
+    given = [made / word if (made / word).exists() else word for word in change]
+    output = called(
+        "export", "--data", made / "data", *given, "--calibration", made / "calibration", "--out", tmp_path / "x", code=2
+    )
+    assert says in " ".join(output.split())
+    assert not (tmp_path / "x").exists()
+
+
+def test_evaluation_of_every_kind_of_data(made: Path, tmp_path: Path) -> None:
+    """siim-fold, PTX-498 and a folder, each recorded in manifest and card; pictures are there."""
+    model = Path(str(tmp_path / "model"))
+    model.symlink_to(made / "model")
+    given = ("--data", "siim-fold", "--path", made / "data", "--fold", 1, "--out", tmp_path / "out")
+    fold = json.loads(called("evaluate", "--artifact", model, *given, "--record", "--json"))
+    held_out = Prepared(made / "data").fold(1)[1]
+    assert fold["films"] == len(held_out) and fold["positives"] == sum(row.positive for row in held_out)
+    assert fold["intervals"].keys() >= {"auroc", "pooled_dice"} and "published" not in fold
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "report.json", "report.md", "reliability.png", "dice_against_area.png", "roc.png", "worst.png",
+    }  # fmt: skip
+
+    ptx(made, tmp_path / "ptx")
+    given = ("--data", "ptx498", "--path", tmp_path / "ptx")
+    site = json.loads(called("evaluate", "--artifact", model, *given, "--record", "--json"))
+    assert site["films"] == 3 and site["negatives"] == 0 and set(site["by_site"]) == {"SiteA", "SiteC"}
+    assert site["published"]["films"] == 3 and list(site["unusable"]) == ["SiteC-9"]
+    card = (made / "model" / "MODEL_CARD.md").read_text()
+    assert "| 0.8241 |" in card and "## Evaluation: fold 1 of phantoms" in card and "SiteA" in card
+    assert set(load_artifact(made / "model").manifest.metrics["evaluations"]) == {"fold-1", "ptx498"}
+
+    for part in ("films", "masks"):
+        (tmp_path / "own" / part).mkdir(parents=True)
+    image = next((tmp_path / "ptx" / "SiteA").glob("*.1.img.png"))
+    (tmp_path / "own" / "films" / "a.png").write_bytes(image.read_bytes())
+    (tmp_path / "own" / "films" / "b.png").write_bytes(image.read_bytes())
+    (tmp_path / "own" / "masks" / "a.png").write_bytes(Path(str(image).replace(".1.img", ".2.mask")).read_bytes())
+    text = called("evaluate", "--artifact", model, "--data", "folder", "--path", tmp_path / "own", "--published")
+    assert "1 films of 1 patients" in text and "Unusable: 1" in text and "do not stand beside these" in text
+    called("evaluate", "--artifact", model, "--data", "ptx498", "--path", tmp_path / "own", code=2)
+    called(
+        "evaluate",
+        "--artifact",
+        model,
+        "--operating-point",
+        "published",
+        "--data",
+        "folder",
+        "--path",
+        tmp_path / "own",
+        code=2,
+    )
+
+
+def ptx(made: Path, out: Path) -> None:
+    """Three positive phantoms in the layout of PTX-498, and one without its mask."""
+    rows = [row for row in Prepared(made / "data").rows if row.positive][:3]
+    source = Prepared(made / "data")
+    for number, (row, site) in enumerate(zip(rows, ("SiteA", "SiteA", "SiteC"), strict=True), start=1):
+        (out / site).mkdir(parents=True, exist_ok=True)
+        image, mask = (part[0] for part in source.read([row], 96))
+        big = [cv2.resize(part, (352, 300), interpolation=cv2.INTER_NEAREST) for part in (image, mask * 255)]
+        cv2.imwrite(str(out / site / f"{number}.1.img.png"), big[0])
+        cv2.imwrite(str(out / site / f"{number}.2.mask.png"), big[1])
+    cv2.imwrite(str(out / "SiteC" / "9.1.img.png"), big[0])
+
+
+def test_a_run_can_start_from_an_artifact_and_end_by_the_clock(made: Path, tmp_path: Path) -> None:
+    given = ("--recipe", made / "tiny.toml", "--data", made / "data", "--device", "cpu")
+    called("fit", *given, "--run", tmp_path / "run", "--start", made / "model", "--minutes", 0.01)
+    notes = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert notes["start"].startswith("tiny 9.9.9, weights ") and str(made) not in json.dumps(notes["start"])
+    last = checkpoint.load_progress(checkpoint.steps(tmp_path / "run")[-1])
+    assert last.stage == 2 and 0 < last.step < 4, "every stage was cut short, and the run is whole"
+    network = build_network(load_artifact(made / "model").manifest.network)
+    encoder.load_start(network, made / "model")
+    ours, theirs = network.state_dict(), load_artifact(made / "model").state_dict(0)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+# -- figures -----------------------------------------------------------------------------------------------------
+
+
+class Parrot:
+    """A model that answers what it sees."""
+
+    size = 64
+
+    def predict(self, images: np.ndarray) -> list[Prediction]:
+        return [Prediction(image[0], 1.0) for image in images]
+
+
+def test_published_figures_squash_the_film() -> None:
+    """A film twice as high as wide, of which the truth is a square: squashed, it is a bar, and counted as such."""
+    truth = np.zeros((400, 200), bool)
+    truth[100:200, 50:150] = True
+    counts = evaluate.squashed_counts(Parrot(), truth.astype(np.float32), truth)  # type: ignore[arg-type]
+    assert counts.truth == 128 * 256 and counts.both == counts.truth, "a quarter of the height, half of the width, of 512"
+    assert counts.answer == pytest.approx(counts.truth, rel=0.12), "threshold .05 adds a rim of interpolation"
+    nothing = evaluate.squashed_counts(Parrot(), np.full((400, 200), 0.04, np.float32), truth)  # type: ignore[arg-type]
+    assert nothing.answer == 0
+
+
+def test_an_answer_is_scored_on_its_own_matrix() -> None:
+    truth, mask = np.zeros((600, 400), bool), np.zeros((600, 400), bool)
+    truth[:100, :100], mask[:100, 50:150] = True, True
+    given = Given("a", "p", "s", wrapped(np.zeros((600, 400), np.uint8), "a", "p"), truth)
+    scored = evaluate.score(given, mask, 0.5)
+    assert scored.native.dice == 0.5 and scored.grid.dice == pytest.approx(0.5, abs=0.02)
+    assert scored.area_fraction == pytest.approx(10_000 / 240_000)
+
+
+def said(n: int = 60, size: int = 64) -> Answers:
+    """Films of which half are positive; probabilities that are right more often than not, and a few specks."""
+    rng = np.random.default_rng(4)
+    truth, p = np.zeros((n, size, size), bool), np.zeros((n, size, size), np.float32)
+    rows, logits = [], []
+    for i in range(n):
+        if i % 2 == 0:
+            side, y, x = int(rng.integers(3, 14)), *rng.integers(0, size - 14, 2)
+            truth[i, y : y + side, x : x + side] = True
+            p[i] = cv2.GaussianBlur(truth[i].astype(np.float32), (0, 0), 1.5)
+        for _ in range(int(rng.integers(0, 3))):
+            y, x = rng.integers(0, size - 2, 2)
+            p[i, y : y + 2, x : x + 2] = rng.uniform(0.2, 0.9)
+        rows.append(Row(i, f"f{i}", f"p{i}", "", 0, "", float(truth[i].mean()), 320, 256, 0.5, 0.5, "", ""))
+        logits.append(rng.normal(2.0 if i % 2 == 0 else -2.0, 1.6))
+    return Answers(tuple(rows), np.round(p * LEVELS).astype(np.uint8), np.array(logits), truth)
+
+
+def test_operating_points_keep_their_promises() -> None:
+    answers = said()
+    found = calibrate.points(answers, 128)
+    figures, points = found["figures"], found["operating_points"]
+    assert found["sensitivity_met"] and figures["clinical"]["sensitivity"] >= calibrate.SENSITIVITY
+    assert figures["leaderboard"]["kaggle_dice"] >= max(
+        figures["clinical"]["kaggle_dice"], max(r["kaggle_dice"] for r in found["curve"])
+    )
+    areas = np.concatenate([calibrate._regions(t)[0] for t in answers.truth[answers.positive]]) * 0.25 * 25  # mm2 of a grid px
+    assert 0 < points["clinical"]["min_area_mm2"] <= np.percentile(areas, 5) + 0.01
+    px = np.concatenate([calibrate._regions(t)[0] for t in answers.truth[answers.positive]]) * 4  # of a grid of 128
+    assert 0 < points["clinical"]["min_area_px"] <= np.percentile(px, 5) + 0.01
+    assert points["published"] == {"image_threshold": 0.0, "mask_threshold": 0.05, "min_area_mm2": 0.0, "min_area_px": 0.0}
+    sensitivities = [row["sensitivity"] for row in found["curve"]]
+    assert sensitivities == sorted(sensitivities, reverse=True) and sensitivities[0] > 0.95 and sensitivities[-1] == 0
+
+
+def test_what_is_tuned_is_what_is_served() -> None:
+    """The answers that calibration counts are those of `segmenter.mask` on a film of the grid's own size."""
+    answers = said(20)
+    rows = tuple(Row(**{**row.__dict__, "height": 64, "width": 64}) for row in answers.rows)
+    answers = Answers(rows, answers.probability, answers.image_logit, answers.truth)
+    floor = calibrate.Floor(5.0, 2.5, 0.0)
+    cell, loose = calibrate.cells(answers, 0.3, [floor, calibrate.Floor(0.0, 0.0, 0.0)])
+    placement = Placement.fit((64, 64), 64)
+    point = calibrate.OperatingPoint(0.0, 0.3, floor.mm2, 0.0)
+    for i, p in enumerate(answers.probability):
+        decision = decide(Prediction((p / np.float32(LEVELS)), 1.0), placement, point, Spacing(0.5, 0.5, "PixelSpacing"), 1.0)
+        assert decision.mask.sum() == cell.answer[i] and (decision.mask & answers.truth[i]).sum() == cell.both[i], i
+    assert (cell.answer > 0).any() and loose.answer.sum() > cell.answer.sum()
+
+
+def test_temperature_cools_a_model_that_is_too_sure() -> None:
+    logits = np.array([4.0, -4.0, 4.0, -4.0])
+    assert calibrate.temperature(logits, np.array([True, False, False, False])) > 2
+    rng = np.random.default_rng(0)
+    honest = rng.normal(0, 2, 20_000)
+    assert calibrate.temperature(3 * honest, rng.random(20_000) < 1 / (1 + np.exp(-honest))) == pytest.approx(3, rel=0.1)
+
+
+# -- the exam ----------------------------------------------------------------------------------------------------
+
+
+def test_the_exam_is_the_one_that_was_frozen() -> None:
+    assert is_frozen(), "phantoms or EXAM changed: the figures in the model card are of another exam"
+
+
+@pytest.mark.parametrize("index", [0, 19])
+def test_exam_films_are_reproducible(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(exam_film.__globals__["EXAM"], "longer_side_px", [200, 300])
+    (one, a), (_, b) = exam_film(index), exam_film(index)
+    assert one.pneumothorax == (index == 0) and a.PixelData == b.PixelData and a.Rows != a.Columns
+
+
+def test_data_that_is_missing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "neither SIIM-ACR as delivered" in called("prepare", tmp_path / "empty", "--out", tmp_path / "x", code=2)
+    assert "run `python -m train prepare" in " ".join(
+        called("fit", "--recipe", "quick", "--data", tmp_path / "empty", "--run", tmp_path / "y", code=2).split()
+    )
+    for command in ("phantoms", "prepare", "fit", "calibrate", "evaluate", "export"):
+        assert "--help" in called(command, "--help")
