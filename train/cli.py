@@ -215,15 +215,14 @@ def evaluate(
     from train.report import markdown
 
     _threads(threads)
+    words = ["python -m train evaluate --artifact DIR --data", kind, *([] if kind == "phantoms" else ["--path DIR"])]
+    words += [f"--fold {fold}"] * (kind == "siim-fold") + [f"--films {films}"] * bool(films)
+    published = published or kind == "ptx498"
     with _plainly():
-        source = _source(kind, path, fold, films)
         report = room.evaluate(
-            artifact, source, out, operating_point=operating_point, device=device, published=published or kind == "ptx498"
-        )
-        given = {"siim-fold": f" --path DIR --fold {fold}", "ptx498": " --path DIR", "folder": " --path DIR", "phantoms": ""}[
-            kind
-        ]
-        report["command"] = f"python -m train evaluate --data {kind}{given}" + (f" --films {films}" if films else "")
+            artifact, _source(kind, path, fold, films), out, command=" ".join(words + ["--published"] * published),
+            operating_point=operating_point, device=device, published=published,
+        )  # fmt: skip
         if record:
             name = {"phantoms": "exam", "siim-fold": f"fold-{fold}"}.get(kind, kind)
             write_down(artifact, name, report)

@@ -33,12 +33,20 @@ TILE = 384  # px: longer side of what is kept of a film for it
 
 
 def evaluate(
-    folder: Path, source: Source, out: Path | None, *, operating_point: str = "", device: str = "auto", published: bool = False
+    folder: Path,
+    source: Source,
+    out: Path | None,
+    *,
+    command: str = "",
+    operating_point: str = "",
+    device: str = "auto",
+    published: bool = False,
 ) -> dict[str, Any]:
     """Every figure with its interval, by area and site; with `out`, report.json, report.md and pictures in it.
 
-    A film that is skipped or refused counts as answered "none" with probability 0, and under "unanswered". `published`: also
-    squash the positive films to 512 x 512 and measure them as the published figures were. Raises SegmenterError, DataError.
+    A film that is skipped or refused counts as answered "none" with probability 0, and under "unanswered". `command`: what
+    repeats this. `published`: also squash the positive films to 512 x 512 and measure them as the published figures were.
+    Raises SegmenterError, DataError.
     """
     artifact = load_artifact(folder)
     segmenter = Segmenter(artifact, Settings(operating_point=operating_point, device=device))
@@ -64,6 +72,7 @@ def evaluate(
     figures = measure(scored)
     report = {
         "source": source.title,
+        "command": command,
         "films": len(scored),
         "patients": len({s.patient for s in scored}),
         "unusable": source.unusable,
