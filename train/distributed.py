@@ -50,6 +50,7 @@ def start(device: str) -> World:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(device)
+    torch.backends.cudnn.benchmark = True  # shapes stay the same for a whole stage
     if size > 1:
         if chosen.type == "cuda":
             chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))

@@ -18,7 +18,7 @@ from segmenter.network import PneumothoraxNetwork, build_network
 from train import checkpoint, distributed, encoder, pictures
 from train.augment import augment, to_size
 from train.config import Recipe, Stage
-from train.dataset import Prepared
+from train.dataset import Prepared, Row
 from train.distributed import World
 from train.journal import ENVIRONMENT_FILE, Journal, environment, left, write_json
 from train.judge import contact_sheet, judge
@@ -66,6 +66,21 @@ class State:
         return {**groups, "optimiser": checkpoint.optimiser_tensors(self.optimiser)}
 
 
+@dataclass(frozen=True)
+class Run:
+    """What does not change while a run goes on; `state` is what does."""
+
+    recipe: Recipe
+    order: Order
+    world: World
+    data: Prepared
+    train: list[Row]
+    held_out: list[Row]
+    state: State
+    network: nn.Module  # of the state, as several processes and the compiler want it
+    journal: Journal | None  # of the first process
+
+
 def fit(recipe: Recipe, order: Order) -> Path:
     """Train and leave checkpoints, metrics.csv and pictures in the run's folder. Returns it.
 
@@ -74,56 +89,63 @@ def fit(recipe: Recipe, order: Order) -> Path:
     world = distributed.start(order.device)
     data = Prepared(order.data)
     train, held_out = data.fold(order.fold)
-    positive = np.array([row.positive for row in train])
     begin(recipe, order, data, world)
     state = resumed(order.run, fresh(recipe, order, world), world)
-    journal = Journal(order.run, state.progress.step) if world.first else None
     network = world.wrapped(state.network)
     if recipe.compile:
         network = torch.compile(network)  # type: ignore[assignment]
-    saved = told = time.monotonic()
+    journal = Journal(order.run, state.progress.step) if world.first else None
+    run = Run(recipe, order, world, data, train, held_out, state, network, journal)
 
+    at = state.progress
     for index, stage in enumerate(recipe.stages):
-        if index < state.progress.stage:
-            continue
-        grid, steps = data.grid_for(stage.size), steps_per_epoch(stage, len(train))
-        while state.progress.epoch < stage.epochs and agreed_share(world, stage, steps, state.progress) < 1:
-            at = state.progress
-            plan = epoch_plan(positive, stage, at.epoch, (recipe.seed, index))[at.step_of_epoch :, world.rank :: world.size]
-            waiting, sums, began_at = Waiting(), dict[str, float](), at.step
-            for images, truths in waiting.over(batches(data, train, plan, grid, pin=world.device.type == "cuda")):
-                started = time.perf_counter()
-                done = agreed_share(world, stage, steps, at)
-                if done >= 1:
-                    break
-                set_rates(state.optimiser, stage, recipe, at.stage_step, done)
-                parts = step(network, state, stage, recipe, images, truths, (recipe.seed, at.step, world.rank), world.device)
-                for name, part in parts.items():
-                    sums[name] = sums.get(name, 0.0) + part
-                at.step, at.stage_step, at.step_of_epoch = at.step + 1, at.stage_step + 1, at.step_of_epoch + 1
-                at.stage_seconds += time.perf_counter() - started
-                if world.first and time.monotonic() - told > TELL_EVERY_SECONDS:
-                    told = time.monotonic()
-                    tell(recipe, at, stage, share_done(stage, steps, at), parts, waiting.share)
-                if world.first and time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                    saved = time.monotonic()
-                    checkpoint.save_step(order.run, state.groups(), at)
+        if index < at.stage:
+            continue  # done before this run was resumed
+        while at.epoch < stage.epochs and agreed_share(run, stage) < 1:
+            row = epoch(run, index, stage)
             at.epoch, at.step_of_epoch = at.epoch + 1, 0
-            if world.first and at.step > began_at:
-                count = at.step - began_at
-                row = {f"loss_{k}": v / count for k, v in sums.items()}
-                speed = count * stage.batch / max(time.perf_counter() - waiting.began, 1e-9)
-                row |= {"images_per_second": speed, "waiting_share": waiting.share}
-                end_epoch(recipe, order, data, held_out, state, stage, row, journal, world)
+            if row and world.first:
+                end_epoch(run, stage, row)
             world.wait()
-        state.progress.stage, state.progress.epoch = index + 1, 0
-        state.progress.stage_step, state.progress.stage_seconds = 0, 0.0
-    if world.first:
-        checkpoint.save(order.run / f"step-{state.progress.step:07}", state.groups(), state.progress)
-    if journal:
+        at.stage, at.epoch, at.stage_step, at.stage_seconds = index + 1, 0, 0, 0.0
+
+    if journal is not None:
+        checkpoint.save(order.run / f"step-{at.step:07}", state.groups(), at)
         journal.close()
     world.close()
     return order.run
+
+
+def epoch(run: Run, index: int, stage: Stage) -> dict[str, float]:
+    """The rest of an epoch, step by step. Mean losses, speed and share of waiting; empty when no step was left."""
+    at, world, grid = run.state.progress, run.world, run.data.grid_for(stage.size)
+    positive = np.array([row.positive for row in run.train])
+    plan = epoch_plan(positive, stage, at.epoch, (run.recipe.seed, index))[at.step_of_epoch :, world.rank :: world.size]
+    waiting, sums, first = Waiting(), dict[str, float](), at.step
+    saved = told = time.monotonic()
+    for images, truths in waiting.over(batches(run.data, run.train, plan, grid, pin=world.device.type == "cuda")):
+        started = time.perf_counter()
+        if (done := agreed_share(run, stage)) >= 1:
+            break
+        set_rates(run.state.optimiser, stage, run.recipe, at.stage_step, done)
+        seed = (run.recipe.seed, at.step, world.rank)
+        parts = step(run.network, run.state, stage, run.recipe, images, truths, seed, world.device)
+        for name, part in parts.items():
+            sums[name] = sums.get(name, 0.0) + part
+        at.step, at.stage_step, at.step_of_epoch = at.step + 1, at.stage_step + 1, at.step_of_epoch + 1
+        at.stage_seconds += time.perf_counter() - started
+        if world.first and time.monotonic() - told > TELL_EVERY_SECONDS:
+            told = time.monotonic()
+            tell(run, stage, parts, waiting.share)
+        if world.first and time.monotonic() - saved > SAVE_EVERY_SECONDS:
+            saved = time.monotonic()
+            checkpoint.save_step(run.order.run, run.state.groups(), at)
+    count = at.step - first
+    if not count:
+        return {}
+    speed = count * stage.batch / max(time.perf_counter() - waiting.began, 1e-9)
+    losses = {f"loss_{name}": total / count for name, total in sums.items()}
+    return {**losses, "images_per_second": speed, "waiting_share": waiting.share}
 
 
 def begin(recipe: Recipe, order: Order, data: Prepared, world: World) -> None:
@@ -234,61 +256,44 @@ def set_rates(optimiser: torch.optim.Optimizer, stage: Stage, recipe: Recipe, st
         group["lr"] = learning_rate(top, min(stage.final_rate, top), recipe.optimiser.warmup_steps, stage_step, done)
 
 
-def share_done(stage: Stage, steps: int, progress: checkpoint.Progress) -> float:
+def share_done(run: Run, stage: Stage) -> float:
     """Share of the stage, 0 to 1: by its steps, or by its minutes where they run out first."""
-    by_steps = progress.stage_step / (steps * stage.epochs)
-    return max(by_steps, progress.stage_seconds / (stage.minutes * 60) if stage.minutes else 0.0)
+    at = run.state.progress
+    by_steps = at.stage_step / (steps_per_epoch(stage, len(run.train)) * stage.epochs)
+    return max(by_steps, at.stage_seconds / (stage.minutes * 60) if stage.minutes else 0.0)
 
 
-def agreed_share(world: World, stage: Stage, steps: int, progress: checkpoint.Progress) -> float:
+def agreed_share(run: Run, stage: Stage) -> float:
     """`share_done`, the same on every process: where it depends on a clock, on the first one's."""
-    share = share_done(stage, steps, progress)
-    return world.agree(share) if stage.minutes else share
+    share = share_done(run, stage)
+    return run.world.agree(share) if stage.minutes else share
 
 
-def end_epoch(
-    recipe: Recipe,
-    order: Order,
-    data: Prepared,
-    held_out: list[Any],
-    state: State,
-    stage: Stage,
-    row: dict[str, float],
-    journal: Journal | None,
-    world: World,
-) -> None:
+def end_epoch(run: Run, stage: Stage, row: dict[str, float]) -> None:
     """Judge the averaged weights on the held-out films, keep them when they are the best, write it all down."""
-    at = state.progress
-    figures, answers = judge(recipe, stage, data, held_out, state.average.tensors, world.device)
-    contact_sheet(data, answers, figures, order.run / "pictures" / f"epoch-{at.step:07}.png")
+    at, folder, average = run.state.progress, run.order.run, run.state.average
+    figures, answers = judge(run.recipe, stage, run.data, run.held_out, average.tensors, run.world.device)
+    contact_sheet(run.data, answers, figures, folder / "pictures" / f"epoch-{at.step:07}.png")
     score = figures["mean_positive_dice"] + figures["auroc"]
     if score > at.best_score:
         at.best_score, at.best_step = score, at.step
-        checkpoint.save(order.run / checkpoint.BEST, {"ema": state.average.tensors}, at)
-    if journal:
-        journal.epoch(
-            {
-                "step": at.step,
-                "stage": at.stage,
-                "size": stage.size,
-                "epoch": at.epoch,
-                **row,
-                **figures,
-                "best_step": at.best_step,
-            }
-        )
-        pictures.losses(journal.rows, order.run / "losses.png")
-    checkpoint.save_step(order.run, state.groups(), at)
+        checkpoint.save(folder / checkpoint.BEST, {"ema": average.tensors}, at)
+    if run.journal is not None:
+        where = {"step": at.step, "stage": at.stage, "size": stage.size, "epoch": at.epoch}
+        run.journal.epoch({**where, **row, **figures, "best_step": at.best_step})
+        pictures.losses(run.journal.rows, folder / "losses.png")
+    checkpoint.save_step(folder, run.state.groups(), at)
     said = " ".join(f"{k} {v:.4f}" for k, v in {**row, **figures}.items())
     print(f"stage {at.stage} epoch {at.epoch}/{stage.epochs} step {at.step}: {said}", flush=True)
 
 
-def tell(recipe: Recipe, at: checkpoint.Progress, stage: Stage, done: float, parts: dict[str, float], waiting: float) -> None:
+def tell(run: Run, stage: Stage, parts: dict[str, float], waiting: float) -> None:
+    at, done = run.state.progress, share_done(run, stage)
     pace = at.stage_seconds / at.stage_step
     losses = " ".join(f"{k} {v:.4f}" for k, v in parts.items())
     rest = at.stage_seconds / max(done, 1e-6) * (1 - done)
     print(
-        f"step {at.step} ({stage.size} px, stage {at.stage + 1} of {len(recipe.stages)}) {losses}, {pace:.2f} s a step, "
+        f"step {at.step} ({stage.size} px, stage {at.stage + 1} of {len(run.recipe.stages)}) {losses}, {pace:.2f} s a step, "
         f"waiting {waiting:.0%}; stage: {left(rest)}",
         flush=True,
     )

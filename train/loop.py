@@ -123,11 +123,12 @@ class Average:
     def update(self, network: nn.Module) -> None:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))  # a young average forgets its random start
-        for name, now in network.state_dict().items():
-            if now.is_floating_point():
-                self.tensors[name].lerp_(now, 1 - decay)
-            else:
-                self.tensors[name].copy_(now)
+        now = network.state_dict()
+        moving = [name for name, t in now.items() if t.is_floating_point()]
+        # All at once: a thousand small kernels would cost a GPU a tenth of a step.
+        torch._foreach_lerp_([self.tensors[n] for n in moving], [now[n] for n in moving], 1 - decay)
+        for name in now.keys() - set(moving):  # counters
+            self.tensors[name].copy_(now[name])
 
 
 class Waiting:
