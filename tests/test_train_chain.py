@@ -11,7 +11,7 @@ import pydicom
 import pytest
 import torch
 from click.testing import CliRunner
-from small_training import tiny_recipe
+from small_training import tiny_data, tiny_recipe
 
 from dicom_node import offline
 from dicom_node.config import Config
@@ -27,7 +27,7 @@ from train.cases import wrapped
 from train.cli import main
 from train.dataset import Prepared, Row
 from train.exam import exam_film, is_frozen
-from train.predictions import LEVELS, Answers
+from train.predictions import LEVELS, Answers, averaged, joined
 from train.sources import Given
 
 
@@ -189,6 +189,29 @@ def test_a_run_can_start_from_an_artifact_and_end_by_the_clock(made: Path, tmp_p
     encoder.load_start(network, made / "model")
     ours, theirs = network.state_dict(), load_artifact(made / "model").state_dict(0)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_thresholds_may_come_from_films_of_their_own(made: Path, tmp_path: Path) -> None:
+    """All runs answer them and their mean is judged; films that were learned are refused."""
+    runs = ["--data", made / "data", "--run", made / "run-0", "--run", made / "run-1", "--out", tmp_path / "calibration"]
+    assert "that no run has learned" in " ".join(called("calibrate", *runs, "--on", made / "data", code=2).split())
+    other = tiny_data(tmp_path, count=6, first_seed=45_000)
+    found = json.loads(called("calibrate", *runs, "--on", other.folder, "--device", "cpu", "--json"))
+    assert found["films"] == 6 and other.digest[:16] in found["on"]
+    """Half of the lesions leave no trace: no threshold finds .95. Calling everything positive is no answer."""
+             for v in (10, 30)]  # fmt: skip
+    mean = averaged(parts)
+    assert (mean.probability == 20).all() and np.allclose(mean.image_logit, 2.0) and len(joined(parts).rows) == 12
+
+
+def test_an_aim_out_of_reach_is_said_and_balanced() -> None:
+    """Half of the lesions leave no trace: no threshold finds .95 of them; calling everything positive is no answer."""
+    answers = said()
+    blank = answers.probability.copy()
+    blank[::4] = 0
+    found = calibrate.points(Answers(answers.rows, blank, answers.image_logit, answers.truth), 64)
+    clinical = found["figures"]["clinical"]
+    assert not found["sensitivity_met"] and clinical["sensitivity"] < 0.6 and clinical["specificity"] > 0.6
 
 
 # -- figures -----------------------------------------------------------------------------------------------------

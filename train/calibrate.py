@@ -1,5 +1,5 @@
-"""Temperature, thresholds and floor from out-of-fold predictions: every film is judged by a network that has not seen its
-patient. Never from the exam, never from a test set.
+"""Temperature, thresholds and floor from out-of-fold predictions (or a data set of its own): every film is judged by a
+network that has not seen its patient. Never from the exam, never from a test set.
 
 Three operating points:
 
@@ -31,11 +31,11 @@ from train.dataset import Prepared
 from train.fit import RECIPE_FILE, RunError, run_notes
 from train.journal import write_json
 from train.metrics import auroc, expected_calibration_error
-from train.predictions import LEVELS, Answers, answers
+from train.predictions import LEVELS, Answers, answers, averaged, joined
 
 CALIBRATION_FILE = "calibration.json"
 SENSITIVITY = 0.95
-MASK_THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
+MASK_THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
 FLOORS = (0.0, 1.0, 2.5, 5.0)  # percentiles of the area of true regions
 IMAGE_THRESHOLDS = 200  # quantiles of the films' probabilities
 FILM_MM = 380.0  # longer side of a chest film, where no film of the data set tells its spacing
@@ -62,24 +62,34 @@ class Cell:
 
 
 def calibrate(
-    data: Prepared, runs: Sequence[Path], out: Path, *, size: int = 0, which: str = "best", device: str = "auto"
+    data: Prepared,
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    on: Prepared | None = None,
+    size: int = 0,
+    which: str = "best",
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Writes calibration.json, curve.png and returns the former. Runs are one for each fold that is to count.
 
-    Raises RunError when runs do not belong together or to the data, FileNotFoundError without a checkpoint.
+    `on`: a data set that no run has seen, in place of the films that each run held out; all runs answer all of it, and their
+    mean is judged. Raises RunError when runs do not belong together or to the data, FileNotFoundError without a checkpoint.
     """
     recipe, notes = agreed(data, runs)
+    if on is not None and (seen := {row.name for row in on.rows} & {row.name for row in data.rows}):
+        raise RunError(f"{len(seen)} films of {on.folder} are in {data.folder}, too: choose films that no run has learned")
     size, flips = size or recipe.stages[-1].size, recipe.flips
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    said = None
+    said: list[Answers] = []
     for run, note in zip(runs, notes, strict=True):
         network = build_network(recipe.network)
         network.load_state_dict(checkpoint.chosen(run, which))
         network = network.eval().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        rows = data.fold(note["fold"])[1]
-        one = answers(network, data, rows, size=size, mean=recipe.mean, std=recipe.std, flips=flips, device=where, quiet=False)
-        said = one if said is None else said.extended(one)
-    assert said is not None
+        given, rows = (on, list(on.rows)) if on is not None else (data, data.fold(note["fold"])[1])
+        one = answers(network, given, rows, size=size, mean=recipe.mean, std=recipe.std, flips=flips, device=where, quiet=False)
+        said.append(one)
+    judged = averaged(said) if on is not None else joined(said)
     found = {
         "size": size,
         "flips": flips,
@@ -87,7 +97,8 @@ def calibrate(
         "folds": [note["fold"] for note in notes],
         "data_sha256": data.digest,
         "folds_sha256": data.about["folds_sha256"],
-        **points(said, size),
+        "on": f"{on.about['kind']}, index {on.digest[:16]}" if on is not None else "",
+        **points(judged, size),
     }
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / CALIBRATION_FILE, found)
@@ -218,13 +229,15 @@ def figures(said: Answers, c: Cell, probability: NDArray[np.float64], gates: NDA
 def _clinical(
     said: Answers, table: list[Cell], probability: NDArray[np.float64], gates: NDArray[np.float64]
 ) -> tuple[tuple[Cell, float], bool]:
-    """The cell with a floor and the gate that serve best, and whether they reach the sensitivity."""
+    """The cell with a floor and the gate that serve best, and whether they reach the sensitivity. When none does: where the
+    smaller of sensitivity and specificity is largest."""
     rows = [(c, f) for c in table if c.floor.percentile or len(FLOORS) == 1 for f in figures(said, c, probability, gates)]
     rows = rows or [(c, f) for c in table for f in figures(said, c, probability, gates)]
     enough = [r for r in rows if r[1]["sensitivity"] >= SENSITIVITY]
-    best = max(
-        enough or rows, key=lambda r: (r[1]["specificity"] + r[1]["mean_positive_dice"]) if enough else r[1]["sensitivity"]
-    )
+    if enough:
+        best = max(enough, key=lambda r: r[1]["specificity"] + r[1]["mean_positive_dice"])
+    else:
+        best = max(rows, key=lambda r: (min(r[1]["sensitivity"], r[1]["specificity"]), r[1]["mean_positive_dice"]))
     return (best[0], best[1]["image_threshold"]), bool(enough)
 
 

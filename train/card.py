@@ -60,11 +60,16 @@ out: {left_out}. {data["folds"]} folds by {data["split"]}; `folds_sha256` {data[
 def _points(m: Mapping[str, Any]) -> str:
     found = m["metrics"]["out_of_fold"]
     apart = m["data"]["split"] == "patient"
-    judge = "has not seen its patient" if apart else "has not seen it; but it may have seen another film of the same patient"
+    films = f"films of a data set of their own ({found['on']})" if found["on"] else "out-of-fold films"
+    judge = (
+        "has not seen its patient"
+        if apart or found["on"]
+        else "has not seen it; but it may have seen another film of the same patient"
+    )
     text = f"""
 ## Operating points
 
-Chosen on {found["films"]} out-of-fold films ({found["positives"]} positive), each judged by a network that {judge}:
+Chosen on {found["films"]} {films} ({found["positives"]} positive), each judged by a network that {judge}:
 AUROC {found["auroc"]}, calibration error {found["ece"]}, temperature {found["temperature"]}.
 
 | name | image threshold | mask threshold | smallest region | sensitivity | specificity | `mean_positive_dice` | `kaggle_dice` |

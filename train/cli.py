@@ -133,6 +133,7 @@ def fit(
 @click.option("--data", type=THERE, required=True, help="Folder that `prepare` wrote.")
 @click.option("--run", "runs", type=THERE, multiple=True, required=True, help="A run; give one for each fold of an ensemble.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for calibration.json and curve.png.")
+@click.option("--on", type=THERE, help="A prepared data set that no run has seen, in place of the held-out folds.")
 @click.option("--size", default=0, help="Input px of the artifact [default: of the last stage].")
 @click.option(
     "--weights",
@@ -145,7 +146,15 @@ def fit(
 @threads
 @as_json
 def calibrate(
-    data: Path, runs: tuple[Path, ...], out: Path, size: int, weights: str, device: str, threads: int, as_json: bool
+    data: Path,
+    runs: tuple[Path, ...],
+    out: Path,
+    on: Path | None,
+    size: int,
+    weights: str,
+    device: str,
+    threads: int,
+    as_json: bool,
 ) -> None:
     """Temperature, thresholds and floor from out-of-fold predictions."""
     from train import calibrate as room
@@ -153,7 +162,8 @@ def calibrate(
 
     _threads(threads)
     with _plainly():
-        found = room.calibrate(Prepared(data), runs, out, size=size, which=weights, device=device)
+        held = Prepared(on) if on else None
+        found = room.calibrate(Prepared(data), runs, out, on=held, size=size, which=weights, device=device)
     _tell(found, as_json, lambda: "\n".join(
         f"{name}: " + ", ".join(f"{k} {v:g}" for k, v in (point | found["figures"].get(name, {})).items())
         for name, point in found["operating_points"].items()

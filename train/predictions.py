@@ -37,11 +37,25 @@ class Answers:
     def size(self) -> int:
         return self.probability.shape[1]
 
-    def extended(self, other: Answers) -> Answers:
-        return Answers(
-            (*self.rows, *other.rows),
-            *(np.concatenate([getattr(self, n), getattr(other, n)]) for n in ("probability", "image_logit", "truth")),
-        )
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """Answers about different films, one after the other."""
+    rows = tuple(row for part in parts for row in part.rows)
+    maps, logits, truths = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("probability", "image_logit", "truth")
+    )
+    return Answers(rows, maps, logits, truths)
+
+
+def averaged(parts: Sequence[Answers]) -> Answers:
+    """The mean of several networks' answers about the same films."""
+    if len(parts) == 1:
+        return parts[0]
+    maps = np.zeros(parts[0].probability.shape, np.float32)
+    for part in parts:
+        maps += part.probability
+    logits = np.mean([part.image_logit for part in parts], axis=0)
+    return Answers(parts[0].rows, np.round(maps / len(parts)).astype(np.uint8), logits, parts[0].truth)
 
 
 @torch.inference_mode()
