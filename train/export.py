@@ -90,6 +90,8 @@ def record(folder: Path, name: str, report: dict[str, Any]) -> Artifact:
     """Put the figures of an evaluation into manifest and card. The weights stay as they are."""
     artifact = load_artifact(folder)
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    if "out_of_fold" not in manifest["metrics"]:
+        raise RunError(f"{folder} was exported by an older version, its card can not be written anew; export it again")
     manifest["metrics"].setdefault("evaluations", {})[name] = report
     kept = {key: value for key, value in manifest.items() if key not in ("schema", "weights")}
     tensors = [artifact.stored_tensors(i) for i in range(len(artifact.manifest.weights))]
