@@ -27,7 +27,7 @@ train-quick: .make/train
 	$(TRAIN) fit --recipe quick --data $(QUICK)/data --run $(QUICK)/run --resume
 	$(TRAIN) calibrate --data $(QUICK)/data --run $(QUICK)/run --out $(QUICK)/calibration
 	$(TRAIN) export --data $(QUICK)/data --run $(QUICK)/run --calibration $(QUICK)/calibration --out $(QUICK)/model --name quick
-	$(TRAIN) evaluate --artifact $(QUICK)/model --films 40 --out $(QUICK)/exam --record
+	$(TRAIN) evaluate --artifact $(QUICK)/model --films 20 --out $(QUICK)/exam --record
 	$(BIN)/segmenter-worker demo --model $(QUICK)/model --out $(QUICK)/demo
 
 bench: .make/test .make/tools
