@@ -231,7 +231,7 @@ def _clinical(
 ) -> tuple[tuple[Cell, float], bool]:
     """The cell with a floor and the gate that serve best, and whether they reach the sensitivity. When none does: where the
     smaller of sensitivity and specificity is largest."""
-    rows = [(c, f) for c in table if c.floor.percentile or len(FLOORS) == 1 for f in figures(said, c, probability, gates)]
+    rows = [(c, f) for c in table if c.floor.percentile for f in figures(said, c, probability, gates)]
     rows = rows or [(c, f) for c in table for f in figures(said, c, probability, gates)]
     enough = [r for r in rows if r[1]["sensitivity"] >= SENSITIVITY]
     if enough:
