@@ -56,6 +56,9 @@ class Receive(Section):
     establish_seconds: float = Field(10, gt=0, description="Seconds from TCP accept to an established association.")
     pdu_seconds: float = Field(30, gt=0, description="Seconds that one PDU may take to arrive.")
     idle_seconds: float = Field(60, gt=0, description="Seconds of silence after which an association is aborted.")
+    tls_certificate: str = Field("", description="Our certificate chain (PEM). Set with tls_key: only TLS is spoken (BCP 195).")
+    tls_key: str = Field("", description="Private key of tls_certificate (PEM).")
+    tls_client_ca: str = Field("", description="CA certificates (PEM); set: senders must show a certificate signed by one.")
 
 
 class Peer(Section):
@@ -64,6 +67,10 @@ class Peer(Section):
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
     ae_title: AETitle | None = Field(None, description="Its AE title when it differs from the name of the entry.")
+    tls: bool = Field(False, description="Speak TLS to it (send.tls_ca says whom to trust).")
+    commit: bool = Field(False, description="Ask it for storage commitment; what it has not committed to is never removed.")
+    commit_ae_title: AETitle | None = Field(None, description="AE title that commits, when it is another one at the same host.")
+    commit_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(None, description="Port of commit_ae_title.")
 
 
 class Send(Section):
@@ -78,6 +85,10 @@ class Send(Section):
     first_delay_seconds: float = Field(5, gt=0, description="Wait after the first failed try; doubles with jitter.")
     max_delay_seconds: float = Field(900, gt=0, description="The longest wait between two tries.")
     give_up_days: float = Field(7, gt=0, description="Days after which a delivery that never worked is refused.")
+    tls_ca: str = Field("", description="CA certificates (PEM) that destinations with tls = true are verified against.")
+    tls_certificate: str = Field("", description="Client certificate (PEM) that we show when a destination asks.")
+    tls_key: str = Field("", description="Private key of tls_certificate (PEM).")
+    commit_again_hours: float = Field(24, gt=0, description="Hours after which an unanswered storage commitment is asked again.")
 
 
 class Queue(Section):
@@ -87,6 +98,13 @@ class Queue(Section):
         "memory://", pattern=r"^(memory://|rediss?://.+)", description="memory:// (one machine) or redis://host:port/db."
     )
     poll_seconds: float = Field(0.05, gt=0, description="How often the ledger is looked at for work.")
+    urgent_from: tuple[AETitle, ...] = Field((), description="Calling AE titles whose films go before the others.")
+    urgent_when: dict[str, str] = Field(
+        default_factory=dict, description="DICOM keyword = regular expression; a film whose value matches is urgent."
+    )
+    normal_waits_seconds: float = Field(
+        300, ge=0, description="A normal film that has waited so long goes before urgent ones: nothing starves."
+    )
 
 
 class Work(Section):
@@ -98,9 +116,34 @@ class Work(Section):
     time_limit_seconds: int = Field(60, ge=1, description="A film that takes longer loses its process (a crash).")
     max_crashes: int = Field(3, ge=1, description="Crashes of the process while on one film before it is quarantined.")
     max_attempts: int = Field(20, ge=1, description="Hard cap of tries for one film, whatever the reason.")
+    node: str = Field("", description="URL of the node to work for (`serve`); empty: the one on this machine.")
+    node_ca: str = Field("", description="CA certificates (PEM) that the node is verified against; empty: the system's.")
+    token_file: str = Field("", description="File with this worker's token (`workers add NAME` on the node prints it).")
     on_resend: Literal["count", "redeliver"] = Field(
         "count", description="A film that was answered already: only count it, or send its stored objects again."
     )
+
+
+class Serve(Section):
+    """HTTP: health and metrics, and the door for workers on other machines."""
+
+    enabled: bool = Field(False, description="Whether `run` starts it.")
+    host: str = Field("127.0.0.1", description="Address to listen on; another one than loopback needs TLS.")
+    port: Port = Field(8114, description="TCP port; 0 takes a free one (tests).")
+    tls_certificate: str = Field("", description="Certificate chain (PEM).")
+    tls_key: str = Field("", description="Private key of tls_certificate (PEM).")
+    allow_plain: bool = Field(False, description="Let tokens and films cross the network without TLS.")
+    max_object_mb: int = Field(64, ge=1, description="Largest object that a worker may return, MiB.")
+
+
+class Retention(Section):
+    """How long films and results stay on this disk. UIDs and sha256 stay for ever; nothing undelivered is removed."""
+
+    finished_days: float = Field(7, ge=0, description="Days after which films that were answered or skipped are removed.")
+    failed_days: float = Field(30, ge=0, description="Days after which films that failed or were refused are removed.")
+    warn_days: float = Field(3, ge=0, description="Days before the removal of a failed film from which the log warns.")
+    watermark_mb: int = Field(2048, ge=0, description="MB free under which finished films are removed before their time.")
+    journal_days: float = Field(365, ge=1, description="Days that the journal of associations goes back.")
 
 
 class Segment(Section):
@@ -139,6 +182,8 @@ class Config(BaseSettings):
     send: Send = Send()
     queue: Queue = Queue()
     work: Work = Work()
+    serve: Serve = Serve()
+    retention: Retention = Retention()
     segment: Segment = Segment()
     log: Log = Log()
 
@@ -160,6 +205,11 @@ class Config(BaseSettings):
             raise ValueError(f"send.destinations names {', '.join(unknown)}, which [peers] does not hold")
         if self.work.heartbeat_seconds * 2 > self.work.lease_seconds:
             raise ValueError("work.heartbeat_seconds must be less than half of work.lease_seconds")
+        for name, section in (("receive", self.receive), ("send", self.send), ("serve", self.serve)):
+            if bool(section.tls_certificate) != bool(section.tls_key):
+                raise ValueError(f"{name}.tls_certificate and {name}.tls_key belong together: set both or none")
+        if self.receive.tls_client_ca and not self.receive.tls_certificate:
+            raise ValueError("receive.tls_client_ca needs receive.tls_certificate and receive.tls_key")
         return self
 
     @property
@@ -174,7 +224,7 @@ class Config(BaseSettings):
 def load(path: Path | None) -> Config:
     """Read `path` (None: the defaults) and the environment. Raises ConfigError with file, key and remedy.
 
-    A relative `node.directory` or `segment.model` is relative to the folder of the file.
+    Relative paths are relative to the folder of the file.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -210,8 +260,23 @@ def _sentences(path: Path | None, error: ValidationError) -> list[str]:
 
 
 def _anchored(config: Config, folder: Path) -> Config:
+    """Every relative path made absolute."""
+
+    def absolute(section: Section, *names: str) -> Any:
+        paths = {name: getattr(section, name) for name in names}
+        return section.model_copy(update={name: str((folder / path).resolve()) for name, path in paths.items() if path})
+
     node = config.node.model_copy(update={"directory": (folder / config.node.directory).resolve()})
     model = config.segment.model
     if str(model) != "demo":
         model = (folder / model).resolve()
-    return config.model_copy(update={"node": node, "segment": config.segment.model_copy(update={"model": model})})
+    return config.model_copy(
+        update={
+            "node": node,
+            "segment": config.segment.model_copy(update={"model": model}),
+            "receive": absolute(config.receive, "tls_certificate", "tls_key", "tls_client_ca"),
+            "send": absolute(config.send, "tls_ca", "tls_certificate", "tls_key"),
+            "work": absolute(config.work, "node_ca", "token_file"),
+            "serve": absolute(config.serve, "tls_certificate", "tls_key"),
+        }
+    )

@@ -20,6 +20,7 @@ _HEAD = """\
 
 _EXAMPLES = {
     "allowed": '# [receive.allowed]\n# MODALITY1 = ["10.0.0.7"]\n# GATEWAY = []\n',
+    "urgent_when": '# [queue.urgent_when]\n# RequestedProcedurePriority = "STAT|HIGH"\n',
 }
 
 _PEERS = """\
@@ -28,6 +29,10 @@ _PEERS = """\
 # host = "127.0.0.1"
 # port = 104
 # ae_title = "PACS"
+# tls = false                # speak TLS to it; send.tls_ca says whom to trust
+# commit = false             # ask it for storage commitment; what it has not committed to is never removed
+# commit_ae_title = "PACS"   # AE title that commits, when it is another one at the same host
+# commit_port = 104          # its port, when it is another one
 """
 
 

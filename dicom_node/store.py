@@ -15,8 +15,7 @@ from pathlib import Path
 
 from dicom_node.errors import NodeError
 
-SCHEMA_VERSION = 1
-
+# Version 1. Never edited: a new ledger is this, and then every step below, as an old one is.
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
@@ -78,9 +77,42 @@ CREATE INDEX deliveries_job ON deliveries (job_id);
 CREATE INDEX deliveries_state ON deliveries (state);
 """
 
+# _STEPS[n] turns version n + 1 into version n + 2; one transaction with the version number.
+_STEPS = (
+    """
+-- queue: urgent or normal. remote: the worker's name when it is on another machine. finisher: the token that finished.
+ALTER TABLE jobs ADD COLUMN queue TEXT NOT NULL DEFAULT 'normal';
+ALTER TABLE jobs ADD COLUMN remote TEXT;
+ALTER TABLE jobs ADD COLUMN finisher TEXT;
+ALTER TABLE jobs ADD COLUMN claimed_at REAL;
+DROP INDEX jobs_ready;
+CREATE INDEX jobs_ready ON jobs (queue, received_at) WHERE state = 'received';
+-- What retention looks through: finished jobs whose film is still on disk.
+CREATE INDEX jobs_kept ON jobs (finished_at) WHERE finished_at IS NOT NULL AND path IS NOT NULL;
+CREATE INDEX associations_opened ON associations (opened_at);
+
+-- Workers on other machines. The token itself is shown once and kept nowhere.
+CREATE TABLE workers (
+    name TEXT PRIMARY KEY, token_sha256 TEXT NOT NULL,
+    added_at REAL NOT NULL, revoked_at REAL, seen_at REAL, model TEXT, model_digest TEXT
+) WITHOUT ROWID;
+
+-- Storage commitment (PS3.4 J): one row per N-ACTION; a delivery names the request that covers it.
+CREATE TABLE commitments (
+    transaction_uid TEXT PRIMARY KEY, destination TEXT NOT NULL, state TEXT NOT NULL,
+    requested_at REAL NOT NULL, answered_at REAL, attempts INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX commitments_open ON commitments (requested_at) WHERE answered_at IS NULL;
+ALTER TABLE deliveries ADD COLUMN commitment TEXT;
+ALTER TABLE deliveries ADD COLUMN committed_at REAL;
+CREATE INDEX deliveries_commitment ON deliveries (commitment) WHERE commitment IS NOT NULL;
+""",
+)
+SCHEMA_VERSION = 1 + len(_STEPS)
+
 
 class Store:
-    """A ledger file. Creates it (0600) and its schema; refuses a file of a newer version."""
+    """A ledger file. Creates it (0600) and its schema, brings an older one up to date, refuses a newer one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -89,15 +121,16 @@ class Store:
         path.touch(mode=0o600, exist_ok=True)
         with self.write() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
+            if version > SCHEMA_VERSION:
                 raise NodeError(
                     f"{path}: has schema version {version}, this program knows {SCHEMA_VERSION}; "
                     "run the program version that wrote it, or restore a backup"
                 )
+            if version < SCHEMA_VERSION:
+                for step in (_SCHEMA, *_STEPS)[version:]:
+                    for statement in step.split(";\n"):
+                        db.execute(statement)
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def read(self) -> sqlite3.Connection:
         """This thread's connection, for reading."""

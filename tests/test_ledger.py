@@ -14,7 +14,7 @@ from dicom_node.ledger import Claim, Ledger
 from dicom_node.outbox import Outbox
 from dicom_node.retry import Decision, Policy, decide
 from dicom_node.status import Verdict
-from dicom_node.store import Store
+from dicom_node.store import SCHEMA_VERSION, Store
 
 _numbers = itertools.count()
 
@@ -190,7 +190,7 @@ def test_a_ledger_of_another_version_is_refused_and_a_failed_write_leaves_nothin
     assert store.integrity() == "ok"
     copy = tmp_path / "copy"
     store.backup(copy)
-    assert sqlite3.connect(copy).execute("PRAGMA user_version").fetchone()[0] == 1
+    assert sqlite3.connect(copy).execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
     with store.write() as db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(NodeError, match="schema version 99"):
