@@ -88,7 +88,7 @@ class Send(Section):
     tls_ca: str = Field("", description="CA certificates (PEM) that destinations with tls = true are verified against.")
     tls_certificate: str = Field("", description="Client certificate (PEM) that we show when a destination asks.")
     tls_key: str = Field("", description="Private key of tls_certificate (PEM).")
-    commit_again_hours: float = Field(24, gt=0, description="Hours after which an unanswered storage commitment is asked again.")
+    commit_again_hours: float = Field(24, gt=0, description="Hours after which an unanswered commitment is asked again.")
 
 
 class Queue(Section):
