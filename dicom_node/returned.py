@@ -116,5 +116,3 @@ def _references(dataset: Dataset) -> Iterator[str]:
                 waiting.extend(element.value)
             elif element.keyword == "ReferencedSOPInstanceUID":
                 yield str(element.value)
-
-

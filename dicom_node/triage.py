@@ -14,7 +14,7 @@ class Triage:
         self._when = {keyword: re.compile(pattern) for keyword, pattern in queue.urgent_when.items()}
 
     def queue_of(self, calling_ae: str, dataset: memoryview, transfer_syntax_uid: str) -> str:
-        """"urgent" or "normal"; a header that can not be read makes no film urgent."""
+        """ "urgent" or "normal"; a header that can not be read makes no film urgent."""
         if calling_ae in self._from:
             return "urgent"
         if not self._when:
