@@ -110,9 +110,12 @@ def _reap(spool: Spool, ledger: Ledger, stop: threading.Event) -> None:
 
 def work(config: Config) -> int:
     """The Celery worker, until SIGTERM: for the node of this machine, or for the one that `work.node` names."""
+    from dicom_node.errors import ConfigError
     from dicom_node.model import load_model, refuse_demo_model
     from dicom_node.tasks import run_worker
 
+    if not config.work.processes:
+        raise ConfigError("work.processes: 0, so there is nothing to run here; set 1 or more")
     if config.work.node:
         load_model(config.segment)  # what is wrong with it is said now, and not by every child
         return run_worker(config)
@@ -198,7 +201,8 @@ class Supervisor:
         self._config_path = config_path
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
-        self._verbs = [verb for verb in VERBS if verb != "serve" or config.serve.enabled]
+        left_out = {"serve": not config.serve.enabled, "work": not config.work.processes}
+        self._verbs = [verb for verb in VERBS if not left_out.get(verb)]
         self._deaths: dict[str, int] = dict.fromkeys(VERBS, 0)
         self._restart_at: dict[str, float] = {}
 
@@ -207,7 +211,8 @@ class Supervisor:
         from dicom_node.model import load_model, refuse_demo_model
 
         config, stop = self._config, stop_event()
-        refuse_demo_model(config, load_model(config.segment).manifest.intended_use)
+        if "work" in self._verbs:
+            refuse_demo_model(config, load_model(config.segment).manifest.intended_use)
         spool = spool_of(config)
         with only_instance(spool, "run"):
             listener = bind(config.receive)
