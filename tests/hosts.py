@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass
@@ -23,6 +25,12 @@ class Hosts:
     def inside(self, name: str) -> list[str]:
         """The beginning of a command that runs on this host."""
         return ["ip", "netns", "exec", self._space(name)]
+
+    def knows(self, name: str, other: str, address: str) -> None:
+        """On this host the name `other` means `address` (`ip netns exec` lays the file over /etc/hosts)."""
+        folder = Path("/etc/netns", self._space(name))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {other}\n")
 
     def cut(self, name: str) -> None:
         _ip("netns", "exec", self._space(name), "ip", "link", "set", "wire", "down")
@@ -48,6 +56,7 @@ class Hosts:
     def remove(self) -> None:
         for name in (*self.names, "switch"):
             subprocess.run(["ip", "netns", "del", self._space(name)], capture_output=True)
+            shutil.rmtree(Path("/etc/netns", self._space(name)), ignore_errors=True)
 
     def _space(self, name: str) -> str:
         return f"{self.prefix}-{name}"
