@@ -50,6 +50,7 @@ class Sender:
         self._outbox = outbox
         send = config.send
         self._policy = Policy(send.first_delay_seconds, send.max_delay_seconds, send.give_up_days * 86_400)
+        self._longest_try = send.max_delay_seconds + send.connect_seconds + send.response_seconds
 
     def run(self, stop: threading.Event, poll_seconds: float) -> None:
         """Until `stop` is set: then the object on the wire is finished and no other is begun."""
@@ -72,7 +73,7 @@ class Sender:
     def _by_destination(self) -> dict[str, list[Due]]:
         """Due deliveries by the name in [peers] that they go to."""
         found: dict[str, list[Due]] = {}
-        for due in self._outbox.due():
+        for due in self._outbox.due(self._policy.max_delay):
             name = due.calling_ae if due.delivery.destination == "@sender" else due.delivery.destination
             found.setdefault(name, []).append(due)
         return found
@@ -162,8 +163,10 @@ class Sender:
             self._settle(delivery, destination, verdict(status), status, sentence(status))
 
     def _settle(self, delivery: Delivery, destination: str, what: Verdict, status: int | None, reason: str) -> None:
-        age = time.time() - delivery.created_at
-        decision = decide(what, delivery.attempts + 1, age, self._policy, random.random())
+        tries = delivery.attempts + 1
+        # The wall clock may have been set forward: no more time has passed than so many tries and waits can take.
+        age = min(time.time() - delivery.created_at, tries * self._longest_try)
+        decision = decide(what, tries, age, self._policy, random.random())
         self._outbox.settle(delivery, decision.state, status=status, reason=reason, delay=decision.delay)
         level = logging.INFO if decision.state is DeliveryState.DELIVERED else logging.WARNING
         context = {
