@@ -30,6 +30,7 @@ class Received:
     source: str | None  # SOP Instance UID of the film it was made from
     uid: str
     sha256: str  # of the dataset, as sent
+    series: str  # its SeriesDescription
     kept: bool  # whether the PACS has it now, whatever it answered
 
 
@@ -109,7 +110,9 @@ class RecordingPacs:
             if callable(todo):
                 todo = todo(uid)
             kept = todo == LATE or (isinstance(todo, int) and (todo == 0 or todo & 0xF000 == 0xB000))
-            self.records.append(Received(source_of(event.dataset), uid, hashlib.sha256(data).hexdigest(), kept))
+            dataset = event.dataset
+            series, sha256 = str(dataset.get("SeriesDescription", "")), hashlib.sha256(data).hexdigest()
+            self.records.append(Received(source_of(dataset), uid, sha256, series, kept))
         time.sleep(self.late_seconds if todo == LATE else self.slow_seconds)
         if todo == ABORT:
             event.assoc.abort()
