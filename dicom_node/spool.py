@@ -178,6 +178,10 @@ class Spool:
         return self.directory.joinpath(*parts)
 
 
+def sha256_of(data: Buffer) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def _write_file(file: Path, head: Buffer, chunks: Iterable[Buffer]) -> tuple[int, str]:
     """(bytes written, sha256 of the chunks); on disk when it returns."""
     digest = hashlib.sha256()
