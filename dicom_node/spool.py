@@ -130,8 +130,11 @@ class Spool:
                     f"{self.directory}: another `{verb}` runs on this spool (process {holder}); stop it first, "
                     "or give this one its own node.directory"
                 ) from error
-            os.ftruncate(file, 0)
-            os.write(file, str(os.getpid()).encode())
+            try:
+                os.ftruncate(file, 0)
+                os.write(file, str(os.getpid()).encode())
+            except OSError:
+                pass  # a full disk: the number is for people, the lock holds without it
             yield
         finally:
             os.close(file)
