@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 VERBS = ("receive", "serve", "work", "send")  # in the order of the stop
 QUICK_DEATH_SECONDS = 10.0  # a child that lives shorter is restarted with a growing delay
 REAP_SECONDS = 3600.0
+ANNOUNCE_AGAIN_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -205,6 +206,8 @@ class Supervisor:
         self._verbs = [verb for verb in VERBS if not left_out.get(verb)]
         self._deaths: dict[str, int] = dict.fromkeys(VERBS, 0)
         self._restart_at: dict[str, float] = {}
+        self._is_announced = False
+        self._announce_at = 0.0  # monotonic seconds
 
     def run(self) -> None:
         from dicom_node.association import bind
@@ -256,20 +259,26 @@ class Supervisor:
                 del self._restart_at[verb]
                 self._start(verb, listener)
                 changed = True
-        if changed:
+        if changed or (not self._is_announced and now >= self._announce_at):
             self._announce(listener)
 
     def _announce(self, listener: socket.socket) -> None:
-        """run.json: who runs and where, for `status`, the demo and the tests."""
+        """run.json: who runs and where, for `status`, the demo and the tests. Tried again while the disk is full."""
         state = {
             "pid": os.getpid(),
             "port": listener.getsockname()[1],
             "children": {verb: child.pid for verb, child in self._children.items()},
         }
         temporary = self._state_file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(state))
-        temporary.chmod(0o600)
-        temporary.rename(self._state_file)
+        try:
+            temporary.write_text(json.dumps(state))
+            temporary.chmod(0o600)
+            temporary.rename(self._state_file)
+            self._is_announced = True
+        except OSError as error:
+            log.error("run.json can not be written", extra={"error": error.strerror})
+            self._is_announced = False
+            self._announce_at = time.monotonic() + ANNOUNCE_AGAIN_SECONDS
 
     def _stop(self) -> None:
         until = time.monotonic() + self._config.node.stop_seconds

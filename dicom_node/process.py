@@ -88,7 +88,13 @@ class Workbench:
     segmenter: Segmenter
 
     def claim(self) -> Claim | None:
-        return self.node.claim()
+        """The next job; None when there is none, or while the node's disk is in trouble."""
+        try:
+            return self.node.claim()
+        except sqlite3.OperationalError as problem:
+            log.error("no film can be claimed, they wait", extra={"error": str(problem)})
+            time.sleep(DISK_TROUBLE_SECONDS)
+            return None
 
     def stumbled(self, claim: Claim, problem: Exception) -> None:
         """An error that nobody foresaw: charged like a crash, so that it is tried again, but not for ever."""
