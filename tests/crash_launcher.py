@@ -106,6 +106,8 @@ def install() -> None:
 
         dicom_node.lifecycle.QUICK_DEATH_SECONDS = 0.0
     elif verb == "work":
+        import segmentation_models_pytorch  # noqa: F401
+
         import segmenter.engine  # noqa: F401
 
 
@@ -186,11 +188,12 @@ def _sprung(target: str, verb: str) -> tuple[str, str]:
     except FileNotFoundError:
         return "", ""
     for trap in traps:
-        if (trap["verb"], trap["target"]) == (verb, target):
-            with _counting:
-                _calls[trap["proof"]] = number = _calls.get(trap["proof"], 0) + 1
-            if number == trap["nth"]:
-                return str(trap["when"]), str(trap["proof"])
+        if (trap["verb"], trap["target"]) != (verb, target) or Path(trap["proof"]).exists():
+            continue
+        with _counting:
+            _calls[trap["proof"]] = number = _calls.get(trap["proof"], 0) + 1
+        if number == trap["nth"]:
+            return str(trap["when"]), str(trap["proof"])
     return "", ""
 
 

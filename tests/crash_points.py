@@ -103,13 +103,12 @@ SCENES = (
     *(Scene((point,)) for point in CLAIMING),
     *(Scene((point,), charged=1) for point in WORKING),
     Scene((FINISHED,)),
-    *(Scene((point,)) for point in RINGING),
-    Scene((WORKING[1], BURYING)),  # the group is lost before the crash was charged
+    Scene(RINGING),
+    Scene((WORKING[1], BURYING, *FREEING)),  # the group is lost before the crash was charged, and twice more at its start
     Scene((WORKING[1], BURIED), charged=1),
-    *(Scene((WORKING[1], BURYING, point)) for point in FREEING),
     *(Scene((point,)) for point in SEND),
-    *(Scene((ANSWERED, point)) for point in RECOVERING),
-    *(Scene((point,), lead="start") for point in STARTING),
+    Scene((ANSWERED, *RECOVERING)),
+    Scene(STARTING, lead="start"),
     Scene((LOOKING,)),
     Scene((TAKEN, Point("run", "dicom_node.lifecycle:Supervisor._start", "after"))),  # the child that it starts again
 )

@@ -129,7 +129,7 @@ def count(journal: Sequence[Received], films: Collection[str], destinations: Col
     doubled |= {film_of[uid] for uid, found in contents.items() if len(found) > 1}
     return Count(
         results=len(uids),
-        lost=sorted(film for film in films if reached[film] < set(destinations)),
+        lost=sorted(film for film in films if not reached[film] >= set(destinations)),
         doubled=sorted(doubled),
         strange=sorted(set(reached) - set(films)),
         sends_per_uid=round(sum(sends.values()) / len(sends), 4) if sends else 0.0,

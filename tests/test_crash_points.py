@@ -16,7 +16,7 @@ from pathlib import Path
 import instant_model
 import pytest
 from crash_launcher import Traps, resolve
-from crash_points import SCENES, Scene
+from crash_points import SCENES, WORKING, Scene
 from pydicom.dataset import Dataset
 from recording_pacs import RecordingPacs, count, recording_pacs
 from servers import Node, Orthanc, running_orthanc, wait_for
@@ -127,6 +127,18 @@ def test_killed(scene: Scene, house: House) -> None:
     assert (job.state, job.crashes) == (State.SEGMENTED, scene.charged)
     assert job.resends < tries + (scene.lead == "film twice")
     assert len({one.uid for one in house.pacs.results_of(film.SOPInstanceUID)}) == 1
+
+
+def test_a_film_on_which_three_workers_died_is_quarantined_until_somebody_asks_for_it(house: House) -> None:
+    film = house.new_film()
+    house.traps.set(*WORKING[:3])
+    house.take(film)
+    house.wait_for_kills(3)
+    job = house.node.finished(film.SOPInstanceUID, 60)
+    assert (job.state, job.code, job.crashes) == (State.FAILED, "crashes-the-worker", 3)
+    assert not house.pacs.results_of(film.SOPInstanceUID)
+    house.node.ledger.rerun(job.job_id)
+    house.wait_for_result(film)
 
 
 def test_the_book_of_all_films(house: House) -> None:
