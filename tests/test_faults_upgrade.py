@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from recording_pacs import RecordingPacs
+from rude_pacs import RecordingPacs
 from answered_films import SC, AnsweredFilms, result_object
 from servers import free_port
 
