@@ -17,9 +17,11 @@ from pathlib import Path
 
 import pydicom
 import pynetdicom
-from pynetdicom import AE, Association
-from pynetdicom.presentation import build_context
+from pynetdicom import AE, Association, evt
+from pynetdicom.presentation import PresentationContext, build_context
 
+from dicom_node.commitment_request import NOT_SUPPORTED, CommitmentRequests, request_context, who_commits
+from dicom_node.commitments import Commitments
 from dicom_node.config import Config, Peer
 from dicom_node.job import Delivery, DeliveryState
 from dicom_node.ledger import Ledger
@@ -57,7 +59,11 @@ class Sender:
         if again:
             log.warning("deliveries with an unknown outcome go again", extra={"deliveries": again})
         busy: dict[str, Future[None]] = {}
-        with ThreadPoolExecutor(DESTINATIONS_AT_ONCE, thread_name_prefix="deliver") as pool:
+        commitments = Commitments(self._ledger.store, self._policy.max_delay)
+        with (
+            CommitmentRequests(self._config, commitments, self._open, stop) as requests,
+            ThreadPoolExecutor(DESTINATIONS_AT_ONCE, thread_name_prefix="deliver") as pool,
+        ):
             while not stop.wait(poll_seconds):
                 for destination in [name for name, future in busy.items() if future.done()]:
                     busy.pop(destination).result()  # an error of ours ends the process: the supervisor restarts it
@@ -68,6 +74,7 @@ class Sender:
                 for destination, dues in self._by_destination().items():
                     if destination not in busy and len(busy) < DESTINATIONS_AT_ONCE:
                         busy[destination] = pool.submit(self._serve, destination, dues, stop)
+                requests.look()
 
     def _by_destination(self) -> dict[str, list[Due]]:
         """Due deliveries by the name in [peers] that they go to."""
@@ -131,17 +138,15 @@ class Sender:
         return self._spool.directory / delivery.object.path
 
     def _associate(self, destination: str, peer: Peer, contexts: Sequence[tuple[str, str]]) -> Association | None:
-        ae = unit(self._config)
-        try:
-            return ae.associate(
-                peer.host,
-                peer.port,
-                contexts=[build_context(sop_class, [syntax]) for sop_class, syntax in contexts],
-                ae_title=peer.ae_title or destination,
-            )
-        except (OSError, RuntimeError, TypeError) as error:  # a name that does not resolve, for one
-            log.warning("no association", extra={"destination": destination, "error": type(error).__name__})
-            return None
+        return associate(self._config, destination, peer, [build_context(one, [syntax]) for one, syntax in contexts])
+
+    def _open(
+        self, destination: str, peer: Peer, contexts: list[PresentationContext], handlers: list[evt.EventHandlerType]
+    ) -> tuple[Association | None, str]:
+        """An association for something else than storing, and why there is none."""
+        association = associate(self._config, destination, peer, contexts, handlers)
+        is_there = association is not None and association.is_established
+        return association, "" if is_there else _why_not(association, destination)[1]
 
     def _send(self, association: Association, delivery: Delivery, destination: str) -> None:
         accepted = {(context.abstract_syntax, *context.transfer_syntax) for context in association.accepted_contexts}
@@ -187,6 +192,34 @@ def unit(config: Config) -> AE:
     ae.dimse_timeout = config.send.response_seconds
     ae.network_timeout = config.send.response_seconds
     return ae
+
+
+def associate(
+    config: Config,
+    destination: str,
+    peer: Peer,
+    contexts: list[PresentationContext],
+    handlers: list[evt.EventHandlerType] | None = None,
+) -> Association | None:
+    """Ask for an association; None when there was not even a connection, else look at `is_established`."""
+    try:
+        return unit(config).associate(
+            peer.host, peer.port, contexts=contexts, ae_title=peer.ae_title or destination, evt_handlers=handlers
+        )
+    except (OSError, RuntimeError, TypeError) as error:  # a name that does not resolve, for one
+        log.warning("no association", extra={"destination": destination, "error": type(error).__name__})
+        return None
+
+
+def commits(config: Config, destination: str) -> str | None:
+    """Whether a peer takes requests for storage commitment; None when it does, else the sentence that says what is wrong."""
+    peer = who_commits(destination, config.peers[destination])
+    association = associate(config, destination, peer, [request_context()])
+    if association is not None and association.is_established:
+        association.release()
+        return None
+    what, reason = _why_not(association, destination)
+    return f"{NOT_SUPPORTED if what is Verdict.REFUSED else reason} ({peer.ae_title} at {peer.host}:{peer.port})"
 
 
 def echo(config: Config, destination: str) -> str | None:
