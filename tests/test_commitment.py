@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -89,6 +87,12 @@ class Site:
         rows = self.ledger.store.read().execute("SELECT transaction_uid, state FROM commitments ORDER BY requested_at")
         return [tuple(row) for row in rows]
 
+    def rows(self) -> list[tuple[object, ...]]:
+        """All that an answer could change."""
+        read = self.ledger.store.read()
+        tables = ("commitments", "commitment_items", "deliveries")
+        return [tuple(row) for table in tables for row in read.execute(f"SELECT * FROM {table}")]
+
     def kept(self) -> set[str]:
         """Jobs whose objects retention must leave alone."""
         query, parameters = uncommitted(committing(self.config))
@@ -119,6 +123,18 @@ class Site:
     def running(self) -> Iterator[None]:
         with self.receiving(), self.sending():
             yield
+
+    @contextmanager
+    def process(self, verb: str) -> Iterator[None]:
+        """`segmenter-worker VERB`; ended with SIGKILL."""
+        command = [sys.executable, "-m", "dicom_node.cli", verb, "--config", str(self.file)]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            yield
+            assert process.poll() is None, f"{verb} died by itself"
+        finally:
+            process.kill()
+            process.wait(10)
 
     def command(self, *words: str) -> Any:
         command = [sys.executable, "-m", "dicom_node.cli", *words, "--config", str(self.file), "--json"]
@@ -169,7 +185,10 @@ def uid_of(data: bytes) -> str:
 
 @dataclass
 class Archive:
-    """A PACS that commits: `fails` are UIDs with a Failure Reason; `way`: same (association), new (one of its own), silent."""
+    """A PACS that commits. `fails`: UIDs with a Failure Reason.
+
+    `way`: "same" (association), "new" (one of its own, and before it responds to the N-ACTION) or "silent".
+    """
 
     way: str = "same"
     ae_title: str = "PACS"
@@ -215,7 +234,7 @@ class Archive:
         if self.action_status == 0x0000 and self.way == "same":
             threading.Thread(target=self._after_the_response, args=(event.assoc, information)).start()
         if self.action_status == 0x0000 and self.way == "new":
-            threading.Thread(target=self.answer_anew, args=(information,)).start()
+            self.answer_anew(information)  # before the response: an archive may be that fast
         return self.action_status, None
 
     def _after_the_response(self, association: Association, information: Dataset) -> None:
@@ -339,14 +358,10 @@ def test_a_sender_that_is_killed_between_request_and_answer(tmp_path: Path, arch
     archive.way = "silent"
     site = Site(tmp_path, archive.port)
     archive.node_port = site.config.receive.port
-    command = [sys.executable, "-m", "dicom_node.cli", "send", "--config", str(site.file)]
-    with site.receiving():
-        sender = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        try:
+    with site.process("receive"):
+        with site.process("send"):  # killed when the block ends
             wait_for(lambda: archive.asked and site.requests[0][1] == "accepted", 30, "N-ACTION")
-        finally:
-            os.kill(sender.pid, signal.SIGKILL)
-            sender.wait(10)
+        wait_for(lambda: send(archive.node_port, film("1.2.3.4")) == 0x0000, 30, "the receiver")
         archive.answer_anew(archive.asked[0])
         assert archive.answered == [0x0000] and site.committed()
 
@@ -366,12 +381,12 @@ def test_a_request_that_perhaps_never_went_out_is_made_again(tmp_path: Path, arc
 
 
 def test_answers_that_do_not_count_and_those_that_do(tmp_path: Path, archive: Archive) -> None:
-    other = f"[peers.OTHER]\nhost = '127.0.0.1'\nport = 1\nae_title = 'OTHER'\ncommit = true\ncommit_ae_title = 'OTHERC'"
+    other = "[peers.OTHER]\nhost = '127.0.0.1'\nport = 1\nae_title = 'OTHER'\ncommit = true\ncommit_ae_title = 'OTHERC'"
     site = Site(tmp_path, archive.port, objects=2, extra=other)
     archive.node_port = site.config.receive.port
     site.deliver_by_hand()
     uid = site.ask_by_hand()
-    before = site.deliveries
+    before = site.rows()
     said = archive.event(information(uid, *site.uids))
     unknown = archive.event(information("1.2.3", *site.uids))
     with site.receiving():
@@ -385,16 +400,15 @@ def test_answers_that_do_not_count_and_those_that_do(tmp_path: Path, archive: Ar
             assert {one.abstract_syntax for one in peer.accepted_contexts} == {VERIFICATION, SC}
         with archive.speaking("STRANGER") as peer:
             assert peer.is_rejected
-        assert site.deliveries == before and site.requests == [(uid, "open")]
-        assert site.kept() == set(site.jobs)
+        assert site.rows() == before and site.kept() == set(site.jobs)
         with archive.speaking(roles=False) as peer:  # an archive that forgets the role negotiation
             assert archive.report(peer, said) == 0x0000
         assert site.committed() and site.kept() == set()
-        after = site.deliveries
+        after = site.rows()
         archive.fails = dict.fromkeys(site.uids, 0x0112)
         with archive.speaking() as peer:  # a second answer, and it contradicts the first
             assert archive.report(peer, archive.event(information(uid, *site.uids))) == 0x0000
-    assert site.deliveries == after
+    assert site.rows() == after
 
 
 def test_who_may_only_report_can_not_store(tmp_path: Path, archive: Archive) -> None:
@@ -415,6 +429,10 @@ def test_who_may_only_report_can_not_store(tmp_path: Path, archive: Archive) -> 
             raw.associate("PACSAE", "PTXSENDER", SC)
             raw.send(c_store("1.2.3", SC))
             assert raw.receive()[0] != P_DATA
+        with RawPeer(port) as raw:  # nor does a sender, on a context that is for no film
+            raw.associate("MODALITY", "PTXSEG", VERIFICATION)
+            raw.send(c_store("1.2.3", VERIFICATION))
+            assert raw.status()[0] == 0x0122
         assert send(port, film("1.2.3.4"), calling="MODALITY") == 0x0000  # who is allowed still is
         assert send(port, film("1.2.3.5"), calling="MODALITY", called="PTXSENDER") is None
         site.ledger.set_mode("draining")
@@ -472,16 +490,25 @@ def test_silence_is_asked_again_and_the_late_answer_still_counts(tmp_path: Path,
         assert archive.answered == [0x0000] and site.committed()
 
 
-def test_a_late_answer_does_not_count_for_what_went_out_again(tmp_path: Path, archive: Archive) -> None:
+def test_what_went_out_again_is_asked_for_anew(tmp_path: Path, archive: Archive) -> None:
     site = Site(tmp_path, archive.port)
     archive.node_port = site.config.receive.port
     site.deliver_by_hand()
     uid = site.ask_by_hand()
-    site.ledger.store.read().execute("UPDATE deliveries SET state = 'pending'")  # `rerun` does
-    site.deliver_by_hand()
+    send_again(site)
     with site.receiving():
-        archive.answer_anew(information(uid, *site.uids))
-    assert archive.answered == [0x0000] and not site.committed()
+        archive.answer_anew(information(uid, *site.uids))  # it speaks of what was there before
+        assert archive.answered == [0x0000] and not site.committed()
+        archive.answer_anew(information(site.ask_by_hand(), *site.uids))
+        assert site.committed() and not site.kept()
+    send_again(site)
+    assert not site.committed() and site.kept() == set(site.jobs)
+
+
+def send_again(site: Site) -> None:
+    """What `rerun` with the same model does."""
+    site.ledger.store.read().execute("UPDATE deliveries SET state = 'pending'")
+    site.deliver_by_hand()
 
 
 def test_refused_requests_back_off_and_say_why(tmp_path: Path, archive: Archive) -> None:
