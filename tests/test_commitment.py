@@ -392,6 +392,8 @@ def test_answers_that_do_not_count_and_those_that_do(tmp_path: Path, archive: Ar
     with site.receiving():
         with archive.speaking() as peer:
             assert archive.report(peer, unknown) == 0x0115
+            del unknown.TransactionUID
+            assert archive.report(peer, unknown) == 0x0115
             bad_type, _ = peer.send_n_event_report(said, 3, PUSH_MODEL, PUSH_MODEL_INSTANCE)
             assert bad_type.Status == 0x0113
         with archive.speaking("OTHERC") as peer:  # known, but it was not asked
