@@ -61,6 +61,8 @@ def uncommitted(peers: Collection[str]) -> tuple[str, tuple[str, ...]]:
         query, parameters = uncommitted(committing(config))
         f"... AND objects.id NOT IN (SELECT object_id FROM ({query}))"
     """
+    if not peers:
+        return "SELECT 0 AS object_id, '' AS job_id WHERE false", ()
     marks = ", ".join("?" * len(peers))
     query = " UNION ALL ".join(
         f"SELECT d.object_id, d.job_id FROM deliveries d INDEXED BY {index} JOIN jobs j ON j.id = d.job_id"

@@ -98,6 +98,16 @@ class Site:
         query, parameters = uncommitted(committing(self.config))
         return {row["job_id"] for row in self.ledger.store.read().execute(query, parameters)}
 
+    def freed(self) -> set[str]:
+        """Jobs whose objects it may remove, by the condition that uncommitted() documents."""
+        query, parameters = uncommitted(committing(self.config))
+        rows = self.ledger.store.read().execute(
+            "SELECT job_id FROM objects JOIN answers ON answers.id = answer_id"
+            f" WHERE objects.id NOT IN (SELECT object_id FROM ({query}))",
+            parameters,
+        )
+        return {row["job_id"] for row in rows}
+
     def committed(self) -> bool:
         return all(one.committed_at is not None for one in self.deliveries)
 
@@ -504,7 +514,10 @@ def test_what_went_out_again_is_asked_for_anew(tmp_path: Path, archive: Archive)
         archive.answer_anew(information(site.ask_by_hand(), *site.uids))
         assert site.committed() and not site.kept()
     send_again(site)
-    assert not site.committed() and site.kept() == set(site.jobs)
+    assert not site.committed() and site.kept() == set(site.jobs) and not site.freed()
+    site.file.write_text(site.file.read_text().replace("commit = true", "commit = false"))
+    site.config = load(site.file)
+    assert site.kept() == set() and site.freed() == set(site.jobs)
 
 
 def send_again(site: Site) -> None:
