@@ -41,7 +41,7 @@ from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.commitment_report import PUSH_MODEL, EventStatus, Reports, context_as_scu
-from dicom_node.config import Receive
+from dicom_node.config import Queue, Receive
 from dicom_node.errors import ConfigError, SpoolError
 from dicom_node.inbound import Desk, Inbound, Rejection
 from dicom_node.job import Arrival
@@ -49,6 +49,7 @@ from dicom_node.ledger import Ledger
 from dicom_node.server import Server
 from dicom_node.spool import Spool
 from dicom_node.status import Status
+from dicom_node.triage import Triage
 from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 log = logging.getLogger(__name__)
@@ -131,10 +132,12 @@ class Receiver:
         spool: Spool,
         ledger: Ledger,
         *,
+        queue: Queue | None = None,
         grace_seconds: float = 10.0,
         reports: Reports | None = None,
     ) -> None:
         self.receive = receive
+        self._triage = Triage(queue or Queue())
         self._spool = spool
         self._ledger = ledger
         self._grace_seconds = grace_seconds
@@ -271,6 +274,7 @@ class Receiver:
             called_ae=association.called_ae,
             host=association.host,
             association_id=association.journal_id,
+            queue=self._triage.queue_of(association.calling_ae, request.DataSet.getbuffer(), syntax),
         )
         self._commit(arrival)
         return Status.SUCCESS, ""
