@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from pynetdicom import Association
-from pynetdicom.presentation import build_context
+from pynetdicom import Association, evt
+from pynetdicom.presentation import PresentationContext
 
 from dicom_node import handshake, tls
 from dicom_node.config import Config
@@ -43,12 +43,13 @@ def unit(config: Config) -> Caller:
 def associate(
     config: Config,
     name: str,
-    contexts: Sequence[tuple[str, str]],
+    contexts: Sequence[PresentationContext],
     *,
     ae_title: str | None = None,
     port: int | None = None,
+    handlers: Sequence[evt.EventHandlerType] = (),
 ) -> Association:
-    """An established association with the peer `name` for pairs of (SOP class, transfer syntax).
+    """An established association with the peer `name`.
 
     `ae_title` and `port` replace the peer's, for a service of the same machine. The TLS files are read each time: a
     renewed certificate needs no restart. Raises NoAssociation.
@@ -62,8 +63,9 @@ def associate(
         association = unit(config).associate(
             peer.host,
             port or peer.port,
-            contexts=[build_context(sop_class, [syntax]) for sop_class, syntax in contexts],
+            contexts=list(contexts),
             ae_title=ae_title or peer.ae_title or name,
+            evt_handlers=list(handlers),
             tls_args=(context, peer.host) if context else None,
         )
     except (OSError, RuntimeError, TypeError) as error:  # a name that does not resolve, for one

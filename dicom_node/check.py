@@ -137,7 +137,8 @@ def _node(config: Config) -> Check:
 
 
 def _destinations(config: Config) -> Iterator[Check]:
-    from dicom_node.delivery import echo
+    from dicom_node.commitments import committing
+    from dicom_node.delivery import commits, echo
 
     if not config.send.destinations:
         yield Check("send", False, "send.destinations is empty: results are made and kept, but go nowhere")
@@ -149,3 +150,6 @@ def _destinations(config: Config) -> Iterator[Check]:
             continue
         problem = echo(config, name)
         yield Check(f"send {name}", problem is None, problem or "answers C-ECHO")
+    for name in committing(config):
+        problem = commits(config, name)
+        yield Check(f"commit {name}", problem is None, problem or "takes requests for storage commitment")

@@ -19,8 +19,11 @@ from pathlib import Path
 import pydicom
 import pynetdicom
 from pynetdicom import Association
+from pynetdicom.presentation import build_context
 
 from dicom_node.caller import NO_CONTEXT, NoAssociation, associate
+from dicom_node.commitment_request import NOT_SUPPORTED, CommitmentRequests, request_context, who_commits
+from dicom_node.commitments import Commitments
 from dicom_node.config import Config, Peer
 from dicom_node.job import Delivery, DeliveryState
 from dicom_node.ledger import Ledger
@@ -61,7 +64,11 @@ class Sender:
         if again:
             log.warning("deliveries with an unknown outcome go again", extra={"deliveries": again})
         busy: dict[str, Future[None]] = {}
-        with ThreadPoolExecutor(DESTINATIONS_AT_ONCE, thread_name_prefix="deliver") as pool:
+        commitments = Commitments(self._ledger.store, self._policy.max_delay)
+        with (
+            CommitmentRequests(self._config, commitments, stop) as requests,
+            ThreadPoolExecutor(DESTINATIONS_AT_ONCE, thread_name_prefix="deliver") as pool,
+        ):
             while not stop.wait(poll_seconds):
                 for destination in [name for name, future in busy.items() if future.done()]:
                     busy.pop(destination).result()  # an error of ours ends the process: the supervisor restarts it
@@ -72,6 +79,7 @@ class Sender:
                 for destination, dues in self._by_destination().items():
                     if destination not in busy and len(busy) < DESTINATIONS_AT_ONCE:
                         busy[destination] = pool.submit(self._serve, destination, dues, stop)
+                requests.look()
 
     def _by_destination(self) -> dict[str, list[Due]]:
         """Due deliveries by the name in [peers] that they go to."""
@@ -86,9 +94,10 @@ class Sender:
         sendable = [due.delivery for due in dues[:PER_ASSOCIATION] if self._may_go(due.delivery, destination, peer)]
         if not sendable or peer is None:
             return
-        contexts = {(one.object.sop_class_uid, self._syntax(one)) for one in sendable}
+        pairs = sorted({(one.object.sop_class_uid, self._syntax(one)) for one in sendable})
         try:
-            association = associate(self._config, destination, sorted(contexts))
+            contexts = [build_context(sop_class, [syntax]) for sop_class, syntax in pairs]
+            association = associate(self._config, destination, contexts)
         except NoAssociation as why:
             for one in sendable:
                 if self._outbox.sending(one):
@@ -182,11 +191,22 @@ class Sender:
                     raise
 
 
+def commits(config: Config, destination: str) -> str | None:
+    """Whether a peer takes requests for storage commitment; None when it does, else the sentence that says what is wrong."""
+    peer = who_commits(destination, config.peers[destination])
+    try:
+        associate(config, destination, [request_context()], ae_title=peer.ae_title, port=peer.port).release()
+    except NoAssociation as why:
+        reason = NOT_SUPPORTED if why.verdict is Verdict.REFUSED else str(why)
+        return f"{reason} ({peer.ae_title} at {peer.host}:{peer.port})"
+    return None
+
+
 def echo(config: Config, destination: str) -> str | None:
     """A real C-ECHO to a peer; None when it answered, else the sentence that says what is wrong."""
     peer = config.peers[destination]
     try:
-        association = associate(config, destination, [(VERIFICATION, IMPLICIT)])
+        association = associate(config, destination, [build_context(VERIFICATION, [IMPLICIT])])
     except NoAssociation as why:
         return f"{why} at {peer.host}:{peer.port}"
     status = association.send_c_echo().get("Status")

@@ -84,12 +84,21 @@ def stop_event() -> threading.Event:
 def receive(config: Config, listener: socket.socket | None = None) -> None:
     """The SCP, until SIGTERM."""
     from dicom_node.association import Receiver, bind
+    from dicom_node.commitment_report import Reports
+    from dicom_node.commitments import Commitments
     from dicom_node.ledger import Ledger
 
     spool, stop = spool_of(config), stop_event()
     ledger = Ledger(config.ledger_path)
     with only_instance(spool, "receive"):
-        receiver = Receiver(config.receive, spool, ledger, queue=config.queue, grace_seconds=config.node.stop_seconds / 3)
+        receiver = Receiver(
+            config.receive,
+            spool,
+            ledger,
+            queue=config.queue,
+            grace_seconds=config.node.stop_seconds / 3,
+            reports=Reports(config, Commitments(ledger.store, config.send.max_delay_seconds)),
+        )
         serving = threading.Thread(target=receiver.serve, args=(listener or bind(config.receive),), name="serve")
         reaping = threading.Thread(target=_reap, args=(spool, ledger, stop), name="reap", daemon=True)
         serving.start()

@@ -2,7 +2,8 @@
 
 `python recording_pacs.py FOLDER PORT HOST` listens on that port (0: a free one; FOLDER/port says which) under every AE
 title that it is called by, so one process stands in for several destinations. Each object is one line of
-FOLDER/journal.jsonl, on disk before it is answered. FOLDER/behaviour.json makes it misbehave: {"status": 42752, "delay_seconds": 2, "abort": true}.
+FOLDER/journal.jsonl, on disk before it is answered. FOLDER/behaviour.json makes it misbehave:
+{"status": 42752, "delay_seconds": 2, "abort": true}.
 """
 
 from __future__ import annotations

@@ -178,6 +178,7 @@ class Orthanc:
     folder: Path
     dicom_port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
+    modalities: Mapping[str, Any] = field(default_factory=dict)  # whom it knows (DicomModalities)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Orthanc:
@@ -195,6 +196,7 @@ class Orthanc:
             "DicomAlwaysAllowFind": True,
             "DicomAlwaysAllowGet": True,
             "Plugins": [],
+            "DicomModalities": dict(self.modalities),
         }
         (self.folder / "orthanc.json").write_text(json.dumps(settings))
         log = (self.folder / "orthanc.log").open("ab")
@@ -216,6 +218,10 @@ class Orthanc:
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=30) as answer:
             return json.loads(answer.read())
+
+    def delete(self, path: str) -> None:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", method="DELETE")
+        urllib.request.urlopen(request, timeout=30).close()
 
     def file(self, instance: str) -> bytes:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/instances/{instance}/file", timeout=30) as answer:
