@@ -18,6 +18,7 @@ from pathlib import Path
 import pydicom
 import pynetdicom
 from pynetdicom import Association
+from pynetdicom.presentation import build_context
 
 from dicom_node.caller import NO_CONTEXT, NoAssociation, associate
 from dicom_node.config import Config, Peer
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 # Send the file's own bytes instead of decoding and encoding the dataset (this process receives nothing).
 pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True
 
-VERIFICATION, IMPLICIT = "1.2.840.10008.1.1", "1.2.840.10008.1.2"
+VERIFICATION = "1.2.840.10008.1.1"
 DESTINATIONS_AT_ONCE = 8
 PER_ASSOCIATION = 50
 
@@ -83,7 +84,7 @@ class Sender:
             return
         contexts = {(one.object.sop_class_uid, self._syntax(one)) for one in sendable}
         try:
-            association = associate(self._config, destination, sorted(contexts))
+            association = associate(self._config, destination, [build_context(what, [how]) for what, how in sorted(contexts)])
         except NoAssociation as why:
             for one in sendable:
                 if self._outbox.sending(one):
@@ -167,7 +168,7 @@ def echo(config: Config, destination: str) -> str | None:
     """A real C-ECHO to a peer; None when it answered, else the sentence that says what is wrong."""
     peer = config.peers[destination]
     try:
-        association = associate(config, destination, [(VERIFICATION, IMPLICIT)])
+        association = associate(config, destination, [build_context(VERIFICATION)])
     except NoAssociation as why:
         return f"{why} at {peer.host}:{peer.port}"
     status = association.send_c_echo().get("Status")
