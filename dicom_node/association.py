@@ -37,7 +37,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node import tls
-from dicom_node.config import Receive
+from dicom_node.config import Queue, Receive
 from dicom_node.errors import ConfigError, SpoolError
 from dicom_node.inbound import Desk, Inbound, Rejection
 from dicom_node.job import Arrival
@@ -45,6 +45,7 @@ from dicom_node.ledger import Ledger
 from dicom_node.server import Server
 from dicom_node.spool import Spool
 from dicom_node.status import Status
+from dicom_node.triage import Triage
 from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 log = logging.getLogger(__name__)
@@ -120,8 +121,11 @@ class Receiver:
     Raises ConfigError when the files of receive.tls_* can not be used.
     """
 
-    def __init__(self, receive: Receive, spool: Spool, ledger: Ledger, *, grace_seconds: float = 10.0) -> None:
+    def __init__(
+        self, receive: Receive, spool: Spool, ledger: Ledger, *, queue: Queue | None = None, grace_seconds: float = 10.0
+    ) -> None:
         self.receive = receive
+        self._triage = Triage(queue or Queue())
         self._tls = tls.incoming(receive)
         self._spool = spool
         self._ledger = ledger
@@ -224,6 +228,7 @@ class Receiver:
             called_ae=association.called_ae,
             host=association.host,
             association_id=association.journal_id,
+            queue=self._triage.queue_of(association.calling_ae, request.DataSet.getbuffer(), syntax),
         )
         self._commit(arrival)
         return Status.SUCCESS, ""

@@ -21,6 +21,11 @@ class Check:
 
 def checks(config: Config) -> Iterator[Check]:
     """One after the other, cheap ones first."""
+    if config.work.node:  # a worker's machine: it has no receiver, no ledger and no destinations
+        yield _broker(config)
+        yield _model(config)
+        yield _node(config)
+        return
     yield _receive(config)
     yield from _tls(config)
     yield _disk(config)
@@ -119,6 +124,16 @@ def _model(config: Config) -> Check:
         return Check("model", False, str(error))
     note = "; DEMO, not for clinical use" if manifest.intended_use == "demo" else ""
     return Check("model", True, f"{manifest.name} {manifest.version}{note}")
+
+
+def _node(config: Config) -> Check:
+    from dicom_node.remote import RemoteNode
+
+    try:
+        ready = RemoteNode.of(config.work, "c4ec").ready()
+    except NodeError as error:
+        return Check("node", False, str(error))
+    return Check("node", True, f"{config.work.node} knows us, {ready} films are ready")
 
 
 def _destinations(config: Config) -> Iterator[Check]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from dicom_node.job import Delivery, DeliveryState
 from dicom_node.ledger import Ledger
 from dicom_node.model import is_loopback
 from dicom_node.outbox import Due, Outbox
-from dicom_node.retry import Policy, decide
+from dicom_node.retry import Decision, Policy, decide
 from dicom_node.spool import Spool
 from dicom_node.status import Verdict, sentence, verdict
 
@@ -38,6 +39,7 @@ pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True
 VERIFICATION = "1.2.840.10008.1.1"
 DESTINATIONS_AT_ONCE = 8
 PER_ASSOCIATION = 50
+LEDGER_TROUBLE_SECONDS = 2.0
 
 
 class Sender:
@@ -50,9 +52,12 @@ class Sender:
         self._outbox = outbox
         send = config.send
         self._policy = Policy(send.first_delay_seconds, send.max_delay_seconds, send.give_up_days * 86_400)
+        self._stop = threading.Event()  # replaced by the one that `run` is given
+        self._longest_try = send.max_delay_seconds + send.connect_seconds + send.response_seconds
 
     def run(self, stop: threading.Event, poll_seconds: float) -> None:
         """Until `stop` is set: then the object on the wire is finished and no other is begun."""
+        self._stop = stop
         again = self._outbox.recover()
         if again:
             log.warning("deliveries with an unknown outcome go again", extra={"deliveries": again})
@@ -72,7 +77,7 @@ class Sender:
     def _by_destination(self) -> dict[str, list[Due]]:
         """Due deliveries by the name in [peers] that they go to."""
         found: dict[str, list[Due]] = {}
-        for due in self._outbox.due():
+        for due in self._outbox.due(self._policy.max_delay):
             name = due.calling_ae if due.delivery.destination == "@sender" else due.delivery.destination
             found.setdefault(name, []).append(due)
         return found
@@ -149,9 +154,11 @@ class Sender:
             self._settle(delivery, destination, verdict(status), status, sentence(status))
 
     def _settle(self, delivery: Delivery, destination: str, what: Verdict, status: int | None, reason: str) -> None:
-        age = time.time() - delivery.created_at
-        decision = decide(what, delivery.attempts + 1, age, self._policy, random.random())
-        self._outbox.settle(delivery, decision.state, status=status, reason=reason, delay=decision.delay)
+        tries = delivery.attempts + 1
+        # The wall clock may have been set forward: no more time has passed than so many tries and waits can take.
+        age = min(time.time() - delivery.created_at, tries * self._longest_try)
+        decision = decide(what, tries, age, self._policy, random.random())
+        self._write_down(delivery, decision, status, reason)
         level = logging.INFO if decision.state is DeliveryState.DELIVERED else logging.WARNING
         context = {
             "job": delivery.job_id,
@@ -162,6 +169,18 @@ class Sender:
             "next_try_seconds": round(decision.delay, 1) if decision.delay else None,
         }
         log.log(level, "delivery %s", decision.state, extra=context)
+
+
+    def _write_down(self, delivery: Delivery, decision: Decision, status: int | None, reason: str) -> None:
+        """Settle. An outcome that is known is kept until the ledger takes it: to forget it would send the object again."""
+        while True:
+            try:
+                self._outbox.settle(delivery, decision.state, status=status, reason=reason, delay=decision.delay)
+                return
+            except sqlite3.OperationalError as error:  # a full disk, for one
+                log.error("an outcome can not be written, tried again", extra={"error": str(error)})
+                if self._stop.wait(LEDGER_TROUBLE_SECONDS):
+                    raise
 
 
 def echo(config: Config, destination: str) -> str | None:

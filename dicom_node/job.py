@@ -53,6 +53,7 @@ class Arrival:
     called_ae: str
     host: str
     association_id: int | None = None
+    queue: str = "normal"  # or "urgent"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Job:
     crashes: int  # of them: the process died while on this film
     resends: int  # equal arrivals after the first
     owner: str | None  # token of the claim
+    remote: str | None  # the worker's name when it is on another machine
+    finisher: str | None  # token and digest of the answer, see ledger.finisher
     finished_at: float | None
     code: str | None  # of a skip or failure
     sentence: str | None

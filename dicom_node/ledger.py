@@ -1,39 +1,18 @@
-"""SQLite truth: arrivals, claims and answers. A queue message is only a bell; what this file says is what happens.
-
-Leases run on the machine's monotonic clock and carry its boot id: a claim of another boot is expired, and setting the
-wall clock back or forth changes nothing. Wall-clock times are for people.
-"""
+"""SQLite truth: arrivals, claims and answers. A queue message is only a bell; what this file says is what happens."""
 
 from __future__ import annotations
 
-import os
+import hashlib
 import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path
-from typing import Literal
 
+from dicom_node.claims import Claim, Claims, Mode, owns
 from dicom_node.errors import LostClaim, NodeError
 from dicom_node.job import FINISHED, LEGAL, Arrival, Arrived, Job, Outcome, State, StoredObject
 from dicom_node.rows import to_job, to_object
-from dicom_node.store import Store
-
-Mode = Literal["running", "paused", "draining"]
-
-
-def boot_id() -> str:
-    """The id of this boot of the machine (Linux)."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A job with the right to finish it: `owner` is a fresh token, valid until the lease runs out."""
-
-    job: Job
-    owner: str
 
 
 @dataclass(frozen=True)
@@ -44,13 +23,8 @@ class Answer:
     objects: tuple[StoredObject, ...]
 
 
-class Ledger:
-    """Arrivals, claims, answers. `clock` (seconds, monotonic) and `boot` are given by tests only."""
-
-    def __init__(self, path: Path, *, clock=time.monotonic, boot: str | None = None) -> None:
-        self.store = Store(path)
-        self._clock = clock
-        self._boot = boot or boot_id()
+class Ledger(Claims):
+    """Arrivals, claims, answers."""
 
     # -- arrivals ----------------------------------------------------------------------------------------------
 
@@ -63,9 +37,10 @@ class Ledger:
         with self.store.write() as db:
             row = db.execute(
                 "INSERT INTO jobs (id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, dataset_sha256, path, size,"
-                " calling_ae, called_ae, host, association_id, state, received_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+                " calling_ae, called_ae, host, association_id, queue, state, received_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
                 " ON CONFLICT (sop_instance_uid, transfer_syntax_uid, dataset_sha256)"
                 " DO UPDATE SET resends = resends + 1,"
+                " queue = CASE WHEN excluded.queue = 'urgent' THEN 'urgent' ELSE queue END,"
                 # A film whose bytes were purged or damaged is healed by its resend; a damaged one is answered again.
                 " path = CASE WHEN path IS NULL OR code IS 'source-damaged' THEN excluded.path ELSE path END,"
                 " state = CASE WHEN code IS 'source-damaged' THEN 'received' ELSE state END,"
@@ -88,96 +63,6 @@ class Ledger:
                 "UPDATE associations SET closed_at = ?, outcome = ?, received = ? WHERE id = ?",
                 (time.time(), outcome, received, association_id),
             )
-
-    # -- claims ------------------------------------------------------------------------------------------------
-
-    def ready(self) -> int:
-        """How many jobs a worker could claim now; 0 while paused."""
-        if self.mode() == "paused":
-            return 0
-        db = self.store.read()
-        waiting = db.execute("SELECT count(*) FROM jobs WHERE state = 'received'").fetchone()[0]
-        expired = db.execute(f"SELECT count(*) FROM jobs WHERE {_EXPIRED}", self._now()).fetchone()[0]
-        return int(waiting + expired)
-
-    def claim(self, worker: str, lease_seconds: float) -> Claim | None:
-        """Take the oldest ready job, or one whose lease ran out; None when there is none or the node is paused."""
-        if self.mode() == "paused":
-            return None
-        owner = secrets.token_hex(16)
-        with self.store.write() as db:
-            oldest = db.execute(
-                f"SELECT id FROM (SELECT id FROM jobs WHERE {_EXPIRED} LIMIT 1) UNION ALL "
-                "SELECT id FROM (SELECT id FROM jobs WHERE state = 'received' ORDER BY received_at LIMIT 1) LIMIT 1",
-                self._now(),
-            ).fetchone()
-            if oldest is None:
-                return None
-            row = db.execute(
-                "UPDATE jobs SET state = 'claimed', owner = ?, worker = ?, pid = ?, boot = ?, lease_until = ?,"
-                " attempts = attempts + 1 WHERE id = ? RETURNING *",
-                (owner, worker, os.getpid(), self._boot, self._clock() + lease_seconds, oldest["id"]),
-            ).fetchone()
-        return Claim(to_job(row), owner)
-
-    def renew(self, claim: Claim, lease_seconds: float) -> None:
-        """Heartbeat. Raises LostClaim when another worker owns the job."""
-        with self.store.write() as db:
-            changed = db.execute(
-                "UPDATE jobs SET lease_until = ? WHERE id = ? AND state = 'claimed' AND owner = ?",
-                (self._clock() + lease_seconds, claim.job.job_id, claim.owner),
-            ).rowcount
-        if not changed:
-            raise LostClaim(f"job {claim.job.job_id} was taken over")
-
-    def release(self, claim: Claim) -> None:
-        """Give the job back untouched; a claim that was lost meanwhile is left alone."""
-        with self.store.write() as db:
-            db.execute(
-                "UPDATE jobs SET state = 'received', owner = NULL, attempts = attempts - 1"
-                " WHERE id = ? AND state = 'claimed' AND owner = ?",
-                (claim.job.job_id, claim.owner),
-            )
-
-    def release_worker(self, worker: str, living: Sequence[int], *, max_crashes: int) -> list[Job]:
-        """Free the claims of `worker`'s processes that are not among `living` pids, each charged with a crash.
-
-        A job with `max_crashes` crashes is quarantined as failed. Returns the jobs, as they are now.
-        """
-        with self.store.write() as db:
-            rows = db.execute("SELECT id, pid FROM jobs WHERE state = 'claimed' AND worker = ?", (worker,)).fetchall()
-            dead = [row["id"] for row in rows if row["pid"] not in living]
-            sentence = "The worker process died on this film, again and again."
-            return [self._charge(db, job_id, "crashes-the-worker", sentence, max_crashes) for job_id in dead]
-
-    def charge(self, claim: Claim, code: str, sentence: str, *, max_crashes: int) -> None:
-        """Charge a claim with a crash and free it; a claim that was lost meanwhile is left alone."""
-        with self.store.write() as db:
-            if _owns(db, claim):
-                self._charge(db, claim.job.job_id, code, sentence, max_crashes)
-
-    def claim_pids(self, worker: str) -> list[int]:
-        """The processes of `worker` that hold a claim."""
-        rows = self.store.read().execute("SELECT DISTINCT pid FROM jobs WHERE state = 'claimed' AND worker = ?", (worker,))
-        return [int(pid) for (pid,) in rows]
-
-    def release_others(self, worker: str) -> int:
-        """Free every claim that is not `worker`'s, uncharged: called by the only worker instance when it starts."""
-        with self.store.write() as db:
-            return db.execute(
-                "UPDATE jobs SET state = 'received', owner = NULL WHERE state = 'claimed' AND worker IS NOT ?", (worker,)
-            ).rowcount
-
-    def _charge(self, db: sqlite3.Connection, job_id: str, code: str, sentence: str, max_crashes: int) -> Job:
-        row = db.execute(
-            "UPDATE jobs SET state = 'received', owner = NULL, crashes = crashes + 1 WHERE id = ? RETURNING *", (job_id,)
-        ).fetchone()
-        if row["crashes"] >= max_crashes:
-            row = db.execute(
-                "UPDATE jobs SET state = 'failed', finished_at = ?, code = ?, sentence = ? WHERE id = ? RETURNING *",
-                (time.time(), code, f"{sentence} Given up after {row['crashes']} tries; `rerun` tries again.", job_id),
-            ).fetchone()
-        return to_job(row)
 
     # -- answers -----------------------------------------------------------------------------------------------
 
@@ -213,9 +98,9 @@ class Ledger:
         An identity that exists already wins: this job then ends "same as" the other one (or, when it is a rerun of
         the same job, keeps its stored bytes). Raises LostClaim when the token is no longer valid.
         """
-        job = claim.job
+        job, shas = claim.job, [one.sha256 for one in outcome.objects]
         with self.store.write() as db:
-            if not _owns(db, claim):
+            if not owns(db, claim):
                 raise LostClaim(f"job {job.job_id} was taken over")
             same_as, redeliver_known = None, redeliver or job.generation > 1  # a rerun asks for its objects again
             if outcome.state is State.SEGMENTED:
@@ -224,11 +109,12 @@ class Ledger:
                 if same_as is None or redeliver_known:
                     _deliver(db, same_as or job.job_id, answer_id, destinations)
             row = db.execute(
-                "UPDATE jobs SET state = ?, owner = NULL, lease_until = NULL, finished_at = ?, code = ?, sentence = ?,"
-                " finding = ?, probability = ?, area_mm2 = ?, model = ?, model_digest = ?, same_as = ?, revision = ?,"
-                " seconds = ? WHERE id = ? RETURNING *",
+                "UPDATE jobs SET state = ?, owner = NULL, lease_until = NULL, finisher = ?, finished_at = ?, code = ?,"
+                " sentence = ?, finding = ?, probability = ?, area_mm2 = ?, model = ?, model_digest = ?, same_as = ?,"
+                " revision = ?, seconds = ? WHERE id = ? RETURNING *",
                 (
                     outcome.state,
+                    finisher(claim.owner, outcome.state, outcome.code, outcome.finding, shas),
                     time.time(),
                     outcome.code,
                     outcome.sentence,
@@ -353,26 +239,15 @@ class Ledger:
         )
         return {path for (path,) in rows}
 
-    def mode(self) -> Mode:
-        """running; paused: films are taken, nothing is inferred or sent; draining: no new films, the rest is finished."""
-        row = self.store.read().execute("SELECT value FROM meta WHERE key = 'mode'").fetchone()
-        return row["value"] if row else "running"
-
     def set_mode(self, mode: Mode) -> None:
         with self.store.write() as db:
             db.execute("INSERT INTO meta VALUES ('mode', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (mode,))
 
-    def _now(self) -> tuple[str, float]:
-        return self._boot, self._clock()
 
-
-_EXPIRED = "state = 'claimed' AND (boot IS NOT ? OR lease_until < ?)"
-
-
-def _owns(db: sqlite3.Connection, claim: Claim) -> bool:
-    """Whether the owner token is still the valid one."""
-    query = "SELECT 1 FROM jobs WHERE id = ? AND state = 'claimed' AND owner = ?"
-    return db.execute(query, (claim.job.job_id, claim.owner)).fetchone() is not None
+def finisher(owner: str, state: str, code: str | None, finding: str | None, sha256s: Sequence[str]) -> str:
+    """Who finished a job, and with what: the same worker may say it again, in the same words only."""
+    said = "|".join([str(state), code or "", finding or "", *sorted(sha256s)])
+    return f"{owner}:{hashlib.sha256(said.encode()).hexdigest()}"
 
 
 def _deliver(db: sqlite3.Connection, job_id: str, answer_id: int, destinations: Sequence[str]) -> None:

@@ -34,12 +34,21 @@ class Outbox:
         with self._store.write() as db:
             return db.execute("UPDATE deliveries SET state = 'pending', next_try_at = 0 WHERE state = 'sent'").rowcount
 
-    def due(self, limit: int = 100) -> list[Due]:
-        """What is to be sent now, the longest waiting first."""
-        rows = self._store.read().execute(
-            _SELECT + "WHERE d.state = 'pending' AND d.next_try_at <= ? ORDER BY d.next_try_at LIMIT ?", (time.time(), limit)
-        )
-        return [Due(to_delivery(row), row["calling_ae"]) for row in rows]
+    def due(self, longest_wait: float, limit: int = 100) -> list[Due]:
+        """What is to be sent now, the longest waiting first.
+
+        Nothing ever waits more than `longest_wait` seconds: what is due later than that was written before the wall clock
+        was set back, and is due now.
+        """
+        now = time.time()
+        found: list[Due] = []
+        for condition, moment in (("d.next_try_at <= ?", now), ("d.next_try_at > ?", now + longest_wait)):
+            rows = self._store.read().execute(
+                _SELECT + f"WHERE d.state = 'pending' AND {condition} ORDER BY d.next_try_at LIMIT ?",
+                (moment, limit - len(found)),
+            )
+            found += [Due(to_delivery(row), row["calling_ae"]) for row in rows]
+        return found
 
     def sending(self, delivery: Delivery) -> bool:
         """Mark it as on the wire; False when it is no longer pending."""

@@ -20,6 +20,7 @@ def to_job(row: sqlite3.Row) -> Job:
         called_ae=row["called_ae"],
         host=row["host"],
         association_id=row["association_id"],
+        queue=row["queue"],
     )
     known = {"job_id": row["id"], "arrival": arrival, "state": State(row["state"])}
     return Job(**known, **{one.name: row[one.name] for one in fields(Job) if one.name not in known})
