@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from pynetdicom import Association, evt
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node import handshake, tls
-from dicom_node.config import Config
+from dicom_node.config import Config, Peer
 from dicom_node.errors import ConfigError, NodeError
 from dicom_node.line import Caller
 from dicom_node.status import Verdict
@@ -43,18 +42,15 @@ def unit(config: Config) -> Caller:
 def associate(
     config: Config,
     name: str,
-    contexts: Sequence[PresentationContext],
-    *,
-    ae_title: str | None = None,
-    port: int | None = None,
-    handlers: Sequence[evt.EventHandlerType] = (),
+    contexts: list[PresentationContext],
+    peer: Peer | None = None,
+    handlers: list[evt.EventHandlerType] | None = None,
 ) -> Association:
-    """An established association with the peer `name`.
+    """An established association with the peer `name`, or with `peer` where another service of it is meant.
 
-    `ae_title` and `port` replace the peer's, for a service of the same machine. The TLS files are read each time: a
-    renewed certificate needs no restart. Raises NoAssociation.
+    The TLS files are read each time: a renewed certificate needs no restart. Raises NoAssociation.
     """
-    peer = config.peers[name]
+    peer = peer or config.peers[name]
     try:
         context = tls.outgoing(config.send) if peer.tls else None
     except ConfigError as problem:
@@ -62,10 +58,10 @@ def associate(
     try:
         association = unit(config).associate(
             peer.host,
-            port or peer.port,
-            contexts=list(contexts),
-            ae_title=ae_title or peer.ae_title or name,
-            evt_handlers=list(handlers),
+            peer.port,
+            contexts=contexts,
+            ae_title=peer.ae_title or name,
+            evt_handlers=handlers,
             tls_args=(context, peer.host) if context else None,
         )
     except (OSError, RuntimeError, TypeError) as error:  # a name that does not resolve, for one

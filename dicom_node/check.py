@@ -147,6 +147,10 @@ def _destinations(config: Config) -> Iterator[Check]:
             missing = [ae for ae in config.receive.allowed if ae not in config.peers]
             text = f"[peers] has no entry for {', '.join(missing)}" if missing else "every sender has an entry in [peers]"
             yield Check("send @sender", not missing, text)
+            by_tls = [ae for ae in config.receive.allowed if ae in config.peers and config.peers[ae].tls]
+            for sender in set(by_tls) - set(config.send.destinations):
+                if (problem := echo(config, sender)) and "TLS" in problem:  # a modality may well be switched off
+                    yield Check(f"send {sender}", False, problem)
             continue
         problem = echo(config, name)
         yield Check(f"send {name}", problem is None, problem or "answers C-ECHO")

@@ -89,11 +89,8 @@ class CommitmentRequests:
             (evt.EVT_N_EVENT_REPORT, self._report, [name, replied]),
             (evt.EVT_PDU_SENT, replied.sent),
         ]
-        who = who_commits(name, peer)
         try:
-            association = associate(
-                self._config, name, [request_context()], ae_title=who.ae_title, port=who.port, handlers=handlers
-            )
+            association = associate(self._config, name, [request_context()], who_commits(name, peer), handlers)
         except NoAssociation as why:
             is_permanent = why.verdict is Verdict.REFUSED
             self._hinder(name, batch, NOT_SUPPORTED if is_permanent else str(why), permanent=is_permanent)

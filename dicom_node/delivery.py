@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 # Send the file's own bytes instead of decoding and encoding the dataset (this process receives nothing).
 pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True
 
-VERIFICATION, IMPLICIT = "1.2.840.10008.1.1", "1.2.840.10008.1.2"
+VERIFICATION = "1.2.840.10008.1.1"
 DESTINATIONS_AT_ONCE = 8
 PER_ASSOCIATION = 50
 LEDGER_TROUBLE_SECONDS = 2.0
@@ -195,7 +195,7 @@ def commits(config: Config, destination: str) -> str | None:
     """Whether a peer takes requests for storage commitment; None when it does, else the sentence that says what is wrong."""
     peer = who_commits(destination, config.peers[destination])
     try:
-        associate(config, destination, [request_context()], ae_title=peer.ae_title, port=peer.port).release()
+        associate(config, destination, [request_context()], peer).release()
     except NoAssociation as why:
         reason = NOT_SUPPORTED if why.verdict is Verdict.REFUSED else str(why)
         return f"{reason} ({peer.ae_title} at {peer.host}:{peer.port})"
@@ -206,7 +206,7 @@ def echo(config: Config, destination: str) -> str | None:
     """A real C-ECHO to a peer; None when it answered, else the sentence that says what is wrong."""
     peer = config.peers[destination]
     try:
-        association = associate(config, destination, [build_context(VERIFICATION, [IMPLICIT])])
+        association = associate(config, destination, [build_context(VERIFICATION)])
     except NoAssociation as why:
         return f"{why} at {peer.host}:{peer.port}"
     status = association.send_c_echo().get("Status")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import selectors
 import socket
 import ssl
@@ -581,8 +582,37 @@ def test_check_says_when_a_certificate_runs_out_and_when_a_peers_tls_fails(tmp_p
     with TlsPacs(server_context(ca.issue("pacs", days=(-400, -1)))).serving() as pacs:
         desk = desk_for(tmp_path, pacs.port, ca.file, pair=ca.issue("ending", days=(-300, 12.5)))
         found = {one.name: one for one in checks(desk.config)}
+        (tmp_path / "config.toml").write_text(
+            (tmp_path / "config.toml").read_text().replace("['PACS']", "['@sender']") + "[receive.allowed]\nPACS = []\n"
+        )
+        to_sender = {one.name: one for one in checks(load(tmp_path / "config.toml"))}
     assert (found["send TLS"].ok, found["send PACS"].ok) == (False, False)
     assert "12 more days; renew it" in found["send TLS"].text
     assert "certificate has expired" in found["send PACS"].text
+    assert "certificate has expired" in to_sender["send PACS"].text
     [good] = [one for one in checks(config_of(tmp_path, receive=as_settings(ours))) if one.name == "receive TLS"]
     assert (good.ok and "364 more days" in good.text) or "365 more days" in good.text
+
+
+def test_the_certificates_of_the_runbook_work(tmp_path: Path, tool: Callable[[str], str]) -> None:
+    """The five commands as they are printed, with loopback for the address; again for a modality; then a store."""
+    text = (Path(__file__).parent.parent / "deploy" / "RUNBOOK.md").read_text().split("## TLS\n")[1].split("\n## ")[0]
+    text = text.replace("10.1.2.3", "127.0.0.1")
+    commands = re.findall(r"^    (openssl (?:req|x509|verify) .+)$", text, re.M)
+    assert len(commands) == 5
+    for_modality = [one.replace("node.", "modality.").replace("CN=segmenter", "CN=modality") for one in commands[1:]]
+    tool("openssl")
+    for command in (*commands, *for_modality):
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path, capture_output=True)
+    film().save_as(tmp_path / "film.dcm", enforce_file_format=True)
+    files = {name: str(tmp_path / file) for name, file in re.findall(r'^    (tls_\w+) = "tls/([\w.]+)"', text, re.M)[:3]}
+    assert set(files) == {"tls_certificate", "tls_key", "tls_client_ca"}
+    with running(tmp_path, allowed={"MODALITY1": []}, **files) as node:
+        tries = re.findall(r"^    ((?:openssl s_client|echoscu|storescu) .+)$", text.replace(" 11112", f" {node.port}"), re.M)
+        tries = [one.replace(":11112", f":{node.port}") for one in tries]
+        for command in tries:
+            program = tool(command.split()[0])
+            done = subprocess.run(program + command[command.index(" ") :], shell=True, cwd=tmp_path, stdin=subprocess.DEVNULL)
+            assert (done.returncode == 0) is ("must fail" not in command), command
+        assert len(tries) == 4
+        assert len(node.ledger.jobs()) == 1
