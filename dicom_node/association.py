@@ -166,7 +166,7 @@ class Receiver:
         hosts = self.receive.allowed.get(calling)
         if hosts is None:
             return Rejection.CALLING_AE, f'to let it in, add "{calling}" = [] to [receive.allowed]'
-        if hosts and not any(_is_host(host, allowed) for allowed in hosts):
+        if hosts and not any(is_host(host, allowed) for allowed in hosts):
             return Rejection.CALLING_AE, f"it may only come from {', '.join(hosts)} ([receive.allowed])"
         try:
             if self._ledger.mode() == "draining":
@@ -292,7 +292,7 @@ def part10_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: 
     return b"\0" * 128 + b"DICM" + file.getvalue()
 
 
-def _is_host(host: str, allowed: str) -> bool:
+def is_host(host: str, allowed: str) -> bool:
     """Whether `host` (an address) is `allowed`: an address, a network such as 10.1.0.0/16, or a name."""
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(allowed, strict=False)

@@ -9,21 +9,27 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from dicom_node import __version__
 from dicom_node.errors import ConfigError, Missing, NodeError
-
-if TYPE_CHECKING:
-    from dicom_node.config import Config
-    from dicom_node.ledger import Ledger
+from dicom_node.journal import journal
+from dicom_node.options import (
+    child_option,
+    config_option,
+    json_option,
+    load_config,
+    model_option,
+    open_ledger,
+    print_json,
+    resolved,
+    start,
+)
 
 EXIT_INTERNAL, EXIT_CONFIG, EXIT_FILM_FAILED, EXIT_MISSING = 1, 2, 3, 4
-DEFAULT_CONFIG = Path("config.toml")
 
 
 class Group(click.Group):
@@ -51,64 +57,6 @@ def main() -> None:
     """Segments pneumothorax on chest X-rays sent by DICOM and returns DICOM SEG. Research software, not a medical device."""
 
 
-def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--config",
-        "config_path",
-        type=click.Path(path_type=Path),
-        help="Configuration file. Default: ./config.toml when it is there, else the defaults.",
-    )(function)
-
-
-def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")(function)
-
-
-def model_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    kind = click.Path(file_okay=False, path_type=Path)
-    return click.option("--model", metavar="FOLDER", type=kind, help=f"Model folder. Default: {default}.")
-
-
-def child_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--parent", type=int, hidden=True)(function)
-
-
-def _load(config_path: Path | None) -> Config:
-    from dicom_node.config import load
-
-    return load(_resolved(config_path))
-
-
-def _resolved(config_path: Path | None) -> Path | None:
-    if config_path is not None:
-        return config_path
-    return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
-
-
-def _start(config_path: Path | None, verb: str, parent: int | None = None) -> Config:
-    """Configuration and logging of a process that stays."""
-    from dicom_node import lifecycle, logs
-
-    if parent is not None:
-        lifecycle.die_with_parent(parent)
-    config = _load(config_path)
-    logs.start(config.log, verb)
-    return config
-
-
-def _ledger(config_path: Path | None) -> tuple[Config, Ledger]:
-    from dicom_node.ledger import Ledger
-
-    config = _load(config_path)
-    if not config.ledger_path.is_file():
-        raise Missing(f"{config.node.directory}: no ledger there; start the node with `segmenter-worker run` first")
-    return config, Ledger(config.ledger_path)
-
-
-def _print(value: object) -> None:
-    click.echo(json.dumps(value, indent=2))
-
-
 # -- processes -------------------------------------------------------------------------------------------------
 
 
@@ -118,8 +66,8 @@ def run(config_path: Path | None) -> None:
     """Run the whole node: receive, work and send, until SIGTERM."""
     from dicom_node.lifecycle import Supervisor
 
-    path = _resolved(config_path)
-    Supervisor(_start(path, "run"), path).run()
+    path = resolved(config_path)
+    Supervisor(start(path, "run"), path).run()
 
 
 @main.command()
@@ -130,7 +78,7 @@ def receive(config_path: Path | None, parent: int | None, listen_fd: int | None)
     """Only receive films."""
     from dicom_node import lifecycle
 
-    config = _start(config_path, "receive", parent)
+    config = start(config_path, "receive", parent)
     lifecycle.receive(config, None if listen_fd is None else socket.socket(fileno=listen_fd))
 
 
@@ -141,7 +89,7 @@ def work(config_path: Path | None, parent: int | None) -> None:
     """Only segment films that were received."""
     from dicom_node import lifecycle
 
-    sys.exit(lifecycle.work(_start(config_path, "work", parent)))
+    sys.exit(lifecycle.work(start(config_path, "work", parent)))
 
 
 @main.command()
@@ -151,7 +99,7 @@ def send(config_path: Path | None, parent: int | None) -> None:
     """Only deliver results."""
     from dicom_node import lifecycle
 
-    lifecycle.send(_start(config_path, "send", parent))
+    lifecycle.send(start(config_path, "send", parent))
 
 
 # -- films by hand ---------------------------------------------------------------------------------------------
@@ -180,7 +128,7 @@ def segment(files: tuple[Path, ...], out: Path, model: Path | None, config_path:
     """Offline: films in, DICOM objects and pictures out. No network, no queue."""
     from dicom_node.offline import segment_files
 
-    sys.exit(segment_files(_load(config_path), files, out, as_json, model))
+    sys.exit(segment_files(load_config(config_path), files, out, as_json, model))
 
 
 # -- looking ---------------------------------------------------------------------------------------------------
@@ -193,9 +141,9 @@ def status(config_path: Path | None, as_json: bool) -> None:
     """How many films wait, were answered, skipped, failed; what is on its way to which destination."""
     from dicom_node import tables
 
-    config, ledger = _ledger(config_path)
+    config, ledger = open_ledger(config_path)
     values = tables.status(config, ledger)
-    _print(values) if as_json else tables.print_status(values)
+    print_json(values) if as_json else tables.print_status(values, config.retention.warn_days)
 
 
 @main.command()
@@ -208,9 +156,9 @@ def jobs(state: str | None, uid: str | None, limit: int, config_path: Path | Non
     """The newest jobs."""
     from dicom_node import tables
 
-    _, ledger = _ledger(config_path)
+    _, ledger = open_ledger(config_path)
     found = ledger.jobs(state=state, sop_instance_uid=uid, limit=limit)
-    _print([tables.job_values(job) for job in found]) if as_json else tables.print_jobs(found)
+    print_json([tables.job_values(job) for job in found]) if as_json else tables.print_jobs(found)
 
 
 @main.command()
@@ -222,11 +170,11 @@ def show(job_id: str, config_path: Path | None, as_json: bool) -> None:
     from dicom_node import tables
     from dicom_node.outbox import Outbox
 
-    _, ledger = _ledger(config_path)
+    _, ledger = open_ledger(config_path)
     job = ledger.job(job_id)
     deliveries = Outbox(ledger.store).of_job(job.answered_by)
     if as_json:
-        _print(tables.job_values(job) | {"deliveries": [tables.delivery_values(one) for one in deliveries]})
+        print_json(tables.job_values(job) | {"deliveries": [tables.delivery_values(one) for one in deliveries]})
     else:
         tables.print_job(job, deliveries)
 
@@ -241,10 +189,12 @@ def retry(job_id: str, config_path: Path | None) -> None:
     """Send the stored objects of a job's refused deliveries again; nothing is inferred."""
     from dicom_node.outbox import Outbox
 
-    _, ledger = _ledger(config_path)
+    _, ledger = open_ledger(config_path)
     job = ledger.job(job_id)
     count = Outbox(ledger.store).retry(job.answered_by)
-    click.echo(f"{count} deliveries go again" if count else "no delivery of this job was refused: nothing to do")
+    click.echo(
+        f"{count} deliveries go again" if count else "no delivery of this job was refused and has its bytes here: nothing to do"
+    )
 
 
 @main.command()
@@ -252,7 +202,7 @@ def retry(job_id: str, config_path: Path | None) -> None:
 @config_option
 def rerun(job_id: str, config_path: Path | None) -> None:
     """Answer a finished film again, with the model of now; the same model sends its stored objects again."""
-    _, ledger = _ledger(config_path)
+    _, ledger = open_ledger(config_path)
     job = ledger.rerun(job_id)
     click.echo(f"job {job.job_id} waits for a worker (generation {job.generation})")
 
@@ -264,7 +214,7 @@ def purge(job_id: str, config_path: Path | None) -> None:
     """Delete the film and objects of a finished job; its UIDs and sha256 stay in the ledger."""
     from dicom_node.lifecycle import spool_of
 
-    config, ledger = _ledger(config_path)
+    config, ledger = open_ledger(config_path)
     paths = ledger.purge(job_id)
     spool = spool_of(config)
     for path in paths:
@@ -276,7 +226,7 @@ def _mode(name: str, mode: str, text: str, help_text: str) -> None:
     @main.command(name, help=help_text)
     @config_option
     def verb(config_path: Path | None) -> None:
-        _, ledger = _ledger(config_path)
+        _, ledger = open_ledger(config_path)
         ledger.set_mode(mode)  # type: ignore[arg-type]
         click.echo(text)
 
@@ -291,7 +241,7 @@ _mode("drain", "draining", "draining: no new films, what is here is finished", "
 @config_option
 def backup(file: Path, config_path: Path | None) -> None:
     """A consistent copy of the ledger while the node runs."""
-    _, ledger = _ledger(config_path)
+    _, ledger = open_ledger(config_path)
     try:
         ledger.store.backup(file)
     except FileExistsError as error:
@@ -306,9 +256,9 @@ def check(config_path: Path | None, as_json: bool) -> None:
     """Say in plain words what is wrong with configuration, disk, ledger, broker, model and destinations."""
     from dicom_node.check import checks
 
-    results = list(checks(_load(config_path)))
+    results = list(checks(load_config(config_path)))
     if as_json:
-        _print([{"name": one.name, "ok": one.ok, "text": one.text} for one in results])
+        print_json([{"name": one.name, "ok": one.ok, "text": one.text} for one in results])
     else:
         for one in results:
             click.echo(
@@ -324,15 +274,18 @@ def config(config_path: Path | None, as_json: bool) -> None:
     """The settings in force, secrets redacted."""
     from dicom_node.config import redacted
 
-    values = redacted(_load(config_path))
+    values = redacted(load_config(config_path))
     if as_json:
-        _print(values)
+        print_json(values)
         return
     for section, settings in values.items():
         click.echo(f"[{section}]")
         for key, value in settings.items():
             click.echo(f"{key} = {json.dumps(value)}")
         click.echo()
+
+
+main.add_command(journal)
 
 
 @main.group()
@@ -347,8 +300,8 @@ def model_list(config_path: Path | None, as_json: bool) -> None:
     """The shipped demo model and the configured one."""
     from dicom_node import tables
 
-    rows = tables.models(_load(config_path))
-    _print(rows) if as_json else tables.print_models(rows)
+    rows = tables.models(load_config(config_path))
+    print_json(rows) if as_json else tables.print_models(rows)
 
 
 @model.command("verify")
@@ -359,7 +312,7 @@ def model_verify(config_path: Path | None) -> None:
     from segmenter import phantom
     from segmenter.engine import Segmenter
 
-    settings = _load(config_path).segment
+    settings = load_config(config_path).segment
     segmenter = Segmenter(load_model(settings), segment_settings(settings))
     [finding] = segmenter.segment([phantom.film(phantom.draw(1, shape=(512, 448)))])
     if finding.outcome != "done":
@@ -374,7 +327,7 @@ def model_show(config_path: Path | None, as_json: bool) -> None:
     """Manifest and card of the configured model."""
     from dicom_node.model import load_model, model_folder
 
-    settings = _load(config_path).segment
+    settings = load_config(config_path).segment
     load_model(settings)
     folder = model_folder(settings)
     click.echo((folder / ("manifest.json" if as_json else "MODEL_CARD.md")).read_text("utf-8"))

@@ -23,20 +23,15 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dicom_node.config import Config
 from dicom_node.errors import NodeError
 from dicom_node.spool import Spool
 
-if TYPE_CHECKING:
-    from dicom_node.ledger import Ledger
-
 log = logging.getLogger(__name__)
 
 VERBS = ("receive", "work", "send")  # in the order of the stop
 QUICK_DEATH_SECONDS = 10.0  # a child that lives shorter is restarted with a growing delay
-REAP_SECONDS = 3600.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -82,29 +77,22 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
     """The SCP, until SIGTERM."""
     from dicom_node.association import Receiver, bind
     from dicom_node.ledger import Ledger
+    from dicom_node.retention import Retention
 
     spool, stop = spool_of(config), stop_event()
     ledger = Ledger(config.ledger_path)
     with only_instance(spool, "receive"):
         receiver = Receiver(config.receive, spool, ledger, grace_seconds=config.node.stop_seconds / 3)
         serving = threading.Thread(target=receiver.serve, args=(listener or bind(config.receive),), name="serve")
-        reaping = threading.Thread(target=_reap, args=(spool, ledger, stop), name="reap", daemon=True)
+        retention = Retention(config, ledger, spool)
+        keeping = threading.Thread(target=retention.run, args=(stop,), name="retention", daemon=True)
         serving.start()
-        reaping.start()
+        keeping.start()
         log.info("receiving", extra={"ae_title": config.receive.ae_title})
         while not stop.wait(0.5) and serving.is_alive():
             pass
         receiver.stop()
         serving.join(config.node.stop_seconds)
-
-
-def _reap(spool: Spool, ledger: Ledger, stop: threading.Event) -> None:
-    """Remove files that no row names and that are older than an hour: what a crash left between rename and commit."""
-    while not stop.wait(60.0):
-        removed = spool.reap(ledger.paths(), REAP_SECONDS)
-        if removed:
-            log.info("files without a row were removed", extra={"files": removed})
-        stop.wait(REAP_SECONDS)
 
 
 def work(config: Config) -> int:

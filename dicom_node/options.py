@@ -1,0 +1,76 @@
+"""What the verbs of the command line share: their options, and the first steps that they begin with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dicom_node.errors import Missing
+
+if TYPE_CHECKING:
+    from dicom_node.config import Config
+    from dicom_node.ledger import Ledger
+
+DEFAULT_CONFIG = Path("config.toml")
+
+
+def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path),
+        help="Configuration file. Default: ./config.toml when it is there, else the defaults.",
+    )(function)
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")(function)
+
+
+def model_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    kind = click.Path(file_okay=False, path_type=Path)
+    return click.option("--model", metavar="FOLDER", type=kind, help=f"Model folder. Default: {default}.")
+
+
+def child_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--parent", type=int, hidden=True)(function)
+
+
+def load_config(config_path: Path | None) -> Config:
+    from dicom_node.config import load
+
+    return load(resolved(config_path))
+
+
+def resolved(config_path: Path | None) -> Path | None:
+    if config_path is not None:
+        return config_path
+    return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+
+
+def start(config_path: Path | None, verb: str, parent: int | None = None) -> Config:
+    """Configuration and logging of a process that stays."""
+    from dicom_node import lifecycle, logs
+
+    if parent is not None:
+        lifecycle.die_with_parent(parent)
+    config = load_config(config_path)
+    logs.start(config.log, verb)
+    return config
+
+
+def open_ledger(config_path: Path | None) -> tuple[Config, Ledger]:
+    from dicom_node.ledger import Ledger
+
+    config = load_config(config_path)
+    if not config.ledger_path.is_file():
+        raise Missing(f"{config.node.directory}: no ledger there; start the node with `segmenter-worker run` first")
+    return config, Ledger(config.ledger_path)
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2))
