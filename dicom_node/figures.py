@@ -17,7 +17,6 @@ from dicom_node.config import Config
 from dicom_node.errors import ConfigError
 from dicom_node.job import State
 from dicom_node.model import load_model, segment_settings
-from dicom_node.retention import expiring
 from dicom_node.spool import Spool
 from dicom_node.store import Store
 from segmenter.errors import Refused
@@ -50,7 +49,7 @@ QUERIES = {
     " WHERE opened_at > ? GROUP BY 1",
     "answered_by": "SELECT model, model_digest FROM jobs INDEXED BY jobs_finished WHERE finished_at > ?"
     " AND model_digest IS NOT NULL ORDER BY finished_at DESC LIMIT 1",
-    "mode": "SELECT value FROM meta WHERE key = 'mode'",
+    "meta": "SELECT key, value FROM meta",
 }
 
 
@@ -107,7 +106,7 @@ class Figures:
     deliveries: tuple[Deliveries, ...]
     undelivered_seconds: dict[str, float]  # age of the oldest by destination
     associations: dict[str, int]  # of the window, by outcome
-    expiring: int  # films without a delivered answer that retention removes within warn_days
+    expiring: int  # films without a delivered answer that retention removes within warn_days; as of its last round
     mode: str
     answered_by: tuple[str, str] | None  # model and digest of the newest answer within the window
     free_bytes: int
@@ -143,7 +142,7 @@ def _read(config: Config, db: sqlite3.Connection, spool: Spool, now: float) -> F
     since = now - WINDOW_SECONDS
     times = ask("stages", since, WINDOW_FILMS)
     delivery_times = ask("delivery", since, WINDOW_FILMS)
-    mode, answered_by = ask("mode"), ask("answered_by", since)
+    meta, answered_by = {row["key"]: row["value"] for row in ask("meta")}, ask("answered_by", since)
     return Figures(
         received=sum(count for *_, count in outcomes),
         resent=int(ask("resent")[0][0]),
@@ -166,8 +165,8 @@ def _read(config: Config, db: sqlite3.Connection, spool: Spool, now: float) -> F
         ),
         undelivered_seconds={destination: max(0.0, now - since) for destination, since in ask("undelivered")},
         associations={outcome: count for outcome, count in ask("associations", since)},
-        expiring=expiring(config, db, now),
-        mode=mode[0][0] if mode else "running",
+        expiring=int(meta.get("expiring", 0)),
+        mode=meta.get("mode", "running"),
         answered_by=(str(answered_by[0][0]), str(answered_by[0][1])) if answered_by else None,
         free_bytes=spool.free_bytes(),
         reserve_bytes=config.node.reserve_mb * 1024 * 1024,

@@ -83,7 +83,7 @@ def candidates_query(kind: Kind) -> str:
 
 
 def expiring(config: Config, db: sqlite3.Connection, now: float) -> int:
-    """How many films without a delivered answer are removed within retention.warn_days."""
+    """How many films without a delivered answer are removed within retention.warn_days. Looks at all that are old."""
     retention = config.retention
     row = db.execute(
         f"SELECT count(*) FROM jobs j INDEXED BY jobs_kept WHERE j.finished_at <= :until AND {_UNANSWERED} AND {_REMOVABLE}",
@@ -137,6 +137,8 @@ class Retention:
         if removed != Removed():
             log.info("retention removed files", extra=vars(removed))
         soon = expiring(self._config, self._ledger.store.read(), now)
+        with self._ledger.store.write() as db:  # for `status` and /metrics, which must cost little
+            db.execute("INSERT INTO meta VALUES ('expiring', ?1) ON CONFLICT (key) DO UPDATE SET value = ?1", (str(soon),))
         if soon:
             log.warning(
                 "films without a delivered answer will be removed; `jobs --state failed` and `status` name the reasons",
