@@ -33,7 +33,7 @@ from dicom_node.store import Store
 
 SCRAPE_SECONDS = 10.0  # that figures are kept
 READY_SECONDS = 2.0  # that a probe is kept
-LOCKED_SECONDS = 5.0  # the longest wait for the ledger's write lock before it counts as not writable
+LOCKED_SECONDS = 3.0  # the longest wait for the ledger's write lock before it counts as not writable
 TROUBLE = (sqlite3.Error, OSError, NodeError)
 
 T = TypeVar("T")

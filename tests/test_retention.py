@@ -292,7 +292,9 @@ def many_finished(ledger: Ledger, jobs: int) -> None:
             (jobs, time.time() - 10 * DAY, time.time() - 10 * DAY),
         )
         db.execute("INSERT INTO answers SELECT NULL, sop_instance_uid, 'c', 'm', id, 1 FROM jobs WHERE state = 'segmented'")
-        db.execute("INSERT INTO objects SELECT id, id, 'seg', '', '1.2', '2.25.' || id, 'x', 'job/' || id, 9, 'demo' FROM answers")
+        db.execute(
+            "INSERT INTO objects SELECT id, id, 'seg', '', '1.2', '2.25.' || id, 'x', 'job/' || id, 9, 'demo' FROM answers"
+        )
         db.execute(
             "INSERT INTO deliveries (job_id, object_id, destination, state, created_at, next_try_at, finished_at)"
             " SELECT job_id, id, 'PACS', 'delivered', 1, 1, 1 FROM answers"
@@ -306,7 +308,7 @@ def test_a_hundred_thousand_finished_jobs_hold_nobody_up(house: House) -> None:
         plan = house.ledger.store.read().execute("EXPLAIN QUERY PLAN " + candidates_query(kind), values).fetchall()
         steps = [row["detail"] for row in plan]
         assert steps[0].startswith("SEARCH j USING INDEX jobs_kept"), steps
-        assert not any(step.startswith("SCAN") and "json_each" not in step or "TEMP" in step for step in steps), steps
+        assert not any((step.startswith("SCAN") and "json_each" not in step) or "TEMP" in step for step in steps), steps
     stop, removed = threading.Event(), []
     retention = Retention(house.config, Ledger(house.config.ledger_path), house.spool)
     thread = threading.Thread(target=lambda: removed.append(retention.round(stop)))
