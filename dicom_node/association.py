@@ -213,7 +213,7 @@ class Receiver:
         hosts = self.receive.allowed.get(calling)
         if hosts is None:
             return Rejection.CALLING_AE, f'to let it in, add "{calling}" = [] to [receive.allowed]'
-        if hosts and not any(_is_host(host, allowed) for allowed in hosts):
+        if hosts and not any(is_host(host, allowed) for allowed in hosts):
             return Rejection.CALLING_AE, f"it may only come from {', '.join(hosts)} ([receive.allowed])"
         return None, ""
 
@@ -222,7 +222,7 @@ class Receiver:
         if self._reports is None or association.called_ae not in self._reports.called:
             return frozenset()
         speakers = self._reports.speakers(association.calling_ae)
-        return frozenset(peer for peer, host in speakers if _is_host(association.host, host))
+        return frozenset(peer for peer, host in speakers if is_host(association.host, host))
 
     def _offer(self, association: Inbound) -> None:
         contexts = self._storage if association.may_store else [build_context(VERIFICATION, list(UNCOMPRESSED))]
@@ -358,7 +358,7 @@ def _proposes_commitment(association: Inbound) -> bool:
     return any(context.abstract_syntax == PUSH_MODEL for context in proposed)
 
 
-def _is_host(host: str, allowed: str) -> bool:
+def is_host(host: str, allowed: str) -> bool:
     """Whether `host` (an address) is `allowed`: an address, a network such as 10.1.0.0/16, or a name."""
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(allowed, strict=False)

@@ -15,19 +15,20 @@ from typing import Any
 import click
 
 from dicom_node import __version__
-from dicom_node.cli_options import (
+from dicom_node.cli_workers import workers
+from dicom_node.errors import ConfigError, Missing, NodeError
+from dicom_node.journal import journal
+from dicom_node.options import (
     child_option,
     config_option,
     json_option,
-    ledger_of,
     load_config,
     model_option,
+    open_ledger,
     print_json,
     resolved,
     start,
 )  # fmt: skip
-from dicom_node.cli_workers import workers
-from dicom_node.errors import ConfigError, Missing, NodeError
 
 EXIT_INTERNAL, EXIT_CONFIG, EXIT_FILM_FAILED, EXIT_MISSING = 1, 2, 3, 4
 
@@ -167,9 +168,9 @@ def status(config_path: Path | None, as_json: bool) -> None:
     """How many films wait, were answered, skipped, failed; what is on its way to which destination."""
     from dicom_node import tables
 
-    config, ledger = ledger_of(config_path)
+    config, ledger = open_ledger(config_path)
     values = tables.status(config, ledger)
-    print_json(values) if as_json else tables.print_status(values)
+    print_json(values) if as_json else tables.print_status(values, config.retention.warn_days)
 
 
 @main.command()
@@ -182,7 +183,7 @@ def jobs(state: str | None, uid: str | None, limit: int, config_path: Path | Non
     """The newest jobs."""
     from dicom_node import tables
 
-    _, ledger = ledger_of(config_path)
+    _, ledger = open_ledger(config_path)
     found = ledger.jobs(state=state, sop_instance_uid=uid, limit=limit)
     print_json([tables.job_values(job) for job in found]) if as_json else tables.print_jobs(found)
 
@@ -196,7 +197,7 @@ def show(job_id: str, config_path: Path | None, as_json: bool) -> None:
     from dicom_node import tables
     from dicom_node.outbox import Outbox
 
-    _, ledger = ledger_of(config_path)
+    _, ledger = open_ledger(config_path)
     job = ledger.job(job_id)
     deliveries = Outbox(ledger.store).of_job(job.answered_by)
     if as_json:
@@ -215,10 +216,12 @@ def retry(job_id: str, config_path: Path | None) -> None:
     """Send the stored objects of a job's refused deliveries again; nothing is inferred."""
     from dicom_node.outbox import Outbox
 
-    _, ledger = ledger_of(config_path)
+    _, ledger = open_ledger(config_path)
     job = ledger.job(job_id)
     count = Outbox(ledger.store).retry(job.answered_by)
-    click.echo(f"{count} deliveries go again" if count else "no delivery of this job was refused: nothing to do")
+    click.echo(
+        f"{count} deliveries go again" if count else "no delivery of this job was refused and has its bytes here: nothing to do"
+    )
 
 
 @main.command()
@@ -226,7 +229,7 @@ def retry(job_id: str, config_path: Path | None) -> None:
 @config_option
 def rerun(job_id: str, config_path: Path | None) -> None:
     """Answer a finished film again, with the model of now; the same model sends its stored objects again."""
-    _, ledger = ledger_of(config_path)
+    _, ledger = open_ledger(config_path)
     job = ledger.rerun(job_id)
     click.echo(f"job {job.job_id} waits for a worker (generation {job.generation})")
 
@@ -238,7 +241,7 @@ def purge(job_id: str, config_path: Path | None) -> None:
     """Delete the film and objects of a finished job; its UIDs and sha256 stay in the ledger."""
     from dicom_node.lifecycle import spool_of
 
-    config, ledger = ledger_of(config_path)
+    config, ledger = open_ledger(config_path)
     paths = ledger.purge(job_id)
     spool = spool_of(config)
     for path in paths:
@@ -250,7 +253,7 @@ def _mode(name: str, mode: str, text: str, help_text: str) -> None:
     @main.command(name, help=help_text)
     @config_option
     def verb(config_path: Path | None) -> None:
-        _, ledger = ledger_of(config_path)
+        _, ledger = open_ledger(config_path)
         ledger.set_mode(mode)  # type: ignore[arg-type]
         click.echo(text)
 
@@ -265,7 +268,7 @@ _mode("drain", "draining", "draining: no new films, what is here is finished", "
 @config_option
 def backup(file: Path, config_path: Path | None) -> None:
     """A consistent copy of the ledger while the node runs."""
-    _, ledger = ledger_of(config_path)
+    _, ledger = open_ledger(config_path)
     try:
         ledger.store.backup(file)
     except FileExistsError as error:
@@ -307,6 +310,9 @@ def config(config_path: Path | None, as_json: bool) -> None:
         for key, value in settings.items():
             click.echo(f"{key} = {json.dumps(value)}")
         click.echo()
+
+
+main.add_command(journal)
 
 
 @main.group()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dicom_node.cli_options import config_option, json_option, load_config, print_json
+from dicom_node.options import config_option, json_option, load_config, print_json
 
 
 @click.group()

@@ -151,6 +151,7 @@ class Serve(Section):
     tls_key: str = Field("", description="Private key of tls_certificate (PEM).")
     allow_plain: bool = Field(False, description="Let tokens and films cross the network without TLS.")
     max_object_mb: int = Field(64, ge=1, description="Largest object that a worker may return, MiB.")
+    receiver_host: str = Field("", description="Where /readyz calls the receiver, when that is another host or container.")
 
 
 class Retention(Section):

@@ -42,6 +42,7 @@ class Ledger(Claims):
                 " DO UPDATE SET resends = resends + 1,"
                 " queue = CASE WHEN excluded.queue = 'urgent' THEN 'urgent' ELSE queue END,"
                 # A film whose bytes were purged or damaged is healed by its resend; a damaged one is answered again.
+                " kept_since = CASE WHEN path IS NULL THEN excluded.received_at ELSE kept_since END,"
                 " path = CASE WHEN path IS NULL OR code IS 'source-damaged' THEN excluded.path ELSE path END,"
                 " state = CASE WHEN code IS 'source-damaged' THEN 'received' ELSE state END,"
                 " code = CASE WHEN code IS 'source-damaged' THEN NULL ELSE code END RETURNING id, path",
@@ -190,7 +191,8 @@ class Ledger(Claims):
     def conflicts(self) -> list[tuple[str, int]]:
         """(SOP Instance UID, contents seen) of every UID that came with more than one content."""
         rows = self.store.read().execute(
-            "SELECT sop_instance_uid, max(revision) FROM contents GROUP BY sop_instance_uid HAVING max(revision) > 1"
+            "SELECT sop_instance_uid, max(revision) FROM contents INDEXED BY contents_conflicts WHERE revision > 1"
+            " GROUP BY sop_instance_uid"
         )
         return [(str(uid), int(seen)) for uid, seen in rows]
 
@@ -221,16 +223,7 @@ class Ledger(Claims):
             ).fetchone()[0]
             if open_deliveries:
                 raise NodeError(f"job {job.job_id} has {open_deliveries} deliveries under way; nothing undelivered is purged")
-            paths = db.execute(
-                "SELECT path FROM jobs WHERE id = ?1 UNION ALL SELECT path FROM objects JOIN answers"
-                " ON answers.id = answer_id WHERE job_id = ?1",
-                (job.job_id,),
-            ).fetchall()
-            db.execute("UPDATE jobs SET path = NULL WHERE id = ?", (job.job_id,))
-            db.execute(
-                "UPDATE objects SET path = NULL WHERE answer_id IN (SELECT id FROM answers WHERE job_id = ?)", (job.job_id,)
-            )
-        return [path for (path,) in paths if path is not None]
+            return forget_files(db, job.job_id)
 
     def paths(self) -> set[str]:
         """Every spool path that a row names; what is not among them may be reaped."""
@@ -248,6 +241,22 @@ def finisher(owner: str, state: str, code: str | None, finding: str | None, sha2
     """Who finished a job, and with what: the same worker may say it again, in the same words only."""
     said = "|".join([str(state), code or "", finding or "", *sorted(sha256s)])
     return f"{owner}:{hashlib.sha256(said.encode()).hexdigest()}"
+
+
+def forget_files(db: sqlite3.Connection, job_id: str) -> list[str]:
+    """Make a job's row and objects tombstones, in the caller's transaction. Returns the paths to delete after its commit.
+
+    Rows first: a crash in between leaves files that no row names, and the reaper takes those. The other way round it
+    would leave a row that promises a file which is gone, and a resend of that film would be thrown away as known.
+    """
+    paths = db.execute(
+        "SELECT path FROM jobs WHERE id = ?1 UNION ALL SELECT path FROM objects JOIN answers"
+        " ON answers.id = answer_id WHERE job_id = ?1",
+        (job_id,),
+    ).fetchall()
+    db.execute("UPDATE jobs SET path = NULL WHERE id = ?", (job_id,))
+    db.execute("UPDATE objects SET path = NULL WHERE answer_id IN (SELECT id FROM answers WHERE job_id = ?)", (job_id,))
+    return [path for (path,) in paths if path is not None]
 
 
 def _deliver(db: sqlite3.Connection, job_id: str, answer_id: int, destinations: Sequence[str]) -> None:

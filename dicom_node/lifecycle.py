@@ -24,21 +24,16 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dicom_node import tls
 from dicom_node.config import Config
 from dicom_node.errors import ConfigError, NodeError
 from dicom_node.spool import Spool
 
-if TYPE_CHECKING:
-    from dicom_node.ledger import Ledger
-
 log = logging.getLogger(__name__)
 
 VERBS = ("receive", "serve", "work", "send")  # in the order of the stop
 QUICK_DEATH_SECONDS = 10.0  # a child that lives shorter is restarted with a growing delay
-REAP_SECONDS = 3600.0
 ANNOUNCE_AGAIN_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
@@ -87,6 +82,7 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
     from dicom_node.commitment_report import Reports
     from dicom_node.commitments import Commitments
     from dicom_node.ledger import Ledger
+    from dicom_node.retention import Retention
 
     spool, stop = spool_of(config), stop_event()
     ledger = Ledger(config.ledger_path)
@@ -100,23 +96,15 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
             reports=Reports(config, Commitments(ledger.store, config.send.max_delay_seconds)),
         )
         serving = threading.Thread(target=receiver.serve, args=(listener or bind(config.receive),), name="serve")
-        reaping = threading.Thread(target=_reap, args=(spool, ledger, stop), name="reap", daemon=True)
+        retention = Retention(config, ledger, spool)
+        keeping = threading.Thread(target=retention.run, args=(stop,), name="retention", daemon=True)
         serving.start()
-        reaping.start()
+        keeping.start()
         log.info("receiving", extra={"ae_title": config.receive.ae_title})
         while not stop.wait(0.5) and serving.is_alive():
             pass
         receiver.stop()
         serving.join(config.node.stop_seconds)
-
-
-def _reap(spool: Spool, ledger: Ledger, stop: threading.Event) -> None:
-    """Remove files that no row names and that are older than an hour: what a crash left between rename and commit."""
-    while not stop.wait(60.0):
-        removed = spool.reap(ledger.paths(), REAP_SECONDS)
-        if removed:
-            log.info("files without a row were removed", extra={"files": removed})
-        stop.wait(REAP_SECONDS)
 
 
 def work(config: Config) -> int:
@@ -142,6 +130,7 @@ def serve(config: Config) -> None:
     from dicom_node import broker
     from dicom_node.errors import ConfigError
     from dicom_node.model import is_loopback
+    from dicom_node.observe import router
     from dicom_node.serve import Door, app_of
 
     settings, stop = config.serve, stop_event()
@@ -154,7 +143,7 @@ def serve(config: Config) -> None:
         door = Door(config)
         server = uvicorn.Server(
             uvicorn.Config(
-                app_of(door),
+                app_of(door, router(config)),
                 host=settings.host,
                 port=settings.port,
                 ssl_certfile=settings.tls_certificate or None,

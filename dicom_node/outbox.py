@@ -16,6 +16,8 @@ _SELECT = (
     " j.calling_ae"
     " FROM deliveries d JOIN objects o ON o.id = d.object_id JOIN jobs j ON j.id = d.job_id "
 )
+# Bytes that were removed can not go again.
+_ON_DISK = "(SELECT path FROM objects WHERE objects.id = object_id) IS NOT NULL"
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,11 @@ class Outbox:
         return [to_delivery(row) for row in rows]
 
     def retry(self, job_id: str) -> int:
-        """Send the stored bytes of refused deliveries again; nothing is inferred."""
+        """Send the stored bytes of refused deliveries again; nothing is inferred. Those whose bytes were removed stay."""
         with self._store.write() as db:
             return db.execute(
                 "UPDATE deliveries SET state = 'pending', attempts = 0, created_at = ?1, next_try_at = ?1, reason = NULL,"
-                " commit_failures = 0 WHERE job_id = ?2 AND state = 'refused'",
+                f" commit_failures = 0 WHERE job_id = ?2 AND state = 'refused' AND {_ON_DISK}",
                 (time.time(), job_id),
             ).rowcount
 
@@ -96,7 +98,7 @@ class Outbox:
             for row in rows:
                 db.execute(
                     "UPDATE deliveries SET state = 'pending', attempts = 0, next_try_at = ?1, created_at = ?1"
-                    " WHERE job_id = ?2 AND state IN ('delivered', 'refused')",
+                    f" WHERE job_id = ?2 AND +state IN ('delivered', 'refused') AND {_ON_DISK}",
                     (time.time(), row["answered_by"]),
                 )
         return len(rows)

@@ -90,6 +90,17 @@ CREATE INDEX jobs_ready ON jobs (queue, received_at) WHERE state = 'received';
 -- What retention looks through: finished jobs whose film is still on disk.
 CREATE INDEX jobs_kept ON jobs (finished_at) WHERE finished_at IS NOT NULL AND path IS NOT NULL;
 CREATE INDEX associations_opened ON associations (opened_at);
+-- kept_since: when the film of a job whose files were removed came again.
+ALTER TABLE jobs ADD COLUMN kept_since REAL;
+-- What is counted is read from an index alone, in its order; the rest looks at a recent window only.
+DROP INDEX jobs_state;
+CREATE INDEX jobs_outcome ON jobs (state, code, finding);
+CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_resent ON jobs (resends) WHERE resends > 0;
+CREATE INDEX contents_conflicts ON contents (sop_instance_uid) WHERE revision > 1;
+DROP INDEX deliveries_state;
+CREATE INDEX deliveries_outcome ON deliveries (state, destination, status);
+CREATE INDEX deliveries_finished ON deliveries (finished_at) WHERE finished_at IS NOT NULL;
 
 -- Workers on other machines. The token itself is shown once and kept nowhere.
 CREATE TABLE workers (
@@ -127,6 +138,8 @@ class Store:
         self._local = threading.local()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600, exist_ok=True)
+        if self.read().execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+            return  # who only looks never waits for a writer
         with self.write() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA_VERSION:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -11,56 +12,95 @@ from rich.table import Table
 
 from dicom_node.commitments import Commitments, committing
 from dicom_node.config import Config
-from dicom_node.job import Delivery, Job
+from dicom_node.job import Delivery, DeliveryState, Job
 from dicom_node.ledger import Ledger
-from dicom_node.outbox import Outbox
 
 _STYLE = {"segmented": "green", "delivered": "green", "failed": "red", "refused": "red", "skipped": "yellow"}
+_QUANTILES = {"0.5": "half within", "0.9": "90 % within", "0.99": "99 % within", "1": "longest"}
 
 
 def status(config: Config, ledger: Ledger) -> dict[str, Any]:
-    """The node at a glance."""
+    """The node at a glance: the same figures as /metrics."""
+    from dicom_node import figures
     from dicom_node.lifecycle import running, spool_of
 
-    free = spool_of(config).free_bytes()
+    found = figures.read(config, ledger.store, spool_of(config))
+    model = figures.model_in_force(config)
+    oldest = [one.oldest_seconds for one in found.queues if one.oldest_seconds is not None]
+    deliveries: dict[str, dict[str, int]] = {}
+    for one in found.deliveries:
+        states = deliveries.setdefault(one.destination, {str(state): 0 for state in DeliveryState})
+        states[one.state] += one.count
     return {
         "running": running(config) is not None,
-        "mode": ledger.mode(),
-        "jobs": ledger.counts(),
-        "codes": ledger.codes(),
-        "deliveries": Outbox(ledger.store).counts(),
+        "mode": found.mode,
+        "model": None if model is None else asdict(model),
+        "answered_by": found.answered_by and dict(zip(("model", "digest"), found.answered_by, strict=True)),
+        "films": {"received": found.received, "resent": found.resent},
+        "jobs": found.states,
+        "findings": found.findings,
+        "codes": found.skipped | found.failed,
+        "skipped": found.skipped,
+        "failed": found.failed,
+        "queues": {one.name: {key: value for key, value in asdict(one).items() if key != "name"} for one in found.queues},
+        "oldest_waiting_seconds": max(oldest, default=None),
+        "stages": {
+            one.name: {"films": one.films, "seconds": {f"{q:g}": seconds for q, seconds in one.quantiles}}
+            for one in found.stages
+        },
+        "deliveries": deliveries,
+        "delivery_statuses": [asdict(one) for one in found.deliveries],
+        "undelivered_seconds": found.undelivered_seconds,
+        "associations": found.associations,
         "uncommitted": Commitments(ledger.store, 0.0).counts(committing(config)),
-        "oldest_waiting_seconds": ledger.oldest_waiting_seconds(),
         "conflicts": [{"sop_instance_uid": uid, "contents": seen} for uid, seen in ledger.conflicts()],
-        "free_bytes": free,
-        "reserve_bytes": config.node.reserve_mb * 1024 * 1024,
+        "expiring": found.expiring,
+        "free_bytes": found.free_bytes,
+        "reserve_bytes": found.reserve_bytes,
+        "watermark_bytes": found.watermark_bytes,
     }
 
 
-def print_status(values: dict[str, Any]) -> None:
-    console = Console()
-    jobs = values["jobs"]
-    waiting = values["oldest_waiting_seconds"]
+def print_status(values: dict[str, Any], warn_days: float) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    jobs, model = values["jobs"], values["model"]
     running = "running" if values["running"] else "not running here"
     console.print(f"node {running}, mode [bold]{values['mode']}[/]")
+    console.print(f"model: {model['name']} {model['version']} ({model['digest'][:12]})" if model else
+                  "model: [red]can not be loaded[/], `check` says why")  # fmt: skip
+    for name, queue in values["queues"].items():
+        oldest = queue["oldest_seconds"]
+        age = "" if oldest is None else f" (oldest {oldest:.0f} s)"
+        console.print(f"{name} films: {queue['waiting']} waiting{age}, {queue['in_work']} in work")
     console.print(
-        f"films: {jobs['received']} waiting" + (f" (oldest {waiting:.0f} s)" if waiting is not None else "")
-        + f", {jobs['claimed']} in work, [green]{jobs['segmented']} answered[/], [yellow]{jobs['skipped']} skipped[/],"
-        f" [red]{jobs['failed']} failed[/]"
-    )  # fmt: skip
+        f"finished: [green]{jobs['segmented']} answered[/] ({values['findings']['pneumothorax']} with pneumothorax),"
+        f" [yellow]{jobs['skipped']} skipped[/], [red]{jobs['failed']} failed[/]; {values['films']['resent']} came again"
+    )
     for code, count in values["codes"].items():
         console.print(f"    {code}: {count}")
-    for destination, states in values["deliveries"].items():
-        console.print(f"to {destination}: " + ", ".join(f"{count} {state}" for state, count in states.items() if count))
+    for name, stage in values["stages"].items():
+        if stage["films"]:
+            times = ", ".join(f"{_QUANTILES[q]} {seconds:.1f} s" for q, seconds in stage["seconds"].items())
+            console.print(f"{name}, last hour, {stage['films']} times: {times}")
+    for one in values["delivery_statuses"]:
+        answer = "" if one["status"] == "none" else f" (last answer {one['status']})"
+        console.print(f"to {one['destination']}: {one['count']} {_styled(one['state'])}{answer}")
+    for destination, seconds in values["undelivered_seconds"].items():
+        console.print(f"to {destination}: the oldest waits since {seconds:.0f} s")
     for destination, count in values["uncommitted"].items():
         if count:
             console.print(f"to {destination}: {count} delivered, but [yellow]not committed to[/] yet")
     for conflict in values["conflicts"]:
         console.print(f"[yellow]conflict[/]: {conflict['sop_instance_uid']} came with {conflict['contents']} contents")
+    if values["expiring"]:
+        console.print(f"[red]{values['expiring']} films without a delivered answer[/] are removed within {warn_days:g} days")
     low = values["free_bytes"] < values["reserve_bytes"]
+    short = " [yellow](under the watermark: delivered work is removed early)[/]"
     console.print(
-        f"disk: {values['free_bytes'] / 1e9:.1f} GB free" + (" [red](under the reserve: films are refused)[/]" if low else "")
-    )
+        f"disk: {values['free_bytes'] / 1e9:.1f} GB free"
+        + (" [red](under the reserve: films are refused)[/]" if low
+           else short if values["free_bytes"] < values["watermark_bytes"] else "")
+    )  # fmt: skip
 
 
 def job_values(job: Job) -> dict[str, Any]:

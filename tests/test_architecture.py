@@ -18,7 +18,21 @@ def test_import_contracts() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["association", "delivery", "cli", "lifecycle", "outbox", "tables", "check", "tasks", "process", "model"]
+    "module",
+    [
+        "association",
+        "delivery",
+        "cli",
+        "lifecycle",
+        "outbox",
+        "tables",
+        "check",
+        "tasks",
+        "process",
+        "model",
+        "observe",
+        "journal",
+    ],
 )
 def test_starts_without_torch_and_highdicom(module: str) -> None:
     program = (

@@ -1,4 +1,4 @@
-"""What the verbs of the command line share: their options, and the configuration and ledger behind `--config`."""
+"""What the verbs of the command line share: their options, and the first steps that they begin with."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def start(config_path: Path | None, verb: str, parent: int | None = None) -> Con
     return config
 
 
-def ledger_of(config_path: Path | None) -> tuple[Config, Ledger]:
+def open_ledger(config_path: Path | None) -> tuple[Config, Ledger]:
     from dicom_node.ledger import Ledger
 
     config = load_config(config_path)

@@ -1,0 +1,328 @@
+"""What leaves the disk and what never does: a real ledger and spool; days pass on a clock of the test."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dicom_node.config import Config, load
+from dicom_node.job import Arrival, DeliveryState, Job, Outcome, State, StoredObject
+from dicom_node.ledger import Ledger
+from dicom_node.outbox import Outbox
+from dicom_node.retention import DAY, Kind, Removed, Retention, candidates_query
+from dicom_node.spool import Spool
+
+EXPLICIT, CR = "1.2.840.10008.1.2.1", "1.2.840.10008.5.1.4.1.1.1"
+FILM, RESULT = b"f" * 1000, b"r" * 100
+
+
+class SmallDisk(Spool):
+    """A spool on a disk of `size` bytes of films and results."""
+
+    size = 1 << 40
+
+    def free_bytes(self) -> int:
+        return self.size - sum(file.stat().st_size for file in self.directory.rglob("*") if file.is_file())
+
+
+class House:
+    """A node without its processes. `days` is how far the clock of retention is ahead of the wall's."""
+
+    def __init__(self, folder: Path, watermark_mb: int = 0) -> None:
+        file = folder / "config.toml"
+        file.write_text(
+            "[node]\ndirectory = 'node'\nreserve_mb = 0\n"
+            "[peers.PACS]\nhost = '127.0.0.1'\nport = 104\n[peers.ARCHIVE]\nhost = '127.0.0.1'\nport = 105\ncommit = true\n"
+            f"[send]\ndestinations = ['PACS']\n[retention]\nwatermark_mb = {watermark_mb}\n"
+        )
+        self.config: Config = load(file)
+        self.spool = SmallDisk(self.config.spool_directory, 0)
+        self.ledger = Ledger(self.config.ledger_path)
+        self.outbox = Outbox(self.ledger.store)
+        self.days = 0.0
+        self.retention = Retention(self.config, self.ledger, self.spool, now=lambda: time.time() + self.days * DAY)
+
+    def arrive(self, uid: str, calling: str = "MODALITY", data: bytes = FILM, syntax: str = EXPLICIT) -> str:
+        """A film comes in as the receiver takes it; its job id."""
+        stored = self.spool.write(data)
+        film = Arrival(uid, CR, syntax, stored.sha256, stored.path, stored.size, calling, "PTXSEG", "127.0.0.1")
+        arrived = self.ledger.add_arrival(film)
+        if not arrived.new:
+            self.spool.delete(stored.path)
+        return arrived.job_id
+
+    def finish(self, destinations: tuple[str, ...] = ("PACS",), *, redeliver: bool = False, content: str = "c") -> Job:
+        """The next job is answered with one object."""
+        claim = self.ledger.claim("w", 30)
+        assert claim is not None
+        uid = claim.job.arrival.sop_instance_uid
+        known = self.ledger.answer(uid, content, "m")
+        stored = self.spool.write_into(self.spool.folder_for(claim.job.job_id, claim.owner), "seg.dcm", RESULT)
+        one = StoredObject("seg", "", "1.2", f"2.25.{uid}", stored.sha256, stored.path, stored.size, "demo")
+        outcome = Outcome(
+            State.SEGMENTED, finding="none", content_sha256=content, model="m 1", model_digest="m",
+            objects=known.objects if known else (one,),
+        )  # fmt: skip
+        return self.ledger.finish(claim, outcome, destinations, redeliver=redeliver)
+
+    def fail(self, state: State = State.FAILED, code: str = "not-dicom") -> Job:
+        claim = self.ledger.claim("w", 30)
+        assert claim is not None
+        return self.ledger.finish(claim, Outcome(state, code=code, sentence="..."), [])
+
+    def settle(self, job_id: str, state: DeliveryState = DeliveryState.DELIVERED) -> None:
+        for one in self.outbox.of_job(job_id):
+            assert self.outbox.sending(one)
+            self.outbox.settle(one, state, status=0, reason="")
+
+    def answered(self, uid: str, destinations: tuple[str, ...] = ("PACS",)) -> str:
+        """A film that was answered and delivered."""
+        job_id = self.arrive(uid)
+        self.finish(destinations)
+        self.settle(job_id)
+        return job_id
+
+    def has_film(self, job_id: str) -> bool:
+        """Whether row and disk agree that the film is here; AssertionError when they do not agree."""
+        path = self.ledger.job(job_id).arrival.path
+        there = bool(path) and (self.spool.directory / path).is_file()
+        assert there == bool(path), "a row names a file that is gone"
+        return there
+
+    def files(self) -> int:
+        return sum(file.is_file() for room in ("arrivals", "job") for file in (self.spool.directory / room).rglob("*"))
+
+    def round_after(self, days: float) -> Removed:
+        self.days = days
+        return self.retention.round()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+def test_finished_work_goes_after_its_days_and_leaves_a_tombstone(house: House) -> None:
+    answered, skipped = house.answered("1.1"), house.arrive("1.2")
+    house.fail(State.SKIPPED, "lateral-view")
+    before = house.ledger.answer("1.1", "c", "m")
+    assert house.round_after(6.9) == Removed()
+    assert house.round_after(7.1) == Removed(settled=2)
+    assert not house.has_film(answered) and not house.has_film(skipped) and house.files() == 0
+    after = house.ledger.answer("1.1", "c", "m")
+    assert before is not None and after is not None
+    assert [(one.sop_instance_uid, one.sha256) for one in after.objects] == [
+        (one.sop_instance_uid, one.sha256) for one in before.objects
+    ]
+    assert [one.path for one in after.objects] == [None]
+    assert house.ledger.job(answered).arrival.dataset_sha256 and house.ledger.counts()["segmented"] == 1
+
+
+def test_failed_and_refused_films_stay_thirty_days_and_are_announced(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    failed = house.arrive("1.1.77")
+    house.fail()
+    refused = house.arrive("1.2.77")
+    house.finish()
+    house.settle(refused, DeliveryState.REFUSED)
+    kept_here = house.arrive("1.3.77")
+    house.finish(())  # no destination: nobody else has the result
+    with caplog.at_level(logging.WARNING):
+        assert house.round_after(26.9) == Removed()
+        assert not caplog.records
+        assert house.round_after(27.1) == Removed()
+    [warning] = caplog.records
+    assert vars(warning)["films"] == 3 and "77" not in warning.getMessage(), "a count, and no UID"
+    assert all(house.has_film(one) for one in (failed, refused, kept_here))
+    assert house.round_after(30.1) == Removed(unanswered=3)
+    assert house.files() == 0
+    assert house.outbox.retry(refused) == 0, "bytes that were removed can not go again"
+
+
+def test_what_is_not_delivered_is_never_removed(house: House) -> None:
+    waiting, on_the_wire, twin = house.arrive("1.1"), house.arrive("1.2"), house.arrive("1.1", syntax="1.2.840.10008.1.2")
+    for _ in range(3):
+        house.finish()
+    assert house.outbox.sending(house.outbox.of_job(on_the_wire)[0])
+    assert house.ledger.job(twin).same_as == waiting
+    house.spool.size = 0
+    assert house.round_after(4000) == Removed() and house.retention.make_room() == 0
+    assert all(house.has_film(one) for one in (waiting, on_the_wire, twin))
+    house.settle(waiting)
+    assert house.retention.make_room() == 2, "the film and the same film in another syntax"
+    assert house.has_film(on_the_wire)
+
+
+def test_what_a_committing_peer_has_not_committed_to_is_never_removed(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    kept, committed = house.answered("1.1", ("PACS", "ARCHIVE")), house.answered("1.2", ("PACS", "ARCHIVE"))
+    returned = house.arrive("1.3", calling="ARCHIVE")
+    house.finish(("@sender",))
+    house.settle(returned)
+    with house.ledger.store.write() as db:
+        db.execute(
+            "UPDATE deliveries SET committed_at = ? WHERE job_id = ? AND destination = 'ARCHIVE'", (time.time(), committed)
+        )
+    house.spool.size = 0
+    assert house.round_after(4000) == Removed(settled=1)
+    assert house.retention.make_room() == 0
+    assert house.has_film(kept) and house.has_film(returned) and not house.has_film(committed)
+
+
+def test_under_the_watermark_finished_work_goes_oldest_first_and_only_as_much_as_needed(tmp_path: Path) -> None:
+    house = House(tmp_path, watermark_mb=1)
+    failed = house.arrive("1.0")
+    house.fail()
+    waiting = house.arrive("1.0.1")
+    house.finish()  # not delivered
+    finished = [house.answered(f"1.{number}") for number in range(1, 61)]
+    house.spool.size = 1024 * 1024 + 30 * (len(FILM) + len(RESULT))
+    removed = house.retention.make_room()
+    assert not house.retention.is_short(), "room was made"
+    assert 30 <= removed < 60, "and no more than that, in steps of some jobs"
+    here = [house.has_film(one) for one in finished]
+    assert here == [False] * removed + [True] * (60 - removed), "first finished, first out"
+    assert house.has_film(failed) and house.has_film(waiting)
+    house.spool.size = 0
+    assert house.retention.make_room() == 60 - removed
+    assert house.has_film(failed) and house.has_film(waiting), "never a failed one before its time"
+
+
+def test_a_removed_film_that_comes_again_is_known_healed_and_answered_by_its_one_result(house: House) -> None:
+    job_id = house.answered("1.1")
+    house.round_after(8)
+    assert not house.has_film(job_id)
+    assert house.arrive("1.1") == job_id, "the same job"
+    assert house.has_film(job_id) and house.ledger.job(job_id).resends == 1
+    house.outbox.redeliver_resent()  # work.on_resend = "redeliver"
+    assert [one.state for one in house.outbox.of_job(job_id)] == [DeliveryState.DELIVERED], "no bytes to send again"
+    house.days = 6  # the film is as new as its resend
+    assert house.retention.round() == Removed() and house.has_film(job_id)
+    house.ledger.rerun(job_id)
+    house.finish(redeliver=True)
+    # The same pixels in another syntax: another job, the same answer.
+    twin = house.arrive("1.1", data=b"other bytes", syntax="1.2.840.10008.1.2")
+    assert house.finish(redeliver=True).same_as == job_id and twin != job_id
+    uids = house.ledger.store.read().execute("SELECT sop_instance_uid FROM objects").fetchall()
+    assert [uid for (uid,) in uids] == ["2.25.1.1"], "no second result"
+    assert house.outbox.due() == []
+
+
+def test_a_film_that_is_worked_on_again_is_left_alone(house: House) -> None:
+    rerun, original = house.answered("1.1"), house.answered("1.2")
+    house.ledger.rerun(rerun)
+    house.arrive("1.2", data=b"other bytes", syntax="1.2.840.10008.1.2")  # its answer may be asked for in a moment
+    assert house.round_after(8) == Removed()
+    assert house.has_film(rerun) and house.has_film(original)
+    claim = house.ledger.claim("w", 30)
+    assert claim is not None and claim.job.job_id == rerun
+    assert house.round_after(9) == Removed(), "claimed"
+    assert house.spool.read(claim.job.arrival.path) == FILM
+
+
+def test_a_rerun_that_comes_between_the_search_and_the_transaction_wins(house: House) -> None:
+    job_id = house.answered("1.1")
+    house.days = 8
+    write = house.ledger.store.write
+    house.ledger.store.write = lambda: (  # type: ignore[method-assign]  # the moment before the first transaction
+        setattr(house.ledger.store, "write", write), Ledger(house.config.ledger_path).rerun(job_id), write()
+    )[2]  # fmt: skip
+    assert house.retention.round() == Removed()
+    assert house.has_film(job_id) and house.ledger.job(job_id).state is State.RECEIVED
+
+
+CRASH = """
+import os, signal, sys
+from pathlib import Path
+from dicom_node.config import load
+from dicom_node.ledger import Ledger
+from dicom_node.retention import Retention
+from dicom_node.spool import Spool
+import time
+class Dies(Spool):
+    def delete(self, path):
+        os.kill(os.getpid(), signal.SIGKILL)
+config = load(Path(sys.argv[1]))
+Retention(config, Ledger(config.ledger_path), Dies(config.spool_directory, 0), now=lambda: time.time() + 8 * 86400).round()
+"""
+
+
+def test_a_crash_between_row_and_file_leaves_nothing_that_a_resend_does_not_heal(house: House, tmp_path: Path) -> None:
+    job_id = house.answered("1.1")
+    film = house.spool.directory / house.ledger.job(job_id).arrival.path
+    done = subprocess.run([sys.executable, "-c", CRASH, str(tmp_path / "config.toml")], timeout=60)
+    assert done.returncode == -9
+    assert film.is_file(), "the file outlived the row"
+    assert not house.has_film(job_id), "and no row promises it"
+    assert house.arrive("1.1") == job_id and house.has_film(job_id)
+    for file in (house.spool.directory / "arrivals").rglob("*.dcm"):
+        os.utime(file, (1, 1))  # old enough for the reaper, all of them
+    (house.spool.directory / "job").joinpath("leftover").mkdir()
+    assert house.retention.round().orphans == 1
+    assert not film.exists() and house.has_film(job_id), "only what no row names"
+
+
+def test_the_journal_goes_back_as_far_as_it_is_told_to(house: House) -> None:
+    for _ in range(3):
+        house.ledger.open_association("A", "B", "::1")
+    with house.ledger.store.write() as db:
+        old = time.time() - 366 * DAY
+        db.executemany(
+            "INSERT INTO associations (calling_ae, called_ae, host, opened_at) VALUES ('A','B','::1',?)", [(old,)] * 1200
+        )
+    assert house.retention.round() == Removed(journal=1200)
+    assert house.ledger.store.read().execute("SELECT count(*) FROM associations").fetchone()[0] == 3
+
+
+def many_finished(ledger: Ledger, jobs: int) -> None:
+    """`jobs` delivered films that finished ten days ago; their files are gone already (removing one that is gone is fine)."""
+    with ledger.store.write() as db:
+        db.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+            " INSERT INTO jobs (id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, dataset_sha256, path, size,"
+            " calling_ae, called_ae, host, state, received_at, finished_at, finding)"
+            " SELECT printf('%016x', i), '1.9.' || i, '1.2', '1.2', i, 'arrivals/ab/' || i, 9, 'A', 'B', '::1', 'segmented',"
+            " ?, ? + i / 1000.0, 'none' FROM n",
+            (jobs, time.time() - 10 * DAY, time.time() - 10 * DAY),
+        )
+        db.execute("INSERT INTO answers SELECT NULL, sop_instance_uid, 'c', 'm', id, 1 FROM jobs WHERE state = 'segmented'")
+        db.execute(
+            "INSERT INTO objects SELECT id, id, 'seg', '', '1.2', '2.25.' || id, 'x', 'job/' || id, 9, 'demo' FROM answers"
+        )
+        db.execute(
+            "INSERT INTO deliveries (job_id, object_id, destination, state, created_at, next_try_at, finished_at)"
+            " SELECT job_id, id, 'PACS', 'delivered', 1, 1, 1 FROM answers"
+        )
+
+
+def test_a_hundred_thousand_finished_jobs_hold_nobody_up(house: House) -> None:
+    many_finished(house.ledger, 100_000)
+    for kind in Kind:
+        values = {"until": time.time(), "finished_at": 0.0, "id": "", "limit": 20, "committing": "[]"}
+        plan = house.ledger.store.read().execute("EXPLAIN QUERY PLAN " + candidates_query(kind), values).fetchall()
+        steps = [row["detail"] for row in plan]
+        assert steps[0].startswith("SEARCH j USING INDEX jobs_kept"), steps
+        assert not any((step.startswith("SCAN") and "json_each" not in step) or "TEMP" in step for step in steps), steps
+    stop, removed = threading.Event(), []
+    retention = Retention(house.config, Ledger(house.config.ledger_path), house.spool)
+    thread = threading.Thread(target=lambda: removed.append(retention.round(stop)))
+    thread.start()
+    try:
+        kept = "SELECT count(*) FROM jobs WHERE path IS NOT NULL AND finished_at IS NOT NULL"
+        films = 0
+        house.ledger.store.read().execute("PRAGMA busy_timeout = 2000")  # a long transaction is an error here
+        while house.ledger.store.read().execute(kept).fetchone()[0] > 98_000 or films < 20:
+            house.answered(f"1.1.{films}")  # arrives, is claimed, finished and delivered meanwhile
+            films += 1
+        assert thread.is_alive(), "it was at work all the time"
+    finally:
+        stop.set()
+        thread.join(60)
+    assert removed and removed[0].settled >= 2000
+    assert house.ledger.store.read().execute("SELECT count(*) FROM objects WHERE path IS NULL").fetchone()[0] >= 2000
