@@ -41,8 +41,8 @@ LINGER_SECONDS = 10.0  # the association stays open for a report on it
 # No such SOP class or action, not supported, not authorised, operation unknown: does not pass by waiting minutes.
 _PERMANENT = (0x0118, 0x0122, 0x0123, 0x0124, 0x0211)
 
-# (destination, peer, event handlers) -> an established association for this class, or None with what follows and why.
-Associate = Callable[[str, Peer, list[evt.EventHandlerType]], tuple[Association | None, Verdict, str]]
+# (destination, peer, contexts, event handlers) -> the association, established or not, and why it is not.
+Associate = Callable[[str, Peer, list[PresentationContext], list[evt.EventHandlerType]], tuple[Association | None, str]]
 
 
 class CommitmentRequests:
@@ -100,11 +100,10 @@ class CommitmentRequests:
             (evt.EVT_N_EVENT_REPORT, self._report, [name, replied]),
             (evt.EVT_PDU_SENT, replied.sent),
         ]
-        association, what, problem = self._associate(name, who_commits(name, peer), handlers)
-        if association is None:
-            is_permanent = what is Verdict.REFUSED
-            self._commitments.hindered(batch, NOT_SUPPORTED if is_permanent else problem)
-            self._back_off(name, NOT_SUPPORTED if is_permanent else problem, permanent=is_permanent)
+        association, problem = self._associate(name, who_commits(name, peer), [request_context()], handlers)
+        if association is None or not association.is_established:
+            is_rejected_class = association is not None and bool(association.rejected_contexts)
+            self._hinder(name, batch, NOT_SUPPORTED if is_rejected_class else problem, permanent=is_rejected_class)
             return
         try:
             self._request(association, name, batch, replied)
@@ -151,6 +150,10 @@ class CommitmentRequests:
         replied.due = True
         request = cast(N_EVENT_REPORT, event.request)
         return int(self._reports.answer(request, event.context.transfer_syntax, {name}, name)), None
+
+    def _hinder(self, name: str, batch: Sequence[Wanting], reason: str, *, permanent: bool) -> None:
+        self._commitments.hindered(batch, reason)
+        self._back_off(name, reason, permanent=permanent)
 
     def _back_off(self, name: str, reason: str, *, permanent: bool) -> None:
         """As a delivery that failed; what only an administrator can change is tried again as late as an unanswered request."""

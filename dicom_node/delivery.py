@@ -66,7 +66,7 @@ class Sender:
         busy: dict[str, Future[None]] = {}
         commitments = Commitments(self._ledger.store, self._policy.max_delay)
         with (
-            CommitmentRequests(self._config, commitments, self._ask_for_commitment, stop) as requests,
+            CommitmentRequests(self._config, commitments, self._open, stop) as requests,
             ThreadPoolExecutor(DESTINATIONS_AT_ONCE, thread_name_prefix="deliver") as pool,
         ):
             while not stop.wait(poll_seconds):
@@ -145,14 +145,13 @@ class Sender:
     def _associate(self, destination: str, peer: Peer, contexts: Sequence[tuple[str, str]]) -> Association | None:
         return associate(self._config, destination, peer, [build_context(one, [syntax]) for one, syntax in contexts])
 
-    def _ask_for_commitment(
-        self, destination: str, peer: Peer, handlers: list[evt.EventHandlerType]
-    ) -> tuple[Association | None, Verdict, str]:
-        """An established association for storage commitment, or None with what follows and why there is none."""
-        association = associate(self._config, destination, peer, [request_context()], handlers)
-        if association is not None and association.is_established:
-            return association, Verdict.DELIVERED, ""
-        return None, *_why_not(association, destination)
+    def _open(
+        self, destination: str, peer: Peer, contexts: list[PresentationContext], handlers: list[evt.EventHandlerType]
+    ) -> tuple[Association | None, str]:
+        """An association for something else than storing, and why there is none."""
+        association = associate(self._config, destination, peer, contexts, handlers)
+        is_there = association is not None and association.is_established
+        return association, "" if is_there else _why_not(association, destination)[1]
 
     def _send(self, association: Association, delivery: Delivery, destination: str) -> None:
         accepted = {(context.abstract_syntax, *context.transfer_syntax) for context in association.accepted_contexts}
