@@ -40,6 +40,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
 from pynetdicom.presentation import PresentationContext, build_context
 
+from dicom_node import tls
 from dicom_node.commitment_report import PUSH_MODEL, EventStatus, Reports, context_as_scu
 from dicom_node.config import Queue, Receive
 from dicom_node.errors import ConfigError, SpoolError
@@ -123,6 +124,7 @@ def bind(receive: Receive) -> socket.socket:
 class Receiver:
     """Takes films in until it is stopped. `grace_seconds`: how long a stop lets associations finish.
 
+    Raises ConfigError when the files of receive.tls_* can not be used.
     `reports`: who answers for storage commitment; None: nobody is asked for any.
     """
 
@@ -138,6 +140,7 @@ class Receiver:
     ) -> None:
         self.receive = receive
         self._triage = Triage(queue or Queue())
+        self._tls = tls.incoming(receive)
         self._spool = spool
         self._ledger = ledger
         self._grace_seconds = grace_seconds
@@ -158,10 +161,11 @@ class Receiver:
         ae.network_timeout = ae.dimse_timeout = None
         ae.maximum_associations = 1_000_000
         desk = Desk(self._admit, self._store, self._closed, self._report)
-        self._server = Server(ae, listener, self._storage, self.receive, desk)
+        self._server = Server(ae, listener, self._storage, self.receive, desk, self._tls)
         if not self.receive.allowed:
             log.warning("receive.allowed is empty: every association is rejected until it names calling AE titles")
-        log.info("receiving as %s on %s:%s", self.receive.ae_title, *listener.getsockname()[:2])
+        speech = "TLS" if self._tls else "plain"
+        log.info("receiving as %s on %s:%s, %s", self.receive.ae_title, *listener.getsockname()[:2], speech)
         if self._stopped:
             self._server.stop()
         self._server.serve_forever(grace_seconds=self._grace_seconds)

@@ -7,8 +7,9 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dicom_node import tls
 from dicom_node.config import Config
-from dicom_node.errors import NodeError
+from dicom_node.errors import ConfigError, NodeError
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ def checks(config: Config) -> Iterator[Check]:
         yield _node(config)
         return
     yield _receive(config)
+    yield from _tls(config)
     yield _disk(config)
     yield _ledger(config)
     yield _broker(config)
@@ -51,6 +53,23 @@ def _receive(config: Config) -> Check:
             text = f"{settings.host}:{settings.port} can not be bound ({error.strerror}); free the port or change receive.port"
             return Check("receive", False, text)
     return Check("receive", True, f"port {settings.port} is free, {senders}")
+
+
+def _tls(config: Config) -> Iterator[Check]:
+    """Our own files; the certificates of destinations are tried by their C-ECHO."""
+    for identity in tls.identities(config):
+        name = f"{identity.section} TLS"
+        try:
+            days = tls.days_left(identity)
+        except ConfigError as problem:
+            yield Check(name, False, str(problem))
+            continue
+        text = f"our certificate is good for {days:.0f} more days"
+        yield Check(name, days >= tls.SOON_DAYS, text if days >= tls.SOON_DAYS else f"{text}; renew it (RUNBOOK, TLS)")
+    try:
+        tls.verify(config)
+    except ConfigError as problem:
+        yield Check("TLS", False, str(problem))
 
 
 def _disk(config: Config) -> Check:
@@ -128,6 +147,10 @@ def _destinations(config: Config) -> Iterator[Check]:
             missing = [ae for ae in config.receive.allowed if ae not in config.peers]
             text = f"[peers] has no entry for {', '.join(missing)}" if missing else "every sender has an entry in [peers]"
             yield Check("send @sender", not missing, text)
+            by_tls = [ae for ae in config.receive.allowed if ae in config.peers and config.peers[ae].tls]
+            for sender in set(by_tls) - set(config.send.destinations):
+                if (problem := echo(config, sender)) and "TLS" in problem:  # a modality may well be switched off
+                    yield Check(f"send {sender}", False, problem)
             continue
         problem = echo(config, name)
         yield Check(f"send {name}", problem is None, problem or "answers C-ECHO")

@@ -12,7 +12,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import cast
 
@@ -22,6 +22,7 @@ from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.presentation import PresentationContext, build_context
 
+from dicom_node.caller import NoAssociation, associate
 from dicom_node.commitment_report import PUSH_MODEL, PUSH_MODEL_INSTANCE, SYNTAXES, Reports
 from dicom_node.commitments import Commitments, Wanting, committing
 from dicom_node.config import Config, Peer
@@ -41,18 +42,15 @@ LINGER_SECONDS = 10.0  # the association stays open for a report on it
 # No such SOP class or action, not supported, not authorised, operation unknown: does not pass by waiting minutes.
 _PERMANENT = (0x0118, 0x0122, 0x0123, 0x0124, 0x0211)
 
-# (destination, peer, contexts, event handlers) -> the association, established or not, and why it is not.
-Associate = Callable[[str, Peer, list[PresentationContext], list[evt.EventHandlerType]], tuple[Association | None, str]]
-
 
 class CommitmentRequests:
     """Asks whatever is due; the sender calls `look` in every round."""
 
-    def __init__(self, config: Config, commitments: Commitments, associate: Associate, stop: threading.Event) -> None:
+    def __init__(self, config: Config, commitments: Commitments, stop: threading.Event) -> None:
+        self._config = config
         self._peers = committing(config)
         self._commitments = commitments
         self._reports = Reports(config, commitments)
-        self._associate = associate
         self._stop = stop
         self._again_seconds = config.send.commit_again_hours * 3600
         self._policy = Policy(config.send.first_delay_seconds, config.send.max_delay_seconds, float("inf"))
@@ -100,10 +98,11 @@ class CommitmentRequests:
             (evt.EVT_N_EVENT_REPORT, self._report, [name, replied]),
             (evt.EVT_PDU_SENT, replied.sent),
         ]
-        association, problem = self._associate(name, who_commits(name, peer), [request_context()], handlers)
-        if association is None or not association.is_established:
-            is_rejected_class = association is not None and bool(association.rejected_contexts)
-            self._hinder(name, batch, NOT_SUPPORTED if is_rejected_class else problem, permanent=is_rejected_class)
+        try:
+            association = associate(self._config, name, [request_context()], who_commits(name, peer), handlers)
+        except NoAssociation as why:
+            is_permanent = why.verdict is Verdict.REFUSED
+            self._hinder(name, batch, NOT_SUPPORTED if is_permanent else str(why), permanent=is_permanent)
             return
         try:
             self._request(association, name, batch, replied)

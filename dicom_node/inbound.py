@@ -27,9 +27,10 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AddressInformation, AssociationSocket
+from pynetdicom.transport import AddressInformation
 
 from dicom_node.config import Receive
+from dicom_node.line import Line
 from dicom_node.lobby import Guest
 
 if TYPE_CHECKING:
@@ -61,12 +62,12 @@ class Desk(NamedTuple):
     report: Callable[[Inbound, N_EVENT_REPORT, PresentationContext], int]  # status
 
 
-class Connection(AssociationSocket):
-    """A socket with a limit per PDU, a clock, and large reads. `received` was read before the association existed."""
+class Connection(Line):
+    """A line with a limit per PDU, a clock, and large reads. `received` was read before the association existed."""
 
     def __init__(self, association: Inbound, connection: socket.socket, received: bytes, max_pdu: int) -> None:
         super().__init__(association, client_socket=connection)
-        self._received = memoryview(received)
+        self._ahead = memoryview(received)
         self._max_pdu = max_pdu
         self._in_header = True
         self.last_heard = time.monotonic()
@@ -83,7 +84,7 @@ class Connection(AssociationSocket):
         is_behind = not self.event_queue.empty()  # the request was read, the state machine has not seen it
         if is_deciding or is_behind or self.assoc.dimse.msg_queue.qsize() >= _WAITING_REQUESTS:
             return False
-        return bool(self._received) or super().ready
+        return super().ready
 
     def recv(self, nr_bytes: int) -> bytearray:
         """The next `nr_bytes`, fewer when the connection ended or its limit was passed. Never raises.
@@ -122,11 +123,10 @@ class Connection(AssociationSocket):
                 pass
 
     def _read(self, size: int) -> bytearray:
-        data = bytearray(size)
+        data = self._take(size)
+        done = len(data)
+        data.extend(bytes(size - done))
         view = memoryview(data)
-        done = min(size, len(self._received))
-        view[:done] = self._received[:done]
-        self._received = self._received[done:]
         try:
             while done < size:
                 count = cast(socket.socket, self.socket).recv_into(view[done:])

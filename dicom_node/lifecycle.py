@@ -26,8 +26,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dicom_node import tls
 from dicom_node.config import Config
-from dicom_node.errors import NodeError
+from dicom_node.errors import ConfigError, NodeError
 from dicom_node.spool import Spool
 
 if TYPE_CHECKING:
@@ -194,6 +195,10 @@ def send(config: Config) -> None:
     from dicom_node.outbox import Outbox
 
     spool, stop = spool_of(config), stop_event()
+    try:
+        tls.verify(config)
+    except ConfigError as problem:  # no reason to keep from the destinations that are called without it
+        log.error("deliveries by TLS wait: %s", problem)
     with only_instance(spool, "send"):
         ledger = Ledger(config.ledger_path)
         sender = Sender(config, spool, ledger, Outbox(ledger.store))
@@ -223,6 +228,7 @@ class Supervisor:
         from dicom_node.model import load_model, refuse_demo_model
 
         config, stop = self._config, stop_event()
+        tls.verify(config)
         if "work" in self._verbs:
             refuse_demo_model(config, load_model(config.segment).manifest.intended_use)
         spool = spool_of(config)

@@ -89,7 +89,7 @@ class AnsweredFilms:
         wait_for(
             lambda: set(self.states().values()) <= set(states),
             seconds,
-            f"{states}; it is {[(one, self.delivery(one).reason) for one, is_now in self.states().items() if is_now not in states]}",
+            f"{states}; it is {[(one, self.delivery(one).reason) for one, now in self.states().items() if now not in states]}",
         )
 
 

@@ -99,11 +99,15 @@ connect_seconds = 3
         return Outbox(self.ledger.store)
 
     def start(self) -> Node:
+        self.launch()
+        wait_for(lambda: running(self.config), 60, "the node")
+        return self
+
+    def launch(self) -> None:
+        """Start it and do not wait for it."""
         log = (self.folder / "node.log").open("ab")
         command = [sys.executable, "-m", "dicom_node.cli", "run", "--config", str(self.config_file)]
         self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | dict(self.settings))
-        wait_for(lambda: running(self.config), 60, "the node")
-        return self
 
     def children(self) -> dict[str, int]:
         return dict((running(self.config) or {})["children"])  # type: ignore[call-overload]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from quick_model import quick_film, quick_settings
-from recording_pacs import RecordingPacs
+from rude_pacs import RecordingPacs
 from servers import Redis, free_port, running_node, store, wait_for
 
 from dicom_node.job import State
@@ -37,7 +37,9 @@ def test_redis_absent_at_the_start_then_hung_then_gone(redis: Redis, tmp_path: P
         running_node(tmp_path / "node", ("PACS", pacs.port), **quick_settings(SEGMENTER_QUEUE__BROKER=redis.url)) as node,
     ):
         assert store(films["absent"], node.port) == 0x0000
-        wait_for(lambda: "the broker can not be reached" in node.log_text() or "Cannot connect" in node.log_text(), 60, "a word")
+        wait_for(
+            lambda: "the broker can not be reached" in node.log_text() or "Cannot connect" in node.log_text(), 60, "a word"
+        )
         assert node.job_of(uids["absent"]).state is State.RECEIVED
         redis.start()
         assert store(films["well"], node.port) == 0x0000
