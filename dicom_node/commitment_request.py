@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ NOT_SUPPORTED = "the destination does not support storage commitment: enable it 
 AT_ONCE = 4  # destinations
 PER_REQUEST = 500  # references
 LOOK_SECONDS = 1.0  # between two looks at the ledger
+LEDGER_TROUBLE_SECONDS = 5.0  # until the next look when it could not be written
 GATHER_SECONDS = 2.0  # the first object of a batch waits so long for others
 LINGER_SECONDS = 10.0  # the association stays open for a report on it
 
@@ -68,12 +70,19 @@ class CommitmentRequests:
 
     def look(self) -> None:
         """Start a request to every destination that has something to commit to and is not waited for."""
-        for name in [name for name, future in self._busy.items() if future.done()]:
-            self._busy.pop(name).result()  # an error of ours ends the process: the supervisor restarts it
         now = time.monotonic()
-        if now < self._next_look:
+        if not self._peers or now < self._next_look:
             return
         self._next_look = now + LOOK_SECONDS
+        try:
+            self._look(now)
+        except sqlite3.OperationalError as error:  # a full disk, for one; what was asked meanwhile is overdue one day
+            log.error("commitment waits for the ledger", extra={"error": str(error)})
+            self._next_look = now + LEDGER_TROUBLE_SECONDS
+
+    def _look(self, now: float) -> None:
+        for name in [name for name, future in self._busy.items() if future.done()]:
+            self._busy.pop(name).result()  # an error of ours ends the process: the supervisor restarts it
         for name, peer in self._peers.items():
             if name in self._busy or now < self._not_before.get(name, 0.0):
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -535,6 +536,26 @@ def test_refused_requests_back_off_and_say_why(tmp_path: Path, archive: Archive)
         archive.action_status = 0x0000
         site.wait_until_committed()
     assert len({one.TransactionUID for one in archive.asked}) == len(archive.asked)
+
+
+def test_a_ledger_that_can_not_be_written_for_a_moment(
+    tmp_path: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is not sent before it is written, and the sender lives on."""
+    monkeypatch.setattr(commitment_request, "LEDGER_TROUBLE_SECONDS", 0.2)
+    real, failures = Commitments.open, []
+
+    def full(self: Commitments, peer: str, batch: list[Wanting]) -> str | None:
+        if len(failures) < 2:
+            failures.append(len(archive.asked))
+            raise sqlite3.OperationalError("database or disk is full")
+        return real(self, peer, batch)
+
+    monkeypatch.setattr(Commitments, "open", full)
+    site = Site(tmp_path, archive.port)
+    with site.sending():
+        site.wait_until_committed()
+    assert failures == [0, 0] and len(archive.asked) == 1
 
 
 def test_a_destination_without_the_class_is_named_and_not_hammered(tmp_path: Path) -> None:
