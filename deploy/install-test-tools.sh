@@ -8,6 +8,7 @@ need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing="$m
 need redis-server redis-server
 need Orthanc orthanc
 need storescu dcmtk
+need strace strace
 need dciodvfy dicom3tools
 need systemd-analyze systemd
 [ -n "$missing" ] || exit 0

@@ -11,14 +11,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Protocol
 
 from celery import Celery
 from celery.worker import state as worker_state
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from dicom_node.config import Queue, Work
-from dicom_node.ledger import Ledger
+from dicom_node.errors import NodeAway
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,7 @@ BELL = "dicom_node.film_is_ready"
 # A bell that nobody heard for so long is rung again (Redis restarted empty, or its connection died).
 UNHEARD_SECONDS = 5.0
 
-# Connections that a forked child must not free: closing SQLite in the child would touch the parent's files.
-_kept_over_fork: list[object] = []
+MOST_BELLS = 100  # that lie in Redis at once
 
 
 def celery_app(queue: Queue, work: Work) -> Celery:
@@ -42,6 +42,7 @@ def celery_app(queue: Queue, work: Work) -> Celery:
         worker_concurrency=work.processes,
         worker_prefetch_multiplier=1,
         worker_proc_alive_timeout=300,  # the child loads the model before it is ready
+        worker_lost_wait=0.5,  # Celery waits 10 s for the result of a child that was killed; ours is in the ledger
         worker_hijack_root_logger=False,
         worker_log_color=False,
         task_acks_late=True,
@@ -66,24 +67,24 @@ def celery_app(queue: Queue, work: Work) -> Celery:
     return app
 
 
-def process_is_alive(pid: int) -> bool:
-    """False for a process that is gone or a zombie (Linux)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+class Bells(Protocol):
+    """What the ringer asks the node, on this machine or another one."""
+
+    def ready(self) -> int: ...
+
+    def bury_the_dead(self) -> None: ...
 
 
 class Ringer:
-    """Looks at the ledger and rings: at most one outstanding bell per child. Frees the claims of dead children."""
+    """In the worker's parent: rings when there is work, at most one outstanding bell per child, and frees the claims of
+    dead children. With `rings` off somebody else rings (the node's dispatcher)."""
 
-    def __init__(self, app: Celery, ledger: Ledger, queue: Queue, work: Work, worker: str) -> None:
+    def __init__(self, app: Celery, node: Bells, *, children: int, poll_seconds: float, rings: bool = True) -> None:
         self._app = app
-        self._ledger = ledger
-        self._queue = queue
-        self._work = work
-        self._worker = worker
+        self._node = node
+        self._children = children
+        self._poll_seconds = poll_seconds
+        self._rings = rings
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ringer", daemon=True)
         self._rung = 0
@@ -103,14 +104,13 @@ class Ringer:
         self._heard += 1
 
     def _run(self) -> None:
-        _kept_over_fork.append(self._ledger.store.read())
         every = Every(60.0)
-        while not self._stopping.wait(self._queue.poll_seconds):
+        while not self._stopping.wait(self._poll_seconds):
             try:
-                self._bury_the_dead()
-                wanted = min(self._ledger.ready(), self._work.processes) - self._outstanding()
-            except sqlite3.Error as error:  # a full disk, for one: it may be over in a minute
-                every(log.error, "the ledger can not be used", str(error))
+                self._node.bury_the_dead()
+                wanted = min(self._node.ready(), self._children) - self._outstanding() if self._rings else 0
+            except (sqlite3.Error, NodeAway) as error:  # a full disk or a cut line: it may be over in a minute
+                every(log.error, "the node can not be asked for work", str(error))
                 continue
             for _ in range(wanted):
                 if not self._ring(every):
@@ -125,23 +125,66 @@ class Ringer:
         return unheard + len(worker_state.reserved_requests)
 
     def _ring(self, every: Every) -> bool:
-        try:
-            self._app.send_task(BELL, retry=False)
-        except (OperationalError, OSError) as error:
-            # The film waits in the ledger; saying it once a minute is enough.
-            every(log.warning, "the broker can not be reached, films wait", type(error).__name__)
+        if not ring(self._app, every):
             return False
         self._rung += 1
         self._last_ring = time.monotonic()
         return True
 
-    def _bury_the_dead(self) -> None:
-        pids = self._ledger.claim_pids(self._worker)
-        if all(process_is_alive(pid) for pid in pids):
-            return
-        living = [pid for pid in pids if process_is_alive(pid)]
-        for job in self._ledger.release_worker(self._worker, living, max_crashes=self._work.max_crashes):
-            log.error("a worker process died on a film", extra=job.log_context() | {"crashes": job.crashes, "state": job.state})
+
+class Dispatcher:
+    """In the node's `serve`: rings on Redis for workers on other machines.
+
+    It keeps no account of bells. As long as films are ready and fewer bells than films lie in Redis, it rings: so a bell
+    that was lost (Redis came back empty, a worker died with it in its hand) is rung again, and one too many finds no work.
+    """
+
+    def __init__(self, app: Celery, node: Bells, poll_seconds: float) -> None:
+        self._app = app
+        self._node = node
+        self._poll_seconds = poll_seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _run(self) -> None:
+        every = Every(60.0)
+        while not self._stopping.wait(self._poll_seconds):
+            try:
+                ready = min(self._node.ready(), MOST_BELLS)
+                missing = ready - self._lying() if ready else 0
+            except sqlite3.Error as error:
+                every(log.error, "the ledger can not be used", str(error))
+                continue
+            except (OperationalError, RedisError, OSError) as error:
+                every(log.warning, "the broker can not be reached, films wait", type(error).__name__)
+                self._stopping.wait(1.0)
+                continue
+            for _ in range(missing):
+                if not ring(self._app, every):
+                    self._stopping.wait(1.0)
+                    break
+
+    def _lying(self) -> int:
+        """Bells in Redis that no worker has taken."""
+        with self._app.connection_for_write(connect_timeout=3) as connection, connection.channel() as channel:
+            return int(channel.client.llen(QUEUE))
+
+
+def ring(app: Celery, every: Every) -> bool:
+    """One bell. False, and a word in the log now and then, when the broker can not be reached."""
+    try:
+        app.send_task(BELL, retry=False)
+    except (OperationalError, RedisError, OSError) as error:
+        # The film waits in the ledger; saying it once a minute is enough.
+        every(log.warning, "the broker can not be reached, films wait", type(error).__name__)
+        return False
+    return True
 
 
 class Every:

@@ -138,9 +138,13 @@ class Claims:
 
     def claim_of(self, job_id: str, owner: str, remote: str) -> Claim | None:
         """The claim that `owner` holds on a job as the worker `remote`, None when it does not (any more)."""
-        row = self.store.read().execute(
-            "SELECT * FROM jobs WHERE id = ? AND state = 'claimed' AND owner = ? AND remote = ?", (job_id, owner, remote)
-        ).fetchone()
+        row = (
+            self.store.read()
+            .execute(
+                "SELECT * FROM jobs WHERE id = ? AND state = 'claimed' AND owner = ? AND remote = ?", (job_id, owner, remote)
+            )
+            .fetchone()
+        )
         return None if row is None else Claim(to_job(row), owner)
 
     def release(self, claim: Claim) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from dicom_node import __version__
+from dicom_node.cli_workers import workers
 from dicom_node.errors import ConfigError, Missing, NodeError
 from dicom_node.journal import journal
 from dicom_node.options import (
@@ -27,7 +28,7 @@ from dicom_node.options import (
     print_json,
     resolved,
     start,
-)
+)  # fmt: skip
 
 EXIT_INTERNAL, EXIT_CONFIG, EXIT_FILM_FAILED, EXIT_MISSING = 1, 2, 3, 4
 
@@ -85,11 +86,37 @@ def receive(config_path: Path | None, parent: int | None, listen_fd: int | None)
 @main.command()
 @config_option
 @child_option
-def work(config_path: Path | None, parent: int | None) -> None:
-    """Only segment films that were received."""
+@click.option("--node", metavar="URL", help="Work for the node on another machine (its `serve`).")
+@click.option("--broker", metavar="URL", help="Redis where that node rings; left out: the node is asked for work.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="File with this worker's token.")
+@click.option("--ca", type=click.Path(path_type=Path), help="CA certificates (PEM) that the node is verified against.")
+@model_option("the configured one")
+def work(
+    config_path: Path | None,
+    parent: int | None,
+    node: str | None,
+    broker: str | None,
+    token_file: Path | None,
+    ca: Path | None,
+    model: Path | None,
+) -> None:
+    """Only segment films that were received, by the node on this machine or on another one."""
+    from dicom_node import lifecycle
+    from dicom_node.config import with_node
+    from dicom_node.model import with_model
+
+    config = with_node(start(config_path, "work", parent), node, broker, token_file, ca)
+    sys.exit(lifecycle.work(config.model_copy(update={"segment": with_model(config.segment, model)})))
+
+
+@main.command()
+@config_option
+@child_option
+def serve(config_path: Path | None, parent: int | None) -> None:
+    """Only HTTP: the door for workers on other machines, health and metrics."""
     from dicom_node import lifecycle
 
-    sys.exit(lifecycle.work(start(config_path, "work", parent)))
+    lifecycle.serve(start(config_path, "serve", parent))
 
 
 @main.command()
@@ -332,6 +359,8 @@ def model_show(config_path: Path | None, as_json: bool) -> None:
     folder = model_folder(settings)
     click.echo((folder / ("manifest.json" if as_json else "MODEL_CARD.md")).read_text("utf-8"))
 
+
+main.add_command(workers)
 
 if __name__ == "__main__":
     main()

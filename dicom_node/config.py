@@ -7,12 +7,14 @@ Environment: SEGMENTER_<SECTION>__<KEY> overrides the file, for example SEGMENTE
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydicom.datadict import tag_for_keyword
 
 from dicom_node.errors import ConfigError
 
@@ -107,10 +109,25 @@ class Queue(Section):
     )
 
 
+    @field_validator("urgent_when")
+    @classmethod
+    def _known(cls, rules: dict[str, str]) -> dict[str, str]:
+        for keyword, pattern in rules.items():
+            if tag_for_keyword(keyword) is None:
+                raise ValueError(f"{keyword} is no DICOM keyword (example: RequestedProcedurePriority)")
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{keyword}: {pattern!r} is no regular expression ({error})") from error
+        return rules
+
+
 class Work(Section):
     """The workers."""
 
-    processes: int = Field(1, ge=1, description="Worker processes; one per GPU, one per CPU machine.")
+    processes: int = Field(
+        1, ge=0, description="Worker processes; one per GPU, one per CPU machine. 0: only workers on other machines."
+    )
     lease_seconds: float = Field(30, gt=1, description="A claim without a heartbeat for so long is taken over.")
     heartbeat_seconds: float = Field(5, gt=0, description="How often a claim is renewed.")
     time_limit_seconds: int = Field(60, ge=1, description="A film that takes longer loses its process (a crash).")
@@ -240,6 +257,17 @@ def load(path: Path | None) -> Config:
     except ValidationError as error:
         raise ConfigError("\n".join(_sentences(path, error))) from error
     return _anchored(config, path.resolve().parent if path else Path.cwd())
+
+
+def with_node(config: Config, node: str | None, broker: str | None, token_file: Path | None, ca: Path | None) -> Config:
+    """`config` with what a command line says about the node to work for; None: as it is. Raises ConfigError."""
+    given = {"node": node, "token_file": token_file, "node_ca": ca}
+    work = {name: str(value.resolve() if isinstance(value, Path) else value) for name, value in given.items() if value}
+    try:
+        queue = Queue.model_validate(config.queue.model_dump() | ({"broker": broker} if broker else {}))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentences(None, error))) from error
+    return config.model_copy(update={"work": config.work.model_copy(update=work), "queue": queue})
 
 
 def redacted(config: Config) -> dict[str, Any]:

@@ -5,6 +5,7 @@ NodeError
 ├── Missing            something needed is not there        -> exit 4
 ├── SpoolError         bytes could not be made safe         -> the sender is told to try again
 │   └── DiskReserve    free space is under the reserve
+├── NodeAway           the node can not be reached           -> nothing is charged, the lease runs out
 ├── LostClaim          another worker owns the job now      -> stop quietly, nothing was changed
 └── SourceDamaged      the stored film is not what arrived  -> the job fails, the bytes are kept
 """
@@ -28,6 +29,10 @@ class SpoolError(NodeError):
 
 class DiskReserve(SpoolError):
     """Free space is under the reserve of node.reserve_mb."""
+
+
+class NodeAway(NodeError):
+    """The node on the other machine can not be reached, or does not let us in."""
 
 
 class LostClaim(NodeError):

@@ -99,7 +99,7 @@ class Ledger(Claims):
         An identity that exists already wins: this job then ends "same as" the other one (or, when it is a rerun of
         the same job, keeps its stored bytes). Raises LostClaim when the token is no longer valid.
         """
-        job = claim.job
+        job, shas = claim.job, [one.sha256 for one in outcome.objects]
         with self.store.write() as db:
             if not owns(db, claim):
                 raise LostClaim(f"job {job.job_id} was taken over")
@@ -110,12 +110,12 @@ class Ledger(Claims):
                 if same_as is None or redeliver_known:
                     _deliver(db, same_as or job.job_id, answer_id, destinations)
             row = db.execute(
-                "UPDATE jobs SET state = ?, owner = NULL, lease_until = NULL, finisher = ?, finished_at = ?, code = ?, sentence = ?,"
-                " finding = ?, probability = ?, area_mm2 = ?, model = ?, model_digest = ?, same_as = ?, revision = ?,"
-                " seconds = ? WHERE id = ? RETURNING *",
+                "UPDATE jobs SET state = ?, owner = NULL, lease_until = NULL, finisher = ?, finished_at = ?, code = ?,"
+                " sentence = ?, finding = ?, probability = ?, area_mm2 = ?, model = ?, model_digest = ?, same_as = ?,"
+                " revision = ?, seconds = ? WHERE id = ? RETURNING *",
                 (
                     outcome.state,
-                    finisher(claim.owner, outcome),
+                    finisher(claim.owner, outcome.state, outcome.code, outcome.finding, shas),
                     time.time(),
                     outcome.code,
                     outcome.sentence,
@@ -237,9 +237,9 @@ class Ledger(Claims):
             db.execute("INSERT INTO meta VALUES ('mode', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (mode,))
 
 
-def finisher(owner: str, outcome: Outcome) -> str:
-    """Who finished a job, and with what: the same worker may say it again, with the same words only."""
-    said = "|".join([str(outcome.state), outcome.code or "", outcome.finding or "", *sorted(one.sha256 for one in outcome.objects)])
+def finisher(owner: str, state: str, code: str | None, finding: str | None, sha256s: Sequence[str]) -> str:
+    """Who finished a job, and with what: the same worker may say it again, in the same words only."""
+    said = "|".join([str(state), code or "", finding or "", *sorted(sha256s)])
     return f"{owner}:{hashlib.sha256(said.encode()).hexdigest()}"
 
 

@@ -1,11 +1,12 @@
 """The composition root: builds, wires, starts and stops in a written order; supervises the child processes.
 
-`run` is three children of one parent: receive, work, send. The parent binds the listening socket and the receiver
-inherits it, so a restart of the receiver refuses nobody. Stop order, each step before the next:
+`run` is children of one parent: receive, work, send, and serve where it is enabled. The parent binds the listening
+socket and the receiver inherits it, so a restart of the receiver refuses nobody. Stop order, each step before the next:
 
 1. receive: no new association, running ones finish      (nothing new comes in)
-2. work: the film on the bench is finished                (nothing new is made)
-3. send: the object on the wire is finished               (what is left waits in the ledger)
+2. serve: no new claims, films on distant benches finish  (nothing new is made there)
+3. work: the film on the bench is finished                (nothing new is made here)
+4. send: the object on the wire is finished               (what is left waits in the ledger)
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dicom_node import tls
 from dicom_node.config import Config
-from dicom_node.errors import NodeError
+from dicom_node.errors import ConfigError, NodeError
 from dicom_node.spool import Spool
 
 log = logging.getLogger(__name__)
 
-VERBS = ("receive", "work", "send")  # in the order of the stop
+VERBS = ("receive", "serve", "work", "send")  # in the order of the stop
 QUICK_DEATH_SECONDS = 10.0  # a child that lives shorter is restarted with a growing delay
+ANNOUNCE_AGAIN_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -76,13 +79,22 @@ def stop_event() -> threading.Event:
 def receive(config: Config, listener: socket.socket | None = None) -> None:
     """The SCP, until SIGTERM."""
     from dicom_node.association import Receiver, bind
+    from dicom_node.commitment_report import Reports
+    from dicom_node.commitments import Commitments
     from dicom_node.ledger import Ledger
     from dicom_node.retention import Retention
 
     spool, stop = spool_of(config), stop_event()
     ledger = Ledger(config.ledger_path)
     with only_instance(spool, "receive"):
-        receiver = Receiver(config.receive, spool, ledger, grace_seconds=config.node.stop_seconds / 3)
+        receiver = Receiver(
+            config.receive,
+            spool,
+            ledger,
+            queue=config.queue,
+            grace_seconds=config.node.stop_seconds / 3,
+            reports=Reports(config, Commitments(ledger.store, config.send.max_delay_seconds)),
+        )
         serving = threading.Thread(target=receiver.serve, args=(listener or bind(config.receive),), name="serve")
         retention = Retention(config, ledger, spool)
         keeping = threading.Thread(target=retention.run, args=(stop,), name="retention", daemon=True)
@@ -96,13 +108,73 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
 
 
 def work(config: Config) -> int:
-    """The Celery worker, until SIGTERM."""
+    """The Celery worker, until SIGTERM: for the node of this machine, or for the one that `work.node` names."""
+    from dicom_node.errors import ConfigError
     from dicom_node.model import load_model, refuse_demo_model
     from dicom_node.tasks import run_worker
 
+    if not config.work.processes:
+        raise ConfigError("work.processes: 0, so there is nothing to run here; set 1 or more")
+    if config.work.node:
+        load_model(config.segment)  # what is wrong with it is said now, and not by every child
+        return run_worker(config)
     refuse_demo_model(config, load_model(config.segment).manifest.intended_use)
     with only_instance(spool_of(config), "work"):
         return run_worker(config)
+
+
+def serve(config: Config) -> None:
+    """HTTP for workers on other machines, health and metrics, until SIGTERM."""
+    import uvicorn
+
+    from dicom_node import broker
+    from dicom_node.errors import ConfigError
+    from dicom_node.model import is_loopback
+    from dicom_node.observe import router
+    from dicom_node.serve import Door, app_of
+
+    settings, stop = config.serve, stop_event()
+    if not (settings.tls_certificate or settings.allow_plain or is_loopback(settings.host)):
+        raise ConfigError(
+            f"serve.host: {settings.host} is not this machine, and without TLS tokens and films would cross the network in "
+            "plain; set serve.tls_certificate and serve.tls_key (or serve.allow_plain = true behind a proxy)"
+        )
+    with only_instance(spool_of(config), "serve"):
+        door = Door(config)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app_of(door, router(config)),
+                host=settings.host,
+                port=settings.port,
+                ssl_certfile=settings.tls_certificate or None,
+                ssl_keyfile=settings.tls_key or None,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=200,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=5,
+            )
+        )
+        dispatcher = None
+        if not config.queue.broker.startswith("memory://"):
+            dispatcher = broker.Dispatcher(broker.celery_app(config.queue, config.work), door.node(""), 0.1)
+            dispatcher.start()
+        # Not in the main thread: there uvicorn would take the signals, and stop before distant benches are clear.
+        serving = threading.Thread(target=server.run, name="http")
+        serving.start()
+        while not stop.wait(0.2) and serving.is_alive():
+            pass
+        door.open = False
+        until = time.monotonic() + config.node.stop_seconds / 3
+        while serving.is_alive() and door.ledger.remote_claims() and time.monotonic() < until:
+            time.sleep(0.1)
+        if dispatcher is not None:
+            dispatcher.stop()
+        server.should_exit = True
+        serving.join(10)
+        if not stop.is_set():
+            raise NodeError(f"the HTTP server on {settings.host}:{settings.port} ended by itself; is the port taken?")
 
 
 def send(config: Config) -> None:
@@ -112,6 +184,10 @@ def send(config: Config) -> None:
     from dicom_node.outbox import Outbox
 
     spool, stop = spool_of(config), stop_event()
+    try:
+        tls.verify(config)
+    except ConfigError as problem:  # no reason to keep from the destinations that are called without it
+        log.error("deliveries by TLS wait: %s", problem)
     with only_instance(spool, "send"):
         ledger = Ledger(config.ledger_path)
         sender = Sender(config, spool, ledger, Outbox(ledger.store))
@@ -129,19 +205,25 @@ class Supervisor:
         self._config_path = config_path
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
+        left_out = {"serve": not config.serve.enabled, "work": not config.work.processes}
+        self._verbs = [verb for verb in VERBS if not left_out.get(verb)]
         self._deaths: dict[str, int] = dict.fromkeys(VERBS, 0)
         self._restart_at: dict[str, float] = {}
+        self._is_announced = False
+        self._announce_at = 0.0  # monotonic seconds
 
     def run(self) -> None:
         from dicom_node.association import bind
         from dicom_node.model import load_model, refuse_demo_model
 
         config, stop = self._config, stop_event()
-        refuse_demo_model(config, load_model(config.segment).manifest.intended_use)
+        tls.verify(config)
+        if "work" in self._verbs:
+            refuse_demo_model(config, load_model(config.segment).manifest.intended_use)
         spool = spool_of(config)
         with only_instance(spool, "run"):
             listener = bind(config.receive)
-            for verb in VERBS:
+            for verb in self._verbs:
                 self._start(verb, listener)
             self._announce(listener)
             log.info("running", extra={"ae_title": config.receive.ae_title, "port": listener.getsockname()[1]})
@@ -181,24 +263,30 @@ class Supervisor:
                 del self._restart_at[verb]
                 self._start(verb, listener)
                 changed = True
-        if changed:
+        if changed or (not self._is_announced and now >= self._announce_at):
             self._announce(listener)
 
     def _announce(self, listener: socket.socket) -> None:
-        """run.json: who runs and where, for `status`, the demo and the tests."""
+        """run.json: who runs and where, for `status`, the demo and the tests. Tried again while the disk is full."""
         state = {
             "pid": os.getpid(),
             "port": listener.getsockname()[1],
             "children": {verb: child.pid for verb, child in self._children.items()},
         }
         temporary = self._state_file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(state))
-        temporary.chmod(0o600)
-        temporary.rename(self._state_file)
+        try:
+            temporary.write_text(json.dumps(state))
+            temporary.chmod(0o600)
+            temporary.rename(self._state_file)
+            self._is_announced = True
+        except OSError as error:
+            log.error("run.json can not be written", extra={"error": error.strerror})
+            self._is_announced = False
+            self._announce_at = time.monotonic() + ANNOUNCE_AGAIN_SECONDS
 
     def _stop(self) -> None:
         until = time.monotonic() + self._config.node.stop_seconds
-        for verb in VERBS:
+        for verb in self._verbs:
             child = self._children[verb]
             if child.poll() is None:
                 child.terminate()

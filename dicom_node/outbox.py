@@ -12,6 +12,7 @@ from dicom_node.store import Store
 _SELECT = (
     "SELECT d.id AS delivery_id, d.job_id, d.destination, d.state, d.attempts, d.status, d.reason, d.created_at,"
     " d.next_try_at, o.role, o.variant, o.sop_class_uid, o.sop_instance_uid, o.sha256, o.path, o.size, o.intended_use,"
+    " d.committed_at,"
     " j.calling_ae"
     " FROM deliveries d JOIN objects o ON o.id = d.object_id JOIN jobs j ON j.id = d.job_id "
 )
@@ -36,12 +37,21 @@ class Outbox:
         with self._store.write() as db:
             return db.execute("UPDATE deliveries SET state = 'pending', next_try_at = 0 WHERE state = 'sent'").rowcount
 
-    def due(self, limit: int = 100) -> list[Due]:
-        """What is to be sent now, the longest waiting first."""
-        rows = self._store.read().execute(
-            _SELECT + "WHERE d.state = 'pending' AND d.next_try_at <= ? ORDER BY d.next_try_at LIMIT ?", (time.time(), limit)
-        )
-        return [Due(to_delivery(row), row["calling_ae"]) for row in rows]
+    def due(self, longest_wait: float, limit: int = 100) -> list[Due]:
+        """What is to be sent now, the longest waiting first.
+
+        Nothing ever waits more than `longest_wait` seconds: what is due later than that was written before the wall clock
+        was set back, and is due now.
+        """
+        now = time.time()
+        found: list[Due] = []
+        for condition, moment in (("d.next_try_at <= ?", now), ("d.next_try_at > ?", now + longest_wait)):
+            rows = self._store.read().execute(
+                _SELECT + f"WHERE d.state = 'pending' AND {condition} ORDER BY d.next_try_at LIMIT ?",
+                (moment, limit - len(found)),
+            )
+            found += [Due(to_delivery(row), row["calling_ae"]) for row in rows]
+        return found
 
     def sending(self, delivery: Delivery) -> bool:
         """Mark it as on the wire; False when it is no longer pending."""
@@ -61,6 +71,9 @@ class Outbox:
                 "UPDATE deliveries SET state = ?, status = ?, reason = ?, next_try_at = ?, finished_at = ? WHERE id = ?",
                 (state, status, reason, now + delay, None if delay else now, delivery.delivery_id),
             )
+            if state is DeliveryState.DELIVERED:  # what was committed to before is not what was sent now
+                db.execute("UPDATE deliveries SET commitment = NULL, committed_at = NULL WHERE id = ?", (delivery.delivery_id,))
+                db.execute("DELETE FROM commitment_items WHERE delivery_id = ?", (delivery.delivery_id,))
 
     def of_job(self, job_id: str) -> list[Delivery]:
         rows = self._store.read().execute(_SELECT + "WHERE d.job_id = ? ORDER BY d.id", (job_id,))
@@ -70,8 +83,8 @@ class Outbox:
         """Send the stored bytes of refused deliveries again; nothing is inferred. Those whose bytes were removed stay."""
         with self._store.write() as db:
             return db.execute(
-                "UPDATE deliveries SET state = 'pending', attempts = 0, created_at = ?1, next_try_at = ?1, reason = NULL"
-                f" WHERE job_id = ?2 AND state = 'refused' AND {_ON_DISK}",
+                "UPDATE deliveries SET state = 'pending', attempts = 0, created_at = ?1, next_try_at = ?1, reason = NULL,"
+                f" commit_failures = 0 WHERE job_id = ?2 AND state = 'refused' AND {_ON_DISK}",
                 (time.time(), job_id),
             ).rowcount
 

@@ -46,9 +46,11 @@ class Spool:
         self.reserve_bytes = reserve_bytes
         self._durable_shelves: set[str] = set()
         try:
-            for folder in (directory, directory / "arrivals", directory / "job", directory / "lock"):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for folder in (directory, directory.parent):
+            new = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+            for folder in (*reversed(new), directory / "arrivals", directory / "job", directory / "lock"):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            # Each entry in the folder above: one that a killed predecessor made may not be on disk yet.
+            for folder in {directory, directory.parent, *(made.parent for made in new)}:
                 _sync_folder(folder)
         except OSError as error:
             raise SpoolError(f"{directory}: can not be made ({error.strerror})") from error
@@ -128,8 +130,11 @@ class Spool:
                     f"{self.directory}: another `{verb}` runs on this spool (process {holder}); stop it first, "
                     "or give this one its own node.directory"
                 ) from error
-            os.ftruncate(file, 0)
-            os.write(file, str(os.getpid()).encode())
+            try:
+                os.ftruncate(file, 0)
+                os.write(file, str(os.getpid()).encode())
+            except OSError:
+                pass  # a full disk: the number is for people, the lock holds without it
             yield
         finally:
             os.close(file)
@@ -174,6 +179,10 @@ class Spool:
         if not parts or any(part in ("", ".", "..") or "\0" in part for part in parts):
             raise ValueError(f"{path!r} is not a path inside the spool")
         return self.directory.joinpath(*parts)
+
+
+def sha256_of(data: Buffer) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _write_file(file: Path, head: Buffer, chunks: Iterable[Buffer]) -> tuple[int, str]:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dicom_node.commitments import Commitments, committing
 from dicom_node.config import Config
 from dicom_node.job import Delivery, DeliveryState, Job
 from dicom_node.ledger import Ledger
@@ -51,6 +52,7 @@ def status(config: Config, ledger: Ledger) -> dict[str, Any]:
         "delivery_statuses": [asdict(one) for one in found.deliveries],
         "undelivered_seconds": found.undelivered_seconds,
         "associations": found.associations,
+        "uncommitted": Commitments(ledger.store, 0.0).counts(committing(config)),
         "conflicts": [{"sop_instance_uid": uid, "contents": seen} for uid, seen in ledger.conflicts()],
         "expiring": found.expiring,
         "free_bytes": found.free_bytes,
@@ -85,6 +87,9 @@ def print_status(values: dict[str, Any], warn_days: float) -> None:
         console.print(f"to {one['destination']}: {one['count']} {_styled(one['state'])}{answer}")
     for destination, seconds in values["undelivered_seconds"].items():
         console.print(f"to {destination}: the oldest waits since {seconds:.0f} s")
+    for destination, count in values["uncommitted"].items():
+        if count:
+            console.print(f"to {destination}: {count} delivered, but [yellow]not committed to[/] yet")
     for conflict in values["conflicts"]:
         console.print(f"[yellow]conflict[/]: {conflict['sop_instance_uid']} came with {conflict['contents']} contents")
     if values["expiring"]:
@@ -139,6 +144,7 @@ def delivery_values(delivery: Delivery) -> dict[str, Any]:
         "status": None if delivery.status is None else f"{delivery.status:04X}",
         "reason": delivery.reason,
         "next_try_at": _when(delivery.next_try_at) if delivery.state == "pending" else None,
+        "committed_at": _when(delivery.committed_at),
     }
 
 
@@ -168,7 +174,8 @@ def print_job(job: Job, deliveries: Sequence[Delivery]) -> None:
         waits = f", next try {values['next_try_at']}" if values["next_try_at"] else ""
         console.print(
             f"{one.object.role} to {one.destination}: {_styled(one.state)}{status} after {one.attempts} tries, "
-            f"{one.reason or 'waits for the sender'}{waits}",
+            f"{one.reason or 'waits for the sender'}{waits}"
+            + (f" (committed {values['committed_at']})" if values["committed_at"] else ""),
             highlight=False,
         )
 

@@ -14,13 +14,16 @@ from celery.exceptions import WorkerShutdown
 
 from dicom_node import broker
 from dicom_node.config import Config
-from dicom_node.ledger import Ledger
+from dicom_node.local import LocalNode
 from dicom_node.process import Workbench
-from dicom_node.spool import Spool
 
 log = logging.getLogger(__name__)
 
+REMOTE_POLL_SECONDS = 0.5  # how often a node on another machine is asked for work when no broker lies between
+
 _bench: Workbench | None = None  # one per child process, made after the fork
+# Connections that a forked child must not free: closing SQLite in the child would touch the parent's files.
+_kept_over_fork: list[object] = []
 
 
 def film_is_ready() -> None:
@@ -41,26 +44,23 @@ def workbench(config: Config, name: str) -> Workbench:
     from dicom_node.model import load_model, segment_settings
     from segmenter.engine import Segmenter  # torch: only where films are segmented
 
-    return Workbench(
-        ledger=Ledger(config.ledger_path),
-        spool=Spool(config.spool_directory, config.node.reserve_mb * 1024 * 1024),
-        segmenter=Segmenter(load_model(config.segment), segment_settings(config.segment)),
-        work=config.work,
-        destinations=config.send.destinations,
-        name=name,
-    )
+    segmenter = Segmenter(load_model(config.segment), segment_settings(config.segment))
+    if not config.work.node:
+        return Workbench(LocalNode.of(config, name), segmenter)
+    from dicom_node.remote import RemoteNode
+
+    identity = segmenter.identity
+    node = RemoteNode.of(config.work, name, model=f"{identity.name} {identity.version}", model_digest=identity.digest)
+    return Workbench(node, segmenter)
 
 
 def run_worker(config: Config) -> int:
-    """Work until SIGTERM. The caller holds the lock of the verb: every other claim in the ledger is a dead one."""
+    """Work until SIGTERM. For the node of this machine the caller holds the lock of the verb: every other claim of this
+    machine is a dead one."""
     name = secrets.token_hex(8)
-    ledger = Ledger(config.ledger_path)
-    freed = ledger.release_others(name)
-    if freed:
-        log.warning("claims of an earlier worker were freed", extra={"jobs": freed})
     app = broker.celery_app(config.queue, config.work)
     app.task(film_is_ready, name=broker.BELL)
-    ringer = broker.Ringer(app, ledger, config.queue, config.work, name)
+    ringer = _remote_ringer(app, config, name) if config.work.node else _local_ringer(app, config, name)
 
     @signals.worker_process_init.connect(weak=False)
     def _child(**_: object) -> None:
@@ -80,6 +80,28 @@ def run_worker(config: Config) -> int:
     except (WorkerShutdown, SystemExit):
         pass
     return int(worker.exitcode or 0)
+
+
+def _local_ringer(app: broker.Celery, config: Config, name: str) -> broker.Ringer:
+    node = LocalNode.of(config, name)
+    freed = node.ledger.release_others(name)
+    if freed:
+        log.warning("claims of an earlier worker were freed", extra={"jobs": freed})
+    _kept_over_fork.append(node.ledger.store.read())
+    return broker.Ringer(app, node, children=config.work.processes, poll_seconds=config.queue.poll_seconds)
+
+
+def _remote_ringer(app: broker.Celery, config: Config, name: str) -> broker.Ringer:
+    from dicom_node.remote import RemoteNode
+
+    # With Redis the node's dispatcher rings; this one only says when a child has died.
+    return broker.Ringer(
+        app,
+        RemoteNode.of(config.work, name),
+        children=2 * config.work.processes,  # one bell ahead: the next film need not wait for a look at the node
+        poll_seconds=max(config.queue.poll_seconds, REMOTE_POLL_SECONDS),
+        rings=config.queue.broker.startswith("memory://"),
+    )
 
 
 def _die_with(parent: int) -> None:

@@ -1,0 +1,75 @@
+"""`segmenter-worker workers`: who may work for this node from another machine."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import click
+
+from dicom_node.options import config_option, json_option, load_config, print_json
+
+
+@click.group()
+def workers() -> None:
+    """Workers on other machines: their tokens, when they asked for work last, and with which model."""
+
+
+@workers.command()
+@click.argument("name")
+@config_option
+def add(name: str, config_path: Path | None) -> None:
+    """Print a new token for the worker NAME; an older one of that name opens nothing any more."""
+    click.echo(_workers(config_path).add(name))
+
+
+@workers.command()
+@click.argument("name")
+@config_option
+def revoke(name: str, config_path: Path | None) -> None:
+    """Let the worker NAME in no more, at once, and free the films on its bench."""
+    from dicom_node.ledger import Ledger
+
+    found = _workers(config_path)
+    found.revoke(name)
+    freed = Ledger(found.path).release_remote(name)
+    click.echo(f"{name} is let in no more; {freed} films of its bench are free")
+
+
+@workers.command("list")
+@config_option
+@json_option
+def list_(config_path: Path | None, as_json: bool) -> None:
+    """The workers that were added."""
+    rows = [
+        {
+            "name": one.name,
+            "state": "revoked" if one.revoked_at else "allowed",
+            "last_seen": _when(one.seen_at),
+            "model": one.model,
+            "model_digest": one.model_digest,
+        }
+        for one in _workers(config_path).all()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        seen = f"last seen {row['last_seen']} with {row['model']}" if row["last_seen"] else "never seen"
+        click.echo(f"{row['name']}: {row['state']}, {seen}")
+    if not rows:
+        click.echo("no worker was added; `segmenter-worker workers add NAME` makes a token for one")
+
+
+def _workers(config_path: Path | None):  # type: ignore[no-untyped-def]  # imports inside keep every start fast
+    from dicom_node.spool import Spool
+    from dicom_node.store import Store
+    from dicom_node.workers import Workers
+
+    config = load_config(config_path)
+    Spool(config.spool_directory, 0)  # makes the folder with its mode on a node that never ran
+    return Workers(Store(config.ledger_path))
+
+
+def _when(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,113 @@
+"""The node of this machine, as a worker sees it: its ledger and its spool."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicom_node.claims import Claim
+from dicom_node.config import Config, Work
+from dicom_node.errors import SourceDamaged
+from dicom_node.job import Job, Outcome, State
+from dicom_node.ledger import Ledger
+from dicom_node.process import Known
+from dicom_node.spool import Spool
+
+log = logging.getLogger(__name__)
+
+
+def process_is_alive(pid: int) -> bool:
+    """False for a process that is gone or a zombie (Linux)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+@dataclass(frozen=True)
+class LocalNode:
+    """See `process.Node`. `worker` names the group of processes that works here; `remote` the machine it works on, when
+    that is another one and this object stands in for it (serve.py)."""
+
+    ledger: Ledger
+    spool: Spool
+    work: Work
+    destinations: tuple[str, ...]
+    normal_waits_seconds: float
+    worker: str
+    remote: str | None = None
+
+    @classmethod
+    def of(cls, config: Config, worker: str, remote: str | None = None) -> LocalNode:
+        return cls(
+            ledger=Ledger(config.ledger_path),
+            spool=Spool(config.spool_directory, config.node.reserve_mb * 1024 * 1024),
+            work=config.work,
+            destinations=config.send.destinations,
+            normal_waits_seconds=config.queue.normal_waits_seconds,
+            worker=worker,
+            remote=remote,
+        )
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        return self.work.heartbeat_seconds
+
+    def claim(self, pid: int | None = None, owner: str | None = None) -> Claim | None:
+        """The next job. One that has been tried too often ends here."""
+        while True:
+            claim = self.ledger.claim(
+                self.worker,
+                self.work.lease_seconds,
+                normal_waits_seconds=self.normal_waits_seconds,
+                pid=pid,
+                remote=self.remote,
+                owner=owner,
+            )
+            if claim is None or claim.job.attempts <= self.work.max_attempts:
+                return claim
+            sentence = f"Given up after {self.work.max_attempts} tries; `rerun` tries again."
+            self.ledger.finish(claim, Outcome(State.FAILED, code="too-many-attempts", sentence=sentence), ())
+
+    def renew(self, claim: Claim) -> None:
+        self.ledger.renew(claim, self.work.lease_seconds)
+
+    def release(self, claim: Claim) -> None:
+        self.ledger.release(claim)
+
+    def charge(self, claim: Claim, code: str, sentence: str) -> None:
+        self.ledger.charge(claim, code, sentence, max_crashes=self.work.max_crashes)
+
+    def source(self, claim: Claim) -> bytes:
+        try:
+            return self.spool.read(claim.job.arrival.path)
+        except FileNotFoundError as error:
+            raise SourceDamaged("The stored film is gone from the spool.") from error
+
+    def known(self, claim: Claim, content_sha256: str, model_digest: str) -> Known:
+        uid = claim.job.arrival.sop_instance_uid
+        revision = self.ledger.revision(uid, content_sha256)
+        return Known(revision, self.ledger.answer(uid, content_sha256, model_digest) is not None)
+
+    def store(self, claim: Claim, name: str, data: bytes) -> tuple[str, str]:
+        stored = self.spool.write_into(self.spool.folder_for(claim.job.job_id, claim.owner), name, data)
+        return stored.path, stored.sha256
+
+    def finish(self, claim: Claim, outcome: Outcome) -> Job:
+        redeliver = self.work.on_resend == "redeliver"
+        return self.ledger.finish(claim, outcome, self.destinations, redeliver=redeliver)
+
+    def ready(self) -> int:
+        """How many jobs could be claimed now."""
+        return self.ledger.ready()
+
+    def bury_the_dead(self) -> None:
+        """Free the claims of our processes that died, each charged with a crash."""
+        pids = self.ledger.claim_pids(self.worker)
+        living = [pid for pid in pids if process_is_alive(pid)]
+        if len(living) == len(pids):
+            return
+        for job in self.ledger.release_worker(self.worker, living, max_crashes=self.work.max_crashes):
+            log.error("a worker process died on a film", extra=job.log_context() | {"crashes": job.crashes, "state": job.state})

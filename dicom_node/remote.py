@@ -1,0 +1,228 @@
+"""The node on another machine, as a worker sees it: claims, films and answers over HTTP (serve.py is the other side).
+
+Every call may be said again: a claim names the token that the worker drew, an object its sha256, an answer its words. So
+a lost reply is asked for again, and nothing happens twice. What can not be reached for as long as a lease lasts is
+given up, uncharged: by then the node has given the film to somebody else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+import ssl
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from dicom_node.broker import Every
+from dicom_node.claims import Claim
+from dicom_node.config import Work
+from dicom_node.errors import ConfigError, LostClaim, NodeAway, SourceDamaged
+from dicom_node.job import Job, Outcome, State
+from dicom_node.process import Known
+from dicom_node.wire import OWNER_HEADER, Content, Ended, Kept, Result, Returned, Seen, Task, Trouble, claim_of
+
+log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 5.0
+_AGAIN_SECONDS = 1.0
+
+
+class RemoteNode:
+    """See `process.Node`. One per process: connections do not cross a fork."""
+
+    def __init__(self, client: httpx2.Client, work: Work, instance: str, model: str = "", model_digest: str = "") -> None:
+        self._client = client
+        self._work = work
+        self._lease_seconds = work.lease_seconds  # until the node says how long its leases are
+        self._instance = instance
+        self._model, self._model_digest = model, model_digest
+        self._children: set[int] = set()
+        self._unsaid = False
+        self._every = Every(60.0)
+
+    @classmethod
+    def of(cls, work: Work, instance: str, model: str = "", model_digest: str = "") -> RemoteNode:
+        """Raises ConfigError when the token or the CA can not be read."""
+        client = httpx2.Client(
+            base_url=work.node.rstrip("/"),
+            headers={"Authorization": f"Bearer {read_token(work)}"},
+            verify=_trust(work),
+            # A cut line says nothing: silence for a third of a lease leaves time to say it again.
+            timeout=httpx2.Timeout(max(2.0, work.lease_seconds / 3), connect=_CONNECT_SECONDS),
+            trust_env=False,  # a proxy for the internet is no way to a node in the house
+        )
+        return cls(client, work, instance, model, model_digest)
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        return min(self._work.heartbeat_seconds, self._lease_seconds / 4)
+
+    # -- the worker's child ------------------------------------------------------------------------------------
+
+    def claim(self) -> Claim | None:
+        owner = secrets.token_hex(16)
+        ask = {
+            "instance": self._instance,
+            "pid": os.getpid(),
+            "owner": owner,
+            "model": self._model,
+            "model_digest": self._model_digest,
+        }
+        try:
+            answer = self._call("POST", "/v1/claims", json=ask)
+        except NodeAway as problem:
+            self._every(log.error, "no work can be claimed", str(problem))
+            return None
+        if answer.status_code == 204:
+            return None
+        task = Task.model_validate_json(answer.content)
+        self._lease_seconds = task.lease_seconds
+        return claim_of(task, owner)
+
+    def renew(self, claim: Claim) -> None:
+        self._call("PUT", f"/v1/claims/{claim.job.job_id}/lease", claim=claim, patience=0)
+
+    def release(self, claim: Claim) -> None:
+        self._call("DELETE", f"/v1/claims/{claim.job.job_id}", claim=claim)
+
+    def charge(self, claim: Claim, code: str, sentence: str) -> None:
+        trouble = Trouble(code=code, sentence=sentence[:400])
+        try:
+            self._call("POST", f"/v1/claims/{claim.job.job_id}/trouble", claim=claim, json=trouble.model_dump())
+        except (LostClaim, NodeAway) as problem:
+            log.warning("a film's trouble could not be told", extra=claim.job.log_context() | {"error": str(problem)})
+
+    def source(self, claim: Claim) -> bytes:
+        answer = self._call("GET", f"/v1/claims/{claim.job.job_id}/source", claim=claim, accept=(200, 410))
+        if answer.status_code == 410:
+            raise SourceDamaged("The stored film is gone from the spool.")
+        return answer.content
+
+    def known(self, claim: Claim, content_sha256: str, model_digest: str) -> Known:
+        content = Content(content_sha256=content_sha256, model_digest=model_digest)
+        answer = self._call("POST", f"/v1/claims/{claim.job.job_id}/content", claim=claim, json=content.model_dump())
+        seen = Seen.model_validate_json(answer.content)
+        return Known(seen.revision, seen.answered)
+
+    def store(self, claim: Claim, name: str, data: bytes) -> tuple[str, str]:
+        path = f"/v1/claims/{claim.job.job_id}/objects/{name}"
+        kept = Kept.model_validate_json(self._call("PUT", path, claim=claim, content=data).content)
+        if kept.sha256 != hashlib.sha256(data).hexdigest():
+            raise NodeAway("the node kept other bytes than were sent: the line or its disk is not sound")
+        return "", kept.sha256
+
+    def finish(self, claim: Claim, outcome: Outcome) -> Job:
+        result = Result(
+            state=str(outcome.state),  # type: ignore[arg-type]
+            code=outcome.code,
+            sentence=outcome.sentence and outcome.sentence[:400],
+            finding=outcome.finding,  # type: ignore[arg-type]
+            probability=outcome.probability,
+            area_mm2=outcome.area_mm2,
+            content_sha256=outcome.content_sha256,
+            model=outcome.model,
+            model_digest=outcome.model_digest,
+            intended_use="research" if all(one.intended_use == "research" for one in outcome.objects) else "demo",
+            seconds=outcome.seconds,
+            objects=tuple(Returned(role=one.role, variant=one.variant, sha256=one.sha256) for one in outcome.objects),
+        )
+        path = f"/v1/claims/{claim.job.job_id}/result"
+        ended = Ended.model_validate_json(self._call("POST", path, claim=claim, json=result.model_dump()).content)
+        return replace(
+            claim.job,
+            state=State(ended.state),
+            same_as=ended.same_as,
+            finding=outcome.finding,
+            code=outcome.code,
+            seconds=outcome.seconds,
+        )
+
+    # -- the worker's parent -----------------------------------------------------------------------------------
+
+    def ready(self) -> int:
+        return int(self._call("GET", "/v1/ready", patience=0).json()["ready"])
+
+    def bury_the_dead(self) -> None:
+        """Tell the node which of our processes live, each time one has died."""
+        living = _children_of(os.getpid())
+        if not living >= self._children or self._unsaid:
+            self._unsaid = True
+            self._call("POST", "/v1/living", patience=0, json={"instance": self._instance, "pids": sorted(living)})
+            self._unsaid = False
+        self._children = living
+
+    # -- the line ----------------------------------------------------------------------------------------------
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        claim: Claim | None = None,
+        patience: float | None = None,
+        accept: tuple[int, ...] = (),
+        **body: Any,
+    ) -> httpx2.Response:
+        """One request, said again until it is answered or `patience` (seconds; default: as long as a lease) is over.
+
+        Raises LostClaim for 409, NodeAway for everything else that is no success.
+        """
+        until = time.monotonic() + (self._lease_seconds if patience is None else patience)
+        headers = {OWNER_HEADER: claim.owner} if claim else {}
+        while True:
+            try:
+                answer = self._client.request(method, path, headers=headers, **body)
+                problem = None if answer.status_code < 500 and answer.status_code != 429 else f"status {answer.status_code}"
+            except (httpx2.TransportError, OSError) as error:
+                problem = type(error).__name__
+            if problem is None:
+                break
+            if time.monotonic() + _AGAIN_SECONDS > until:
+                raise NodeAway(f"{self._work.node} does not answer ({problem})")
+            time.sleep(_AGAIN_SECONDS)
+        if answer.is_success or answer.status_code in accept:
+            return answer
+        if answer.status_code == 409:
+            raise LostClaim("the node says that the claim is not ours (any more)")
+        if answer.status_code in (401, 403):
+            raise NodeAway(f"{self._work.node} does not know our token: `workers add NAME` on the node makes a new one")
+        raise NodeAway(f"{self._work.node} answered {answer.status_code} to {method} {path.split('/')[-1]}")
+
+
+def read_token(work: Work) -> str:
+    """Raises ConfigError with the remedy."""
+    if not work.token_file:
+        raise ConfigError("work.token_file: not set; `segmenter-worker workers add NAME` on the node prints a token for it")
+    try:
+        token = Path(work.token_file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"work.token_file: {work.token_file} can not be read ({type(error).__name__})") from error
+    if not token.isascii() or not token:
+        raise ConfigError(f"work.token_file: {work.token_file} holds no token")
+    return token
+
+
+def _trust(work: Work) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=work.node_ca or None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"work.node_ca: {work.node_ca} can not be used ({error})") from error
+
+
+def _children_of(parent: int) -> set[int]:
+    """Pids of the living child processes (Linux; not every kernel has /proc/PID/task/TID/children)."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, ppid = stat.read_text().rpartition(")")[2].split()[:2]
+        except (OSError, ValueError):
+            continue  # it has ended meanwhile
+        if int(ppid) == parent and state not in ("Z", "X"):
+            found.add(int(stat.parent.name))
+    return found

@@ -1,0 +1,130 @@
+"""Films against a whole node: poison among innocents, the same one ten times at once, one UID with other bytes, a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from quick_model import quick_film, quick_settings
+from rude_pacs import RecordingPacs
+from servers import Node, running_node, store, wait_for
+
+from dicom_node.cli import main
+from dicom_node.job import FINISHED, DeliveryState, State
+
+POISON = {901: "segfault", 902: "kill", 903: "hang", 904: "memory"}  # film: what it does to a worker that decodes it
+
+
+@pytest.fixture(scope="module")
+def pacs() -> Iterator[RecordingPacs]:
+    with RecordingPacs().serving() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def node(pacs: RecordingPacs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    folder = Path(__file__).parent / "poison"
+    settings = quick_settings(
+        POISON=json.dumps({str(quick_film(number).SOPInstanceUID): kind for number, kind in POISON.items()}),
+        PYTHONPATH=os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
+        SEGMENTER_WORK__TIME_LIMIT_SECONDS="3",
+        SEGMENTER_WORK__PROCESSES="2",
+    )
+    with running_node(tmp_path_factory.mktemp("node"), ("PACS", pacs.port), **settings) as running:
+        yield running
+
+
+def test_poison_is_quarantined_after_three_crashes_and_the_innocent_are_unharmed(node: Node, pacs: RecordingPacs) -> None:
+    """A film that segfaults the worker, one that gets it killed, one that hangs it, one without memory, among others."""
+    innocent = [quick_film(number) for number in range(1, 9)]
+    poison = {kind: quick_film(number) for number, kind in POISON.items()}
+    for one in (*innocent[:4], *poison.values(), *innocent[4:]):
+        assert store(one, node.port) == 0x0000
+    for kind, one in poison.items():
+        job = node.finished(one.SOPInstanceUID)
+        code = "out-of-memory" if kind == "memory" else "crashes-the-worker"
+        assert (kind, job.state, job.code, job.crashes) == (kind, State.FAILED, code, 3)
+    uids = [str(one.SOPInstanceUID) for one in innocent]
+    for uid in uids:
+        node.delivered(uid)
+        job = node.job_of(uid)
+        assert (job.state, job.crashes, job.attempts) == (State.SEGMENTED, 0, 1)
+    assert pacs.lost(uids) == []
+    assert pacs.doubled() == []
+    assert not any(pacs.of(str(one.SOPInstanceUID)) for one in poison.values())
+
+
+def test_the_same_film_ten_times_at_once_is_one_job_and_one_result(node: Node, pacs: RecordingPacs) -> None:
+    source = quick_film(20)
+    answers: list[int] = []
+    start = threading.Barrier(10)
+
+    def send() -> None:
+        start.wait(20)
+        answers.append(store(source, node.port))
+
+    senders = [threading.Thread(target=send) for _ in range(10)]
+    for one in senders:
+        one.start()
+    for one in senders:
+        one.join(60)
+    assert answers == [0x0000] * 10
+    node.delivered(source.SOPInstanceUID)
+    [job] = node.ledger.jobs(sop_instance_uid=source.SOPInstanceUID)
+    assert (job.resends, job.attempts) == (9, 1)
+    assert len(pacs.of(str(source.SOPInstanceUID))) == 1
+
+
+def test_one_uid_with_other_pixels_is_two_results_and_with_another_header_one(node: Node, pacs: RecordingPacs) -> None:
+    """Sent at once. Result: three jobs, two results, the second is marked rev 2, the conflict is listed."""
+    first, header, pixels = quick_film(21), quick_film(21), quick_film(21)
+    header.StudyDescription = "changed on its way"
+    pixels.PixelData = np.fliplr(pixels.pixel_array).tobytes()
+    uid = str(first.SOPInstanceUID)
+    senders = [threading.Thread(target=store, args=(one, node.port)) for one in (first, header, pixels)]
+    for one in senders:
+        one.start()
+    for one in senders:
+        one.join(60)
+    wait_for(
+        lambda: [job.state for job in node.ledger.jobs(sop_instance_uid=uid)] == [State.SEGMENTED] * 3, 60, "three answers"
+    )
+    wait_for(lambda: node.outbox.open_count() == 0, 60, "deliveries")
+    jobs = node.ledger.jobs(sop_instance_uid=uid)
+    assert sorted(job.revision for job in jobs) in ([1, 1, 2], [1, 2, 2])
+    assert sum(job.same_as is not None for job in jobs) == 1
+    assert len({one.uid for one in pacs.of(uid)}) == len({one.sha256 for one in pacs.of(uid)}) == len(pacs.of(uid)) == 2
+    assert sorted("rev 2" in one.series for one in pacs.of(uid)) == [False, True]
+    assert node.ledger.conflicts() == [(uid, 2)]
+    status = CliRunner().invoke(main, ["status", "--config", str(node.config_file)]).output
+    assert uid in status and "conflict" in status.lower()
+
+
+def test_sigterm_finishes_what_is_on_the_bench_and_on_the_wire_and_the_rest_waits(node: Node, pacs: RecordingPacs) -> None:
+    """Result: nothing is claimed or sent any more, nothing was done twice; after the start the rest goes its way."""
+    pacs.slow_seconds = 1.0
+    films = [quick_film(number) for number in range(30, 38)]
+    uids = [str(one.SOPInstanceUID) for one in films]
+    for one in films:
+        assert store(one, node.port) == 0x0000
+    wait_for(lambda: any(pacs.of(uid) for uid in uids), 60, "an object on the wire")
+    assert node.stop() == 0
+    jobs = [node.job_of(uid) for uid in uids]
+    assert all(job.state in (State.RECEIVED, *FINISHED) for job in jobs)
+    deliveries = [one for job in jobs for one in node.outbox.of_job(job.job_id)]
+    assert all(one.state in (DeliveryState.PENDING, DeliveryState.DELIVERED) for one in deliveries)
+    assert sum(one.state is DeliveryState.DELIVERED for one in deliveries) == sum(bool(pacs.of(uid)) for uid in uids) >= 1
+    assert any(one.state is DeliveryState.PENDING for one in deliveries), "the stop came too late to show anything"
+    pacs.slow_seconds = 0.0
+    node.start()
+    for uid in uids:
+        node.delivered(uid)
+        job = node.job_of(uid)
+        assert (job.attempts, job.crashes) == (1, 0)
+    assert [len(pacs.of(uid)) for uid in uids] == [1] * len(uids), "what was on the wire was finished"

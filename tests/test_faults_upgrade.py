@@ -1,0 +1,159 @@
+"""A ledger of version 1, full of everything, meets the program of today."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from answered_films import SC, AnsweredFilms, result_object
+from rude_pacs import RecordingPacs
+from servers import free_port
+
+from dicom_node import store
+from dicom_node.errors import NodeError
+from dicom_node.job import DeliveryState, State
+from dicom_node.ledger import Ledger
+from dicom_node.store import SCHEMA_VERSION, Store
+
+VERSION_1 = "0a5a2ef8a3fcc1ecf348d61ada3ba7eabe43272e57d4480ff0d44e527f4a929e"
+STATES = ("received", "claimed", "segmented", "skipped", "failed")
+DELIVERY_STATES = ("pending", "sent", "delivered", "refused")
+TABLES = ("meta", "associations", "jobs", "contents", "answers", "objects", "deliveries")
+
+
+def version_1(path: Path, spool: Path) -> None:
+    """A ledger as version 1 wrote it: a job in every state, and one answered film for each state of a delivery."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.executescript(store._SCHEMA)
+    db.execute("PRAGMA user_version = 1")
+    db.execute("INSERT INTO associations VALUES (1, 'MODALITY', 'PTXSEG', '10.0.0.1', 1.0, 2.0, 9, 'released')")
+    for number, state in enumerate(STATES, start=1):
+        _job(db, number, state)
+    for number, state in enumerate(DELIVERY_STATES, start=11):
+        _job(db, number, "segmented")
+        data = result_object(f"1.2.3.{number}", f"2.25.{number}", 3000, SC)
+        file = spool / f"job/{number}/token/seg.dcm"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        db.execute("INSERT INTO contents VALUES (?, 'c', 1)", (f"1.2.3.{number}",))
+        db.execute("INSERT INTO answers VALUES (?, ?, 'c', 'm', ?, 5.0)", (number, f"1.2.3.{number}", f"job{number}"))
+        db.execute(
+            "INSERT INTO objects VALUES (?1, ?1, 'seg', '', ?2, ?3, ?4, ?5, ?6, 'research')",
+            (number, SC, f"2.25.{number}", sha256, f"job/{number}/token/seg.dcm", len(data)),
+        )
+        db.execute(
+            "INSERT INTO deliveries VALUES (?1, ?2, ?1, 'PACS', ?3, 1, NULL, 'why', 5.0, 6.0, NULL)",
+            (number, f"job{number}", state),
+        )
+    db.close()
+
+
+def _job(db: sqlite3.Connection, number: int, state: str) -> None:
+    owner, lease = ("token", 1e12) if state == "claimed" else (None, None)
+    db.execute(
+        "INSERT INTO jobs (id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, dataset_sha256, path, size, calling_ae,"
+        " called_ae, host, association_id, state, received_at, attempts, owner, worker, pid, boot, lease_until, code)"
+        " VALUES (?, ?, '1.2', '1.2.840.10008.1.2.1', 'sha', ?, 10, 'MODALITY', 'PTXSEG', '10.0.0.1', 1, ?, ?, 1, ?, 'w', 1,"
+        " 'the boot before', ?, ?)",
+        (f"job{number}", f"1.2.3.{number}", f"arrivals/{number}", state, number, owner, lease, None),
+    )
+
+
+def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table of version 1, the columns of version 1."""
+    db = sqlite3.connect(path)
+    names = {}
+    old = sqlite3.connect(":memory:")
+    old.executescript(store._SCHEMA)
+    for table in TABLES:
+        names[table] = [row[1] for row in old.execute(f"PRAGMA table_info({table})")]
+    return {table: db.execute(f"SELECT {', '.join(names[table])} FROM {table} ORDER BY 1").fetchall() for table in TABLES}
+
+
+def version_of(path: Path) -> int:
+    return int(sqlite3.connect(path).execute("PRAGMA user_version").fetchone()[0])
+
+
+def test_version_1_is_what_it_was() -> None:
+    """Ledgers in hospitals were made from this text. A change belongs into a new step, never here."""
+    assert hashlib.sha256(store._SCHEMA.encode()).hexdigest() == VERSION_1
+
+
+def test_a_full_ledger_of_version_1_is_brought_up_to_date_and_goes_on(tmp_path: Path) -> None:
+    """Result: no row is lost or changed, what is ready is claimed, what waits for delivery goes out, once."""
+    pacs = RecordingPacs(free_port())
+    films = AnsweredFilms(tmp_path, pacs.port, 0)
+    path = films.config.ledger_path
+    for file in path.parent.glob("ledger.sqlite*"):
+        file.unlink()
+    version_1(path, films.config.spool_directory)
+    before = contents(path)
+
+    films.ledger = Ledger(path)
+    films.outbox = films.outbox.__class__(films.ledger.store)
+    assert version_of(path) == SCHEMA_VERSION
+    assert contents(path) == before
+    assert films.ledger.store.integrity() == "ok"
+
+    claimed = [films.ledger.claim("w", 30) for _ in range(3)]
+    assert [one and one.job.job_id for one in claimed] == ["job2", "job1", None], (
+        "the claim of another boot, then the ready one"
+    )
+    assert films.ledger.rerun("job4").state is State.RECEIVED
+    films.uids, films.jobs = [f"2.25.{n}" for n in (11, 12, 13)], [f"job{n}" for n in (11, 12, 13)]
+    with pacs.serving(), films.sending():
+        films.all_are(DeliveryState.DELIVERED)
+    assert sorted(one.uid for one in pacs.records) == ["2.25.11", "2.25.12"], "what was delivered before is not sent again"
+    assert films.outbox.retry("job14") == 1
+
+
+@pytest.mark.parametrize("death", ["raise RuntimeError", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_an_upgrade_that_dies_half_way_leaves_version_1_whole(death: str, tmp_path: Path) -> None:
+    """At every statement of the step, by an error and by kill -9; then the upgrade is done after all."""
+    path = tmp_path / "ledger.sqlite"
+    version_1(path, tmp_path)
+    before = contents(path)
+    program = f"""
+import os, signal, sys
+from pathlib import Path
+from dicom_node import store
+class Step(str):
+    def split(self, by):
+        statements = str.split(self, by)
+        for number, statement in enumerate(statements):
+            if number == int(sys.argv[2]):
+                {death}
+            yield statement
+        {death}
+store._STEPS = (*store._STEPS[:-1], Step(store._STEPS[-1]))
+store.Store(Path(sys.argv[1]))
+"""
+    count = len(store._STEPS[-1].split(";\n"))
+    for statement in (0, count // 2, count):
+        done = subprocess.run([sys.executable, "-c", program, str(path), str(statement)], capture_output=True, text=True)
+        assert done.returncode == (-signal.SIGKILL if "kill" in death else 1), done.stderr
+        assert (version_of(path), contents(path)) == (1, before)
+        tables = {name for (name,) in sqlite3.connect(path).execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert tables == set(TABLES), "half a step"
+    Store(path)
+    assert (version_of(path), contents(path)) == (SCHEMA_VERSION, before)
+
+
+def test_a_ledger_of_a_newer_program_is_refused_and_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    version_1(path, tmp_path)
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    db.close()
+    before = contents(path)
+    with pytest.raises(NodeError, match="run the program version that wrote it, or restore a backup"):
+        Ledger(path)
+    assert (version_of(path), contents(path)) == (SCHEMA_VERSION + 1, before)

@@ -1,0 +1,253 @@
+"""The door for workers on other machines: who gets in, whose claim it is, what is taken, and what is said twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from click.testing import CliRunner
+from receiver_node import running as receiving
+from receiver_node import send
+from remote_worker import CONTENT, MODEL, Hand, RemoteWorker, encoded, result, seg_of
+from servers import free_port, wait_for
+
+from dicom_node.cli import main
+from dicom_node.config import Config, load
+from dicom_node.job import State
+from dicom_node.ledger import Ledger
+from dicom_node.outbox import Outbox
+from segmenter import phantom
+
+PATIENT = "Zzyzx^Quilliam"
+
+
+@dataclass
+class Door:
+    """`segmenter-worker serve` as a process, beside the ledger and spool that a receiver fills."""
+
+    config_file: Path
+    config: Config
+    process: subprocess.Popen[bytes]
+    url: str
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.config.ledger_path)
+
+    def token(self, name: str = "gpu1") -> str:
+        done = CliRunner().invoke(main, ["workers", "add", name, "--config", str(self.config_file)])
+        assert done.exit_code == 0, done.output
+        return done.stdout.strip()
+
+    def worker(self, name: str = "gpu1") -> RemoteWorker:
+        return RemoteWorker(self.url, self.token(name))
+
+    def film(self, seed: int = 1) -> str:
+        """A film that was received; its SOP Instance UID."""
+        dataset = phantom.film(phantom.draw(seed, shape=(96, 80)), kind="DX", bits=12)
+        dataset.PatientName = dataset.PatientID = PATIENT
+        with receiving(self.config.node.directory, allowed={"MODALITY": []}) as node:
+            assert send(node.port, dataset) == 0x0000
+        return str(dataset.SOPInstanceUID)
+
+    def job_of(self, uid: str):
+        return self.ledger.jobs(sop_instance_uid=uid, limit=1)[0]
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Door]:
+    file, port = tmp_path / "config.toml", free_port()
+    file.write_text(
+        f"[node]\ndirectory = 'node'\nreserve_mb = 1\nstop_seconds = 6\n[serve]\nport = {port}\nmax_object_mb = 1\n"
+        "[peers.PACS]\nhost = '127.0.0.1'\nport = 104\n[send]\ndestinations = ['PACS']\n"
+        "[work]\nlease_seconds = 2\nheartbeat_seconds = 0.5\nmax_attempts = 4\n"
+    )
+    log = (tmp_path / "serve.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dicom_node.cli", "serve", "--config", str(file)], stderr=log, env=os.environ.copy()
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(lambda: _answers(port), 60, "the door")
+        yield Door(file, load(file), process, url)
+    finally:
+        process.terminate()
+        process.wait(30)
+        text = (tmp_path / "serve.log").read_text()
+        assert "Zzyzx" not in text and "Quilliam" not in text
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_who_has_no_token_gets_nothing_and_a_revoked_one_is_out_at_once(door: Door) -> None:
+    uid = door.film()
+    job_id = door.job_of(uid).job_id
+    for token in ("-", "wrong", "x" * 5000):
+        stranger = RemoteWorker(door.url, token)
+        answers = [
+            stranger.client.get("/v1/ready"),
+            stranger.ask(secrets.token_hex(16)),
+            stranger.client.get(f"/v1/claims/{job_id}/source", headers={"X-Claim-Owner": "0" * 32}),
+            stranger.client.post("/v1/living", json={"instance": "ab", "pids": []}),
+        ]
+        assert {answer.status_code for answer in answers} == {401}
+    first = door.worker("gpu1")
+    held = first.claim()
+    assert CliRunner().invoke(main, ["workers", "revoke", "gpu1", "--config", str(door.config_file)]).exit_code == 0
+    assert held.call("GET", "/source").status_code == 401
+    assert door.job_of(uid).state is State.RECEIVED, "its film is free at once, uncharged"
+    assert door.job_of(uid).crashes == 0
+    token = door.token("gpu1")
+    assert token not in door.config.ledger_path.read_bytes().decode("latin-1"), "a token is kept as a digest only"
+    shown = json.loads(CliRunner().invoke(main, ["workers", "list", "--json", "--config", str(door.config_file)]).stdout)
+    assert [(one["name"], one["state"], one["model"]) for one in shown] == [("gpu1", "allowed", "m 1")]
+
+
+def test_claim_fetch_return_and_the_same_words_twice(door: Door) -> None:
+    """Result: one answer and one delivery, however often a worker that heard no reply says it again."""
+    uid = door.film()
+    worker, owner = door.worker(), secrets.token_hex(16)
+    asked = [worker.ask(owner).json() for _ in range(3)]
+    assert asked[0] == asked[1] == asked[2], "asking again with the token is asking the same"
+    assert door.job_of(uid).attempts == 1
+    assert worker.ask(secrets.token_hex(16)).status_code == 204
+    held = Hand(worker.client, asked[0], owner)
+    source = held.source()
+    assert source.SOPInstanceUID == uid
+    content = {"content_sha256": CONTENT, "model_digest": MODEL}
+    assert held.call("POST", "/content", json=content).json() == {"revision": 1, "answered": False}
+    seg = seg_of(source)
+    sha256 = held.send(seg)
+    assert held.send(seg) == sha256
+    other = seg_of(source, SeriesDescription="other bytes")
+    assert held.call("PUT", "/objects/seg.dcm", content=encoded(other)).status_code == 409
+    ended = [held.finish(sha256) for _ in range(3)]
+    assert [answer.status_code for answer in ended] == [200, 200, 200]
+    assert held.finish(sha256, finding="none", objects=[]).status_code == 409, "other words with a used token"
+    job = door.job_of(uid)
+    assert (job.state, job.finding, job.attempts) == (State.SEGMENTED, "pneumothorax", 1)
+    [delivery] = Outbox(door.ledger.store).of_job(job.job_id)
+    assert (delivery.object.sha256, delivery.object.sop_instance_uid) == (sha256, seg.SOPInstanceUID)
+    assert (door.config.spool_directory / delivery.object.path).read_bytes() == encoded(seg)
+
+
+def test_a_late_finisher_is_refused_and_another_ones_claim_can_not_be_touched(door: Door) -> None:
+    uid = door.film()
+    slow, quick = door.worker("slow"), door.worker("quick")
+    lost = slow.claim()
+    source = lost.source()
+    sha256 = lost.send(seg_of(source))
+    taken = wait_for(lambda: _claimed(quick), 20, "the lease to run out")
+    assert lost.finish(sha256).status_code == 409
+    assert lost.call("PUT", "/lease").status_code == 409
+    assert lost.call("POST", "/trouble", json={"code": "internal-error", "sentence": "x"}).status_code == 409
+    assert lost.call("DELETE", "").status_code == 409
+    lost.owner = taken.owner
+    assert lost.finish(sha256).status_code == 409, "the right owner token in the hand of another worker"
+    time.sleep(0.1)
+    assert taken.finish(taken.send(seg_of(source))).status_code == 200
+    job = door.job_of(uid)
+    assert (job.state, job.attempts, job.crashes) == (State.SEGMENTED, 2, 0), "a lease that ran out charges nobody"
+    assert len(Outbox(door.ledger.store).of_job(job.job_id)) == 1
+
+
+def _claimed(worker: RemoteWorker):
+    owner = secrets.token_hex(16)
+    answer = worker.ask(owner)
+    return Hand(worker.client, answer.json(), owner) if answer.status_code == 200 else None
+
+
+def test_what_does_not_belong_to_the_film_is_refused(door: Door) -> None:
+    """Wrong UID, class, study, patient, film, sha256, bytes. Result: nothing of it is stored as a result; charged thrice."""
+    cases = {
+        "SOP Instance UID": {"SOPInstanceUID": "1.2.3"},
+        "SOP class": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
+        "StudyInstanceUID": {"StudyInstanceUID": "1.2.3"},
+        "PatientID": {"PatientID": "somebody else"},
+        "does not refer": {"ReferencedSeriesSequence": []},
+    }
+    worker = door.worker()
+    for seed, (what, changes) in enumerate(cases.items(), start=10):
+        uid = door.film(seed)
+        held = worker.claim()
+        answer = held.finish(held.send(seg_of(held.source(), **changes)))
+        assert answer.status_code == 422 and what in answer.text, (what, answer.text)
+        assert "Zzyzx" not in answer.text and "somebody" not in answer.text
+        job = door.job_of(uid)
+        assert (job.state, job.crashes) == (State.RECEIVED, 1)
+        held = worker.claim()
+        assert held.finish("e" * 64).status_code == 422, "an object that was never sent"
+        held = worker.claim()
+        held.call("PUT", "/objects/seg.dcm", content=b"not DICOM")
+        assert held.finish(hashlib.sha256(b"not DICOM").hexdigest()).status_code == 422
+        job = door.job_of(uid)
+        assert (job.state, job.code) == (State.FAILED, "result-refused")
+        assert not Outbox(door.ledger.store).of_job(job.job_id)
+
+
+def test_bodies_are_bounded_and_errors_quote_nothing(door: Door) -> None:
+    door.film()
+    worker = door.worker()
+    held = worker.claim()
+    assert held.call("PUT", "/objects/seg.dcm", content=b"x" * (2 * 2**20)).status_code == 413
+    assert held.call("PUT", "/objects/seg.dcm", content=(b"x" * 65536 for _ in range(40))).status_code == 413, "undeclared size"
+    assert worker.client.post("/v1/claims", content=b"{" + b" " * 100_000).status_code == 413
+    for name in ("..%2f..%2fx.dcm", "seg.exe", "UPPER.dcm", "a" * 80 + ".dcm"):
+        assert held.call("PUT", f"/objects/{name}", content=b"x").status_code in (404, 422)
+    wrong = worker.client.post("/v1/claims", json={"instance": PATIENT, "pid": -1})
+    assert wrong.status_code == 422 and "Zzyzx" not in wrong.text
+    assert held.call("POST", "/result", json=result("e" * 64) | {"probability": 7}).status_code == 422
+    left = [file for file in (door.config.spool_directory / "job").rglob("*") if file.is_file()]
+    assert not left
+
+
+def test_a_dead_process_of_a_worker_is_charged_and_the_film_free_at_once(door: Door) -> None:
+    uid = door.film()
+    worker, other = door.worker("gpu1"), door.worker("gpu2")
+    worker.claim()
+    other.client.post("/v1/living", json={"instance": worker.instance, "pids": []}).raise_for_status()
+    assert door.job_of(uid).state is State.CLAIMED, "nobody speaks for another worker's processes"
+    worker.client.post("/v1/living", json={"instance": worker.instance, "pids": [4711]}).raise_for_status()
+    assert door.job_of(uid).state is State.CLAIMED
+    worker.client.post("/v1/living", json={"instance": worker.instance, "pids": [1]}).raise_for_status()
+    assert (door.job_of(uid).state, door.job_of(uid).crashes) == (State.RECEIVED, 1)
+
+
+def test_a_stop_hands_out_nothing_and_waits_for_distant_benches(door: Door) -> None:
+    uid, later = door.film(1), door.film(2)
+    worker = door.worker()
+    held = worker.claim()
+    door.process.terminate()
+    wait_for(lambda: worker.ask(secrets.token_hex(16)).status_code == 204, 10, "no new work")
+    sha256 = held.send(seg_of(held.source()))
+    assert held.finish(sha256).status_code == 200
+    assert door.process.wait(30) == 0
+    first = next(one for one in (uid, later) if door.job_of(one).state is State.SEGMENTED)
+    assert door.job_of(later if first == uid else uid).state is State.RECEIVED
+
+
+def test_the_interface_describes_itself(door: Door) -> None:
+    paths = httpx2.get(f"{door.url}/openapi.json", trust_env=False).json()["paths"]
+    assert {"/v1/claims", "/v1/claims/{job_id}/source", "/v1/claims/{job_id}/lease", "/v1/claims/{job_id}/result"} <= set(paths)
+    assert "/v1/claims/{job_id}/objects/{name}" in paths and "/v1/living" in paths
+
+
+def test_plain_http_over_the_network_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[serve]\nhost = '0.0.0.0'\nport = 0\n")
+    done = CliRunner().invoke(main, ["serve", "--config", str(file)])
+    assert done.exit_code == 2 and "serve.tls_certificate" in done.stderr
