@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from servers import free_port, wait_for
 
 from dicom_node.config import Config, load
 from dicom_node.job import Arrival, DeliveryState, Job, Outcome, State, StoredObject
@@ -196,14 +197,15 @@ def test_under_the_watermark_finished_work_goes_oldest_first_and_only_as_much_as
 
 def test_a_removed_film_that_comes_again_is_known_healed_and_answered_by_its_one_result(house: House) -> None:
     job_id = house.answered("1.1")
-    house.round_after(8)
+    with house.ledger.store.write() as db:
+        db.execute("UPDATE jobs SET finished_at = finished_at - ?", (10 * DAY,))
+    house.round_after(0)
     assert not house.has_film(job_id)
     assert house.arrive("1.1") == job_id, "the same job"
     assert house.has_film(job_id) and house.ledger.job(job_id).resends == 1
     house.outbox.redeliver_resent()  # work.on_resend = "redeliver"
     assert [one.state for one in house.outbox.of_job(job_id)] == [DeliveryState.DELIVERED], "no bytes to send again"
-    house.days = 6  # the film is as new as its resend
-    assert house.retention.round() == Removed() and house.has_film(job_id)
+    assert house.round_after(6) == Removed() and house.has_film(job_id), "the film is as new as its resend"
     house.ledger.rerun(job_id)
     house.finish(redeliver=True)
     # The same pixels in another syntax: another job, the same answer.
@@ -235,6 +237,21 @@ def test_a_rerun_that_comes_between_the_search_and_the_transaction_wins(house: H
     )[2]  # fmt: skip
     assert house.retention.round() == Removed()
     assert house.has_film(job_id) and house.ledger.job(job_id).state is State.RECEIVED
+
+
+def test_the_receiver_keeps_house_by_itself(tmp_path: Path) -> None:
+    house = House(tmp_path, watermark_mb=10**9)
+    with (tmp_path / "config.toml").open("a") as file:
+        file.write(f"[receive]\nhost = '127.0.0.1'\nport = {free_port()}\n")
+    skipped, failed = house.arrive("1.1"), house.arrive("1.2")
+    house.fail(State.SKIPPED, "lateral-view"), house.fail()
+    command = [sys.executable, "-m", "dicom_node.cli", "receive", "--config", str(tmp_path / "config.toml")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as receiver:
+        try:
+            wait_for(lambda: house.files() == 1, 60, "the skipped film to go")
+        finally:
+            receiver.terminate()
+    assert house.has_film(failed) and not house.has_film(skipped)
 
 
 CRASH = """
