@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 _KNOWN_PDUS = range(0x01, 0x08)
 _MAX_COMMAND_BYTES = 64 * 1024
+_UNSAID_PDU = 16 * 1024  # bytes that every implementation can take
 _WAITING_REQUESTS = 1  # read ahead while another is answered; a peer that sends more is left in TCP's hands
 _QUIET = 1.0  # seconds without a byte after which a stopping server ends an association between two objects
 
@@ -143,6 +144,12 @@ class Messages(DIMSEServiceProvider):
     """DIMSE with a limit per object and a UID that the library can not choke on."""
 
     assoc: Inbound
+
+    @property
+    def maximum_pdu_size(self) -> int:
+        """Of the peer, in bytes; 0: any. A request without it would else be stored and never answered."""
+        size = self.assoc.requestor.maximum_length
+        return _UNSAID_PDU if size is None else size
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Called in the reader's thread for every P-DATA-TF."""
