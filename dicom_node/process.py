@@ -21,7 +21,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicom_node.config import Work
@@ -44,8 +44,8 @@ MAX_INFLATED_BYTES = 512 * 2**20
 
 # What pydicom raises on bytes that are no dataset.
 UNREADABLE = (
-    InvalidDicomError, OSError, ValueError, EOFError, NotImplementedError, struct.error, KeyError, TypeError, AttributeError,
-    RecursionError, OverflowError, zlib.error,
+    InvalidDicomError, BytesLengthException, OSError, ValueError, EOFError, NotImplementedError, struct.error, LookupError,
+    TypeError, AttributeError, RecursionError, OverflowError, zlib.error,
 )  # fmt: skip
 
 

@@ -147,11 +147,14 @@ class Watch:
         self._node = node
         self._threads, self._files, self._memory = threading.active_count(), _open_files(), memory_mb()
         self._honest = 1
+        self._fallen: list[str] = []
+        threading.excepthook = lambda what: self._fallen.append(f"{what.exc_type.__name__}: {what.exc_value}")
         self._promised = Counter[str]({_sha256_of(node, "1.2.3.1"): 1})
 
     def check(self, toll: Toll, *, growth_mb: int = 200) -> None:
         """Raises AssertionError for the first thing that does not hold."""
         node = self._node
+        assert not self._fallen, f"threads fell: {self._fallen}"
         assert not toll.hung, f"not ended in time: {toll.hung}"
         self._honest += 1
         uid = f"1.2.3.{self._honest}"
