@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
@@ -24,8 +24,8 @@ _MAX_HEADER_BYTES = 256 * 1024
 
 # What pydicom raises on bytes that are no dataset.
 UNREADABLE = (
-    InvalidDicomError, OSError, ValueError, EOFError, NotImplementedError, struct.error, KeyError, TypeError, AttributeError,
-    RecursionError, OverflowError, zlib.error,
+    InvalidDicomError, BytesLengthException, OSError, ValueError, EOFError, NotImplementedError, struct.error, LookupError,
+    TypeError, AttributeError, RecursionError, OverflowError, zlib.error,
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 _KNOWN_PDUS = range(0x01, 0x08)
 _MAX_COMMAND_BYTES = 64 * 1024
+_UNSAID_PDU = 16 * 1024  # bytes that every implementation can take
 _WAITING_REQUESTS = 1  # read ahead while another is answered; a peer that sends more is left in TCP's hands
 _QUIET = 1.0  # seconds without a byte after which a stopping server ends an association between two objects
 
@@ -140,10 +142,30 @@ class Connection(Line):
         return data
 
 
+class Upper(DULServiceProvider):
+    """The library's reader. What its state machine does not know would end its thread with a traceback on standard error,
+    and the line would stay open until a deadline."""
+
+    def run_reactor(self) -> None:
+        association = cast(Inbound, self.assoc)
+        try:
+            super().run_reactor()
+        except Exception as problem:  # noqa: BLE001  the edge of the thread: hostile PDUs raise anything
+            log.warning("%s broke the protocol (%s); aborted", association.peer, type(problem).__name__)
+            association.is_aborted = not association.is_released
+            association.connection.end()
+
+
 class Messages(DIMSEServiceProvider):
     """DIMSE with a limit per object and a UID that the library can not choke on."""
 
     assoc: Inbound
+
+    @property
+    def maximum_pdu_size(self) -> int:
+        """Of the peer, in bytes; 0: any. A request without it would else be stored and never answered."""
+        size = self.assoc.requestor.maximum_length
+        return _UNSAID_PDU if size is None else size
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Called in the reader's thread for every P-DATA-TF."""
@@ -204,6 +226,8 @@ class Inbound(Association):
         super().__init__(server.ae, MODE_ACCEPTOR)
         self.server = self._server = server
         self.name = f"AcceptorThread@{guest.host}:{guest.address[1]}"  # the library finds acceptors by this name
+        self.dul = Upper(self)
+        self.acse_timeout, self.network_timeout = server.ae.acse_timeout, server.ae.network_timeout  # its timers
         self.dimse = Messages(self)
         self.acse = Doorkeeper(self)
         self.connection = Connection(self, guest.socket, request, server.ae.maximum_pdu_size)

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 64 * 1024  # 128 contexts with all our syntaxes need 50 KiB
 _HEADER = 6  # type, reserved, length (PS3.8 9.3.1)
+_LEAST_PDU = 7  # a PDV's own header and one byte (PS3.8 9.3.5.1)
 _ABORT = struct.pack(">BBLBBBB", 0x07, 0, 4, 0, 0, 2, 0)  # A-ABORT by the provider, no reason given (PS3.8 9.3.8)
 
 
@@ -143,11 +144,14 @@ def _missing(request: bytearray) -> int:
 
 
 def _readable(request: bytes) -> bool:
-    """Whether the library can read it: a request that it can not would cost two threads and their time-out."""
+    """Whether the library can read and answer it: a request that it can not would cost two threads and their time-out."""
     try:
         pdu = A_ASSOCIATE_RQ()
         pdu.decode(request)
-        pdu.to_primitive()
+        wish = pdu.to_primitive()
+        offers = all(context.transfer_syntax for context in wish.presentation_context_definition_list)
     except Exception:  # noqa: BLE001  mutated bytes make the library raise nearly anything
         return False
-    return True
+    # The library can not reject a context without a transfer syntax, nor answer in PDUs that hold no byte of a message
+    # (0: of any length; PS3.8 D.1).
+    return offers and not 0 < (wish.maximum_length_received or 0) < _LEAST_PDU

@@ -15,6 +15,8 @@ _START_OF_SCAN, _RESTART_INTERVAL, _JPEG_LS = 0xDA, 0xDD, 0xF7
 _BAD_IN_SCAN = re.compile(rb"\xff([\x01-\xc3\xc5-\xcf\xd8\xde\xdf\xf0-\xfd]|\xd9(?=.{64}))", re.DOTALL)
 _BAD_IN_SCAN_WITHOUT_RESTARTS = re.compile(rb"\xff([\x01-\xc3\xc5-\xcf\xd0-\xd8\xde\xdf\xf0-\xfd]|\xd9(?=.{64}))", re.DOTALL)
 _UNKNOWN_JFIF = re.compile(rb"\xff\xe0..JFIF\0[^\x01]", re.DOTALL)  # GDCM ends the process on another version than 1
+_START_OF_TILE_PART = 0x90
+_MOST_TILES = 65535  # their numbers have two bytes
 _J2K_START = b"\xff\x4f\xff\x51"  # SOC, SIZ (ISO/IEC 15444-1 annex A)
 
 
@@ -62,9 +64,31 @@ def _jpeg(stream: bytes) -> Frame | None:
 
 
 def _jpeg2000(stream: bytes, at: int) -> Frame | None:
-    """The SIZ segment: size of the reference grid less its offset (annex A.5.1). `at`: the segment's length field."""
+    """The SIZ segment: size of the reference grid less its offset (annex A.5.1). `at`: the segment's length field. None
+    when a tile is missing: decoders leave it black, and say nothing."""
     if at + 39 > len(stream):
         return None
-    width, height, left, top = (int.from_bytes(stream[at + 4 + i : at + 8 + i]) for i in (0, 4, 8, 12))
+    width, height, left, top, across, down, first_x, first_y = (
+        int.from_bytes(stream[at + i : at + i + 4]) for i in range(4, 36, 4)
+    )
+    if not across or not down:
+        return None
+    tiles = -(-(width - first_x) // across) * -(-(height - first_y) // down)
+    if not 1 <= tiles <= _MOST_TILES or not _holds_tiles(stream, at + int.from_bytes(stream[at : at + 2]), tiles):
+        return None
     samples = int.from_bytes(stream[at + 36 : at + 38])
     return Frame(height - top, width - left, samples, (stream[at + 38] & 0x7F) + 1)
+
+
+def _holds_tiles(stream: bytes, at: int, tiles: int) -> bool:
+    """Whether each tile has a tile-part; a cut stream counts up to its end. `at`: behind SIZ (annex A.4.2)."""
+    missing = set(range(tiles))
+    while missing and at + 12 <= len(stream) and stream[at] == 0xFF:
+        length = int.from_bytes(stream[at + 2 : at + 4])
+        if stream[at + 1] == _START_OF_TILE_PART:
+            missing.discard(int.from_bytes(stream[at + 4 : at + 6]))
+            length = int.from_bytes(stream[at + 6 : at + 10]) - 2  # 0: up to the end of the stream
+        if length < 2:
+            break
+        at += 2 + length
+    return not missing

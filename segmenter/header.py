@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,10 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
 
-_UNREADABLE = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, NotImplementedError)
+_UNREADABLE = (
+    ValueError, TypeError, ArithmeticError, LookupError, AttributeError, NotImplementedError, RecursionError, struct.error, OSError,
+    BytesLengthException,
+)  # fmt: skip
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 
@@ -57,7 +61,7 @@ def value(dataset: Dataset, keyword: str) -> Any:
     """The value as pydicom converts it; None when it is absent, empty or not convertible."""
     try:
         found = dataset.get(keyword)
-    except (*_UNREADABLE, BytesLengthException):
+    except _UNREADABLE:
         return None
     return None if found is None or (isinstance(found, str | list | MultiValue) and len(found) == 0) else found
 

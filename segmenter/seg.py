@@ -34,6 +34,7 @@ from segmenter.uids import (
 from segmenter.values import Decision, Finding, Radiograph
 
 DEMO_NOTICE = "DEMO - NOT FOR CLINICAL USE"
+OUR_WORDS = "Pneumothorax, found by artificial intelligence"
 _LO = 64  # characters of a Long String (PS3.5 section 6.2)
 _COLOUR = (255, 64, 64)  # of the overlay, sRGB
 # Type 2 of the Patient and General Study modules: present, if need be empty (PS3.3 C.7.1.1, C.7.2.1).
@@ -56,7 +57,7 @@ def build_seg(source: Dataset, finding: Finding, identity: ModelIdentity, revisi
     decision, radiograph = finding.decision, finding.radiograph
     if decision is None or radiograph is None or not decision.positive:
         raise ValueError("only a positive film has a SEG")
-    header = _stand_in(readable(source))
+    header = _stand_in(readable(source), decision)
     names = (header.SOPInstanceUID, radiograph.content_sha256, identity.digest, "seg")
     seg = _segmentation(header, decision, radiograph, identity, names, settings)
     seg.SeriesDescription = series_description(identity, revision)
@@ -74,7 +75,7 @@ def series_description(identity: ModelIdentity, revision: int) -> str:
     return before + identity.name[: _LO - len(before) - len(after)] + after
 
 
-def _stand_in(source: Dataset) -> Dataset:
+def _stand_in(source: Dataset, decision: Decision) -> Dataset:
     """A header with what highdicom reads from a source image, and nothing that it could stumble over."""
     header = Dataset()
     for keyword in _ALWAYS:
@@ -84,7 +85,7 @@ def _stand_in(source: Dataset) -> Dataset:
     if is_uid(frame := text(source, "FrameOfReferenceUID")):
         header.FrameOfReferenceUID = frame
     header.Modality = text(source, "Modality") or "OT"
-    header.Rows, header.Columns = source.Rows, source.Columns
+    header.Rows, header.Columns = decision.mask.shape  # the source may hold several values in each
     return header
 
 
@@ -113,7 +114,7 @@ def _segmentation(
         device_serial_number=identity.digest,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label="PNEUMOTHORAX",
-        content_description=(DEMO_NOTICE if identity.demo else "Pneumothorax, found by artificial intelligence"),
+        content_description=(DEMO_NOTICE if identity.demo else OUR_WORDS),
         # Without PixelMeasures OHIF crashes; without SliceThickness highdicom can not read its own object again.
         pixel_measures=highdicom.PixelMeasuresSequence(pixel_spacing=pixel_mm, slice_thickness=1.0),
     )
@@ -186,9 +187,24 @@ def _as_file(seg: Segmentation, source: Dataset) -> FileDataset:
     orientation = Tag("PatientOrientation")
     file[orientation] = _unchanged(source, orientation) if orientation in source else DataElement(orientation, "CS", None)
     # Raw elements are written as they are only as long as pydicom believes that the character set never changed.
-    named = file.get(Tag("SpecificCharacterSet"))
-    file.set_original_encoding(False, True, default_encoding if named is None else convert_encodings(named.value))
+    file.set_original_encoding(False, True, _character_set(file))
     return file
+
+
+def _character_set(file: Dataset) -> str | list[str]:
+    """What pydicom writes text with. A SpecificCharacterSet that names none is taken out: no reader could use it, and it
+    may even be a codec of Python that is no character set."""
+    tag = Tag("SpecificCharacterSet")
+    if tag not in file:
+        return default_encoding
+    try:
+        named = convert_encodings(file[tag].value)
+        if all(OUR_WORDS.encode(one, "replace") == OUR_WORDS.encode() for one in named):
+            return named
+    except (LookupError, UnicodeError, ValueError, TypeError, AttributeError):
+        pass
+    del file[tag]
+    return default_encoding
 
 
 def _unchanged(source: Dataset, tag: BaseTag) -> RawDataElement | DataElement:

@@ -1,0 +1,61 @@
+"""The work side under fuzz, as a process of its own: it answers every film of a ledger, and may die of one.
+
+    python fuzz_worker.py FOLDER       with FOLDER/spool, FOLDER/ledger.sqlite, FOLDER/artifact
+
+One line of JSON per step on standard output: {"ready"}, {"job", "uid"} before a film, {"job", "seconds", "peak_mb"} after.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from dicom_node.config import Work
+from dicom_node.ledger import Ledger
+from dicom_node.local import LocalNode
+from dicom_node.process import Workbench
+from dicom_node.spool import Spool
+from segmenter.artifact import load_artifact
+from segmenter.engine import Segmenter
+from segmenter.settings import Settings
+
+NAME = "fuzz"
+MAX_CRASHES = 1  # the first crash is told: the mutant is known by it
+MEMORY = 1536 * 2**20  # bytes of address space beside what the loaded model holds
+SETTINGS = Settings(device="cpu", threads=1, min_side_px=128, absurd_fraction=1.0)
+
+
+def main(folder: Path) -> None:
+    segmenter = Segmenter(load_artifact(folder / "artifact"), SETTINGS)
+    ledger, spool = Ledger(folder / "ledger.sqlite"), Spool(folder / "spool", 0)
+    bench = Workbench(LocalNode(ledger, spool, Work(max_crashes=MAX_CRASHES), ("PACS",), 300.0, NAME), segmenter)
+    limit = _kb("VmSize") * 1024 + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    say(ready=True)
+    while claim := bench.claim():
+        say(job=claim.job.job_id, uid=claim.job.arrival.sop_instance_uid)
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again
+        before, started = _kb("VmRSS"), time.monotonic()
+        try:
+            bench.answer(claim)
+        except Exception as problem:  # noqa: BLE001  stands in for the task edge
+            print(f"{type(problem).__name__} in {claim.job.arrival.sop_instance_uid}", file=sys.stderr)
+            bench.stumbled(claim, problem)
+        peak = (_kb("VmHWM") - before) // 1024
+        say(job=claim.job.job_id, seconds=round(time.monotonic() - started, 3), peak_mb=peak)
+
+
+def say(**words: object) -> None:
+    print(json.dumps(words), flush=True)
+
+
+def _kb(name: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith(name + ":")))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
