@@ -66,8 +66,10 @@ def storm(hospital: Hospital, redis: Redis | None, options: argparse.Namespace) 
         while killed.total() < options.kills and time.monotonic() - started < options.minutes * 60:
             time.sleep(draw.expovariate(1 / mean))
             name = _kill(draw, hospital, redis)
-            killed[name] += 1 if name else 0
-            if name and killed.total() % 20 == 0:
+            if not name:
+                continue  # the supervisor was killed a moment ago and has no children yet
+            killed[name] += 1
+            if killed.total() % 20 == 0:
                 print(
                     f"{killed.total()} kills, {len(hospital.accepted)} films, {len(hospital.under_way())} under way", flush=True
                 )
@@ -98,17 +100,19 @@ def _undisturbed(hospital: Hospital) -> float:
 
 
 def _kill(draw: random.Random, hospital: Hospital, redis: Redis | None) -> str:
-    """Kill -9 of one process; of another one when the first choice is dead just now. Empty: there was none at all."""
-    wanted = draw.sample([*TARGETS, *(["redis"] if redis else [])], k=len(TARGETS) + bool(redis))
-    for name in wanted:
+    """Kill -9 of one process; of one of the node's other children when the drawn one is dead just now. Empty: none lived."""
+    targets = [*TARGETS, *(["redis"] if redis else [])]
+    drawn = draw.choice(targets)
+    others = draw.sample(TARGETS, k=len(TARGETS))
+    living = hospital.processes()
+    for name in (drawn, *(other for other in others if other != "supervisor")):
         if name == "redis" and redis is not None and redis.process is not None and redis.process.poll() is None:
             redis.kill()
             threading.Timer(draw.uniform(0.2, 3.0), redis.start).start()
             return name
-        pid = hospital.processes().get(name)
-        if pid is not None:
+        if name in living:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(living[name], signal.SIGKILL)
                 return name
     return ""
 
@@ -143,7 +147,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--pace", type=float, default=1.5, help="mean interval between kills, in times of one film")
+    parser.add_argument("--pace", type=float, default=1.7, help="mean interval between kills, in times of one film")
     parser.add_argument("--minutes", type=float, default=30.0, help="at most so long, whatever the number of kills")
     parser.add_argument("--drain", type=float, default=300.0, help="seconds that the node then has to finish")
     parser.add_argument("--redis", action="store_true", help="a real redis-server as the broker, killed too")

@@ -31,8 +31,8 @@ from segmenter import phantom  # noqa: E402
 
 RECORDERS = ("PACS", "ARCHIVE")  # one recording process, called by two names; Orthanc is the third destination
 SEEDS = (7, 10, 29, 38)  # films on which the shipped model finds a pneumothorax
-SHAPE = (1250, 1024)
-MOST_UNDER_WAY = 8  # films that are accepted and not in the PACS: the modalities wait, so that the queue stays short
+SHAPE = (2500, 2048)
+MOST_UNDER_WAY = 40  # films that are accepted and not in the PACS; at more the modalities wait
 
 
 @dataclass

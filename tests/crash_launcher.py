@@ -73,6 +73,9 @@ class Traps:
         return [proof.read_text() for proof in self._proofs if proof.exists()]
 
 
+_BEFORE_THE_FORK = "dicom_node.tasks"  # imported by the worker's parent alone, when it is bound to its supervisor's life
+
+
 def resolve(target: str) -> Any:
     """The function of a target. Raises when the product does not have it (any more)."""
     owner, name = _owner(target)
@@ -96,7 +99,7 @@ def install() -> None:
     verb = arguments[arguments.index("dicom_node.cli") + 1]
     from crash_points import SCENES
 
-    targets: dict[str, set[str]] = {}
+    targets: dict[str, set[str]] = {_BEFORE_THE_FORK: set()}
     for point in (point for scene in SCENES for point in scene.points):
         if point.verb == verb:
             targets.setdefault(point.target.partition(":")[0], set()).add(point.target)
@@ -105,10 +108,6 @@ def install() -> None:
         import dicom_node.lifecycle
 
         dicom_node.lifecycle.QUICK_DEATH_SECONDS = 0.0
-    elif verb == "work":
-        import segmentation_models_pytorch  # noqa: F401
-
-        import segmenter.engine  # noqa: F401
 
 
 class _Importer(importlib.abc.MetaPathFinder):
@@ -129,6 +128,10 @@ class _Importer(importlib.abc.MetaPathFinder):
                     execute(module)
                     for one in self._targets[name]:
                         _wrap(module, one, self._verb)
+                    if name == _BEFORE_THE_FORK:
+                        import segmentation_models_pytorch  # noqa: F401
+
+                        import segmenter.engine  # noqa: F401
 
                 spec.loader.exec_module = wrapping  # type: ignore[method-assign]
                 return spec

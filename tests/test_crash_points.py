@@ -77,7 +77,7 @@ def kept_up(node: Node) -> Iterator[Node]:
     finally:
         ending.set()
         thread.join()
-        node.stop()
+        node.kill()
 
 
 @pytest.fixture(scope="module")
