@@ -1,6 +1,6 @@
 """The status-code contract, found out by asking: the tables of docs/reliability.md.
 
-    python tests/status_contract.py        runs every condition and rewrites the tables
+python tests/status_contract.py        runs every condition and rewrites the tables
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 from answered_films import SEG, AnsweredFilms
-from raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, CR, RawPeer, associate_rq, c_store, command, fragment
+from raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, RawPeer, associate_rq, c_store, command, fragment
 from receiver_node import Node, running
 from recording_pacs import ABORT as PACS_ABORTS
 from recording_pacs import CLOSE, LATE, RecordingPacs

@@ -25,9 +25,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return lambda seconds: monkeypatch.setattr(time, "time", lambda: real() + seconds)
 
 
-def test_a_lease_neither_ends_early_nor_hangs_when_the_clock_is_set(
-    tmp_path: Path, set_clock: Callable[[float], None]
-) -> None:
+def test_a_lease_neither_ends_early_nor_hangs_when_the_clock_is_set(tmp_path: Path, set_clock: Callable[[float], None]) -> None:
     now = 1000.0
     ledger = Ledger(tmp_path / "ledger.sqlite", clock=lambda: now)
     ledger.add_arrival(Arrival("1.2.3", "1.2", "1.2.840.10008.1.2.1", "aa", "arrivals/x", 1, "A", "B", "::1"))
