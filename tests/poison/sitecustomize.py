@@ -1,4 +1,7 @@
-"""On PYTHONPATH of a node: films named in POISON (JSON, SOP Instance UID -> kind) break the worker that decodes them."""
+"""On PYTHONPATH of a node: films named in POISON (JSON, SOP Instance UID -> kind) break the worker that decodes them.
+
+The worker's parent imports the heavy libraries too, so that a child that died is back in a moment.
+"""
 
 import ctypes
 import importlib.abc
@@ -51,3 +54,5 @@ class Poisoner(importlib.abc.MetaPathFinder):
 
 if POISON:
     sys.meta_path.insert(0, Poisoner())
+    if "work" in sys.orig_argv:
+        import segmenter.engine  # noqa: F401
