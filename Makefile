@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint deploy/constraints.txt
 
-.PHONY: demo test lint bench train-quick clean
+.PHONY: demo test lint bench chaos soak train-quick clean
 .DELETE_ON_ERROR:
 
 demo: .make/worker          ## the whole path: six films in, SEGs back
@@ -32,6 +32,14 @@ train-quick: .make/train
 
 bench: .make/test .make/tools
 	$(BIN)/python bench/run.py
+
+# 200 random kills while films flow (some ten minutes); CHAOS="--seed 7 --kills 500 --redis" for another night.
+chaos: .make/test .make/tools
+	$(BIN)/python bench/chaos.py $(CHAOS)
+
+# Half an hour of steady flow; SOAK="--minutes 120" for longer.
+soak: .make/test .make/tools
+	$(BIN)/python bench/soak.py $(SOAK)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -8,11 +8,15 @@ still has it; what is answered with 0000 is on disk and in the ledger, whatever 
 | 0000 | written, fsynced, renamed, folder fsynced, committed; or an equal object is there already | forget it |
 | A700 | disk or ledger in trouble, free space under the reserve, any error of ours | send it again later |
 | 0117 | no SOP Instance UID, or one that breaks the rules of PS3.5 9.1 (path characters, over 64 bytes) | call for help |
-| 0122 | the SOP class of the command is missing or not that of the presentation context | call for help |
+| 0122 | the SOP class of the command is missing, not that of the presentation context, or no storage class | call for help |
+| 0124 | the caller is known as a destination that reports storage commitment, not as a sender | call for help |
 | C000 | there is no dataset | call for help |
 
 The dataset itself is not parsed here: a film that can not be read is stored, answered with 0000, and ends as a coded
 skip or failure of its job.
+
+A destination with commit = true may come in to report (commitment_report.py), whether it is in [receive.allowed] or not:
+it is then offered Verification and Storage Commitment, and nothing that stores.
 
 Rejections: called AE wrong 1/1/7; calling AE or its host unknown 1/1/3; draining, or the ledger away 2/3/1; limits 2/3/2.
 An object over `max_object_mb` aborts the association.
@@ -33,9 +37,11 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 from pynetdicom.ae import ApplicationEntity
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
 from pynetdicom.presentation import PresentationContext, build_context
 
+from dicom_node import tls
+from dicom_node.commitment_report import PUSH_MODEL, EventStatus, Reports, context_as_scu
 from dicom_node.config import Queue, Receive
 from dicom_node.errors import ConfigError, SpoolError
 from dicom_node.inbound import Desk, Inbound, Rejection
@@ -50,6 +56,7 @@ from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 log = logging.getLogger(__name__)
 
 VERIFICATION = "1.2.840.10008.1.1"
+NOT_STORAGE = (VERIFICATION, PUSH_MODEL)  # their contexts are negotiated, but carry no film
 
 SOP_CLASSES: dict[str, str] = {
     "CR": "1.2.840.10008.5.1.4.1.1.1",
@@ -115,16 +122,30 @@ def bind(receive: Receive) -> socket.socket:
 
 
 class Receiver:
-    """Takes films in until it is stopped. `grace_seconds`: how long a stop lets associations finish."""
+    """Takes films in until it is stopped. `grace_seconds`: how long a stop lets associations finish.
+
+    Raises ConfigError when the files of receive.tls_* can not be used.
+    `reports`: who answers for storage commitment; None: nobody is asked for any.
+    """
 
     def __init__(
-        self, receive: Receive, spool: Spool, ledger: Ledger, *, queue: Queue | None = None, grace_seconds: float = 10.0
+        self,
+        receive: Receive,
+        spool: Spool,
+        ledger: Ledger,
+        *,
+        queue: Queue | None = None,
+        grace_seconds: float = 10.0,
+        reports: Reports | None = None,
     ) -> None:
         self.receive = receive
         self._triage = Triage(queue or Queue())
+        self._tls = tls.incoming(receive)
         self._spool = spool
         self._ledger = ledger
         self._grace_seconds = grace_seconds
+        self._reports = reports
+        self._storage = supported_contexts(receive)
         self._say = Quiet()
         self._server: Server | None = None
         self._stopped = False
@@ -139,11 +160,12 @@ class Receiver:
         # The server keeps the other deadlines, and counts: the library would count rejected associations too.
         ae.network_timeout = ae.dimse_timeout = None
         ae.maximum_associations = 1_000_000
-        desk = Desk(self._admit, self._store, self._closed)
-        self._server = Server(ae, listener, supported_contexts(self.receive), self.receive, desk)
+        desk = Desk(self._admit, self._store, self._closed, self._report)
+        self._server = Server(ae, listener, self._storage, self.receive, desk, self._tls)
         if not self.receive.allowed:
             log.warning("receive.allowed is empty: every association is rejected until it names calling AE titles")
-        log.info("receiving as %s on %s:%s", self.receive.ae_title, *listener.getsockname()[:2])
+        speech = "TLS" if self._tls else "plain"
+        log.info("receiving as %s on %s:%s, %s", self.receive.ae_title, *listener.getsockname()[:2], speech)
         if self._stopped:
             self._server.stop()
         self._server.serve_forever(grace_seconds=self._grace_seconds)
@@ -164,6 +186,27 @@ class Receiver:
     def _gate(self, association: Inbound) -> tuple[Rejection | None, str]:
         """The decision, and its reason with the remedy. What costs nothing is asked first, the journal last."""
         calling, host = association.calling_ae, association.host
+        association.speaks_for = self._speaks_for(association)
+        rejection, reason = self._may_send(association)
+        association.may_store = rejection is None
+        if rejection is not None and not association.speaks_for:
+            return rejection, reason
+        try:
+            if association.may_store and self._ledger.mode() == "draining":
+                association.may_store = False
+                if not (association.speaks_for and _proposes_commitment(association)):
+                    return Rejection.BUSY, "the node is draining; `resume` opens it again"
+            self._offer(association)
+            if not association.server.take_seat(association):
+                return Rejection.LIMIT, "no seat left (receive.max_associations, receive.max_per_host)"
+            association.journal_id = self._ledger.open_association(calling, association.called_ae, host)
+        except (sqlite3.Error, OSError) as error:
+            return Rejection.BUSY, f"the ledger can not be used ({error})"
+        return None, ""
+
+    def _may_send(self, association: Inbound) -> tuple[Rejection | None, str]:
+        """Whether the caller is one of [receive.allowed] and calls us."""
+        calling, host = association.calling_ae, association.host
         if association.called_ae != self.receive.ae_title:
             called = f"it calls {association.called_ae!r}, we are {self.receive.ae_title!r} (receive.ae_title)"
             return Rejection.CALLED_AE, called
@@ -172,15 +215,25 @@ class Receiver:
             return Rejection.CALLING_AE, f'to let it in, add "{calling}" = [] to [receive.allowed]'
         if hosts and not any(_is_host(host, allowed) for allowed in hosts):
             return Rejection.CALLING_AE, f"it may only come from {', '.join(hosts)} ([receive.allowed])"
-        try:
-            if self._ledger.mode() == "draining":
-                return Rejection.BUSY, "the node is draining; `resume` opens it again"
-            if not association.server.take_seat(association):
-                return Rejection.LIMIT, "no seat left (receive.max_associations, receive.max_per_host)"
-            association.journal_id = self._ledger.open_association(calling, association.called_ae, host)
-        except (sqlite3.Error, OSError) as error:
-            return Rejection.BUSY, f"the ledger can not be used ({error})"
         return None, ""
+
+    def _speaks_for(self, association: Inbound) -> frozenset[str]:
+        """The peers whose commitment the caller may report. It calls the AE title that asked: ours as a sender."""
+        if self._reports is None or association.called_ae not in self._reports.called:
+            return frozenset()
+        speakers = self._reports.speakers(association.calling_ae)
+        return frozenset(peer for peer, host in speakers if _is_host(association.host, host))
+
+    def _offer(self, association: Inbound) -> None:
+        contexts = self._storage if association.may_store else [build_context(VERIFICATION, list(UNCOMPRESSED))]
+        association.offer([*contexts, context_as_scu()] if association.speaks_for else contexts)
+
+    def _report(self, association: Inbound, request: N_EVENT_REPORT, context: PresentationContext) -> int:
+        """One N-EVENT-REPORT request -> its status."""
+        if self._reports is None or context.abstract_syntax != PUSH_MODEL:
+            return int(EventStatus.NO_SUCH_SOP_CLASS)
+        syntax = context.transfer_syntax[0]
+        return int(self._reports.answer(request, syntax, association.speaks_for, association.calling_ae))
 
     def _store(self, association: Inbound, request: C_STORE, context: PresentationContext) -> tuple[int, str]:
         """One C-STORE request -> its status and Error Comment. Never raises: the edge of DIMSE."""
@@ -201,7 +254,10 @@ class Receiver:
         if request.AffectedSOPInstanceUID is None:
             log.warning("film from %s refused: no valid SOP Instance UID", association.peer)
             return Status.INVALID_SOP_INSTANCE, "SOP Instance UID missing or not a UID"
-        if request.AffectedSOPClassUID != context.abstract_syntax:
+        if not association.may_store:
+            log.warning("film from %s refused: it may only report commitment", association.peer)
+            return Status.NOT_AUTHORIZED, "not a sender here"
+        if request.AffectedSOPClassUID != context.abstract_syntax or request.AffectedSOPClassUID in NOT_STORAGE:
             log.warning("film from %s refused: SOP class is not that of its context", association.peer)
             return Status.SOP_CLASS_NOT_SUPPORTED, "SOP class is not that of the context"
         if request.DataSet is None or not request.DataSet.getbuffer().nbytes:
@@ -297,6 +353,11 @@ def part10_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: 
     return b"\0" * 128 + b"DICM" + file.getvalue()
 
 
+def _proposes_commitment(association: Inbound) -> bool:
+    proposed = association.requestor.primitive.presentation_context_definition_list  # type: ignore[union-attr]
+    return any(context.abstract_syntax == PUSH_MODEL for context in proposed)
+
+
 def _is_host(host: str, allowed: str) -> bool:
     """Whether `host` (an address) is `allowed`: an address, a network such as 10.1.0.0/16, or a name."""
     try:
@@ -306,5 +367,5 @@ def _is_host(host: str, allowed: str) -> bool:
     try:
         return host in {str(entry[4][0]) for entry in socket.getaddrinfo(allowed, None)}
     except OSError:
-        log.warning("receive.allowed: the host name %s can not be resolved", allowed)
+        log.warning("the host name %s ([receive.allowed] or [peers]) can not be resolved", allowed)
         return False

@@ -42,6 +42,7 @@ def celery_app(queue: Queue, work: Work) -> Celery:
         worker_concurrency=work.processes,
         worker_prefetch_multiplier=1,
         worker_proc_alive_timeout=300,  # the child loads the model before it is ready
+        worker_lost_wait=0.5,  # Celery waits 10 s for the result of a child that was killed; ours is in the ledger
         worker_hijack_root_logger=False,
         worker_log_color=False,
         task_acks_late=True,

@@ -7,8 +7,9 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dicom_node import tls
 from dicom_node.config import Config
-from dicom_node.errors import NodeError
+from dicom_node.errors import ConfigError, NodeError
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,13 @@ class Check:
 
 def checks(config: Config) -> Iterator[Check]:
     """One after the other, cheap ones first."""
+    if config.work.node:  # a worker's machine: it has no receiver, no ledger and no destinations
+        yield _broker(config)
+        yield _model(config)
+        yield _node(config)
+        return
     yield _receive(config)
+    yield from _tls(config)
     yield _disk(config)
     yield _ledger(config)
     yield _broker(config)
@@ -46,6 +53,23 @@ def _receive(config: Config) -> Check:
             text = f"{settings.host}:{settings.port} can not be bound ({error.strerror}); free the port or change receive.port"
             return Check("receive", False, text)
     return Check("receive", True, f"port {settings.port} is free, {senders}")
+
+
+def _tls(config: Config) -> Iterator[Check]:
+    """Our own files; the certificates of destinations are tried by their C-ECHO."""
+    for identity in tls.identities(config):
+        name = f"{identity.section} TLS"
+        try:
+            days = tls.days_left(identity)
+        except ConfigError as problem:
+            yield Check(name, False, str(problem))
+            continue
+        text = f"our certificate is good for {days:.0f} more days"
+        yield Check(name, days >= tls.SOON_DAYS, text if days >= tls.SOON_DAYS else f"{text}; renew it (RUNBOOK, TLS)")
+    try:
+        tls.verify(config)
+    except ConfigError as problem:
+        yield Check("TLS", False, str(problem))
 
 
 def _disk(config: Config) -> Check:
@@ -102,8 +126,19 @@ def _model(config: Config) -> Check:
     return Check("model", True, f"{manifest.name} {manifest.version}{note}")
 
 
+def _node(config: Config) -> Check:
+    from dicom_node.remote import RemoteNode
+
+    try:
+        ready = RemoteNode.of(config.work, "c4ec").ready()
+    except NodeError as error:
+        return Check("node", False, str(error))
+    return Check("node", True, f"{config.work.node} knows us, {ready} films are ready")
+
+
 def _destinations(config: Config) -> Iterator[Check]:
-    from dicom_node.delivery import echo
+    from dicom_node.commitments import committing
+    from dicom_node.delivery import commits, echo
 
     if not config.send.destinations:
         yield Check("send", False, "send.destinations is empty: results are made and kept, but go nowhere")
@@ -115,3 +150,6 @@ def _destinations(config: Config) -> Iterator[Check]:
             continue
         problem = echo(config, name)
         yield Check(f"send {name}", problem is None, problem or "answers C-ECHO")
+    for name in committing(config):
+        problem = commits(config, name)
+        yield Check(f"commit {name}", problem is None, problem or "takes requests for storage commitment")

@@ -18,9 +18,12 @@ from pathlib import Path
 
 import pydicom
 import pynetdicom
-from pynetdicom import AE, Association
+from pynetdicom import Association
 from pynetdicom.presentation import build_context
 
+from dicom_node.caller import NO_CONTEXT, NoAssociation, associate
+from dicom_node.commitment_request import NOT_SUPPORTED, CommitmentRequests, request_context, who_commits
+from dicom_node.commitments import Commitments
 from dicom_node.config import Config, Peer
 from dicom_node.job import Delivery, DeliveryState
 from dicom_node.ledger import Ledger
@@ -29,14 +32,13 @@ from dicom_node.outbox import Due, Outbox
 from dicom_node.retry import Decision, Policy, decide
 from dicom_node.spool import Spool
 from dicom_node.status import Verdict, sentence, verdict
-from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 log = logging.getLogger(__name__)
 
 # Send the file's own bytes instead of decoding and encoding the dataset (this process receives nothing).
 pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True
 
-NO_CONTEXT = "the destination accepts no presentation context for this object class; enable it there, then `retry`"
+VERIFICATION, IMPLICIT = "1.2.840.10008.1.1", "1.2.840.10008.1.2"
 DESTINATIONS_AT_ONCE = 8
 PER_ASSOCIATION = 50
 LEDGER_TROUBLE_SECONDS = 2.0
@@ -62,7 +64,11 @@ class Sender:
         if again:
             log.warning("deliveries with an unknown outcome go again", extra={"deliveries": again})
         busy: dict[str, Future[None]] = {}
-        with ThreadPoolExecutor(DESTINATIONS_AT_ONCE, thread_name_prefix="deliver") as pool:
+        commitments = Commitments(self._ledger.store, self._policy.max_delay)
+        with (
+            CommitmentRequests(self._config, commitments, stop) as requests,
+            ThreadPoolExecutor(DESTINATIONS_AT_ONCE, thread_name_prefix="deliver") as pool,
+        ):
             while not stop.wait(poll_seconds):
                 for destination in [name for name, future in busy.items() if future.done()]:
                     busy.pop(destination).result()  # an error of ours ends the process: the supervisor restarts it
@@ -73,6 +79,7 @@ class Sender:
                 for destination, dues in self._by_destination().items():
                     if destination not in busy and len(busy) < DESTINATIONS_AT_ONCE:
                         busy[destination] = pool.submit(self._serve, destination, dues, stop)
+                requests.look()
 
     def _by_destination(self) -> dict[str, list[Due]]:
         """Due deliveries by the name in [peers] that they go to."""
@@ -87,13 +94,14 @@ class Sender:
         sendable = [due.delivery for due in dues[:PER_ASSOCIATION] if self._may_go(due.delivery, destination, peer)]
         if not sendable or peer is None:
             return
-        contexts = {(one.object.sop_class_uid, self._syntax(one)) for one in sendable}
-        association = self._associate(destination, peer, sorted(contexts))
-        if association is None or not association.is_established:
-            what, reason = _why_not(association, destination)
+        pairs = sorted({(one.object.sop_class_uid, self._syntax(one)) for one in sendable})
+        try:
+            contexts = [build_context(sop_class, [syntax]) for sop_class, syntax in pairs]
+            association = associate(self._config, destination, contexts)
+        except NoAssociation as why:
             for one in sendable:
                 if self._outbox.sending(one):
-                    self._settle(one, destination, what, None, reason)
+                    self._settle(one, destination, why.verdict, None, str(why))
             return
         try:
             for one in sendable:
@@ -134,19 +142,6 @@ class Sender:
 
     def _file(self, delivery: Delivery) -> Path:
         return self._spool.directory / delivery.object.path
-
-    def _associate(self, destination: str, peer: Peer, contexts: Sequence[tuple[str, str]]) -> Association | None:
-        ae = unit(self._config)
-        try:
-            return ae.associate(
-                peer.host,
-                peer.port,
-                contexts=[build_context(sop_class, [syntax]) for sop_class, syntax in contexts],
-                ae_title=peer.ae_title or destination,
-            )
-        except (OSError, RuntimeError, TypeError) as error:  # a name that does not resolve, for one
-            log.warning("no association", extra={"destination": destination, "error": type(error).__name__})
-            return None
 
     def _send(self, association: Association, delivery: Delivery, destination: str) -> None:
         accepted = {(context.abstract_syntax, *context.transfer_syntax) for context in association.accepted_contexts}
@@ -196,42 +191,24 @@ class Sender:
                     raise
 
 
-def unit(config: Config) -> AE:
-    """Our application entity as an SCU, with the configured waits."""
-    ae = AE(ae_title=config.send.ae_title)
-    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.connection_timeout = config.send.connect_seconds
-    ae.acse_timeout = config.send.connect_seconds
-    ae.dimse_timeout = config.send.response_seconds
-    ae.network_timeout = config.send.response_seconds
-    return ae
+def commits(config: Config, destination: str) -> str | None:
+    """Whether a peer takes requests for storage commitment; None when it does, else the sentence that says what is wrong."""
+    peer = who_commits(destination, config.peers[destination])
+    try:
+        associate(config, destination, [request_context()], ae_title=peer.ae_title, port=peer.port).release()
+    except NoAssociation as why:
+        reason = NOT_SUPPORTED if why.verdict is Verdict.REFUSED else str(why)
+        return f"{reason} ({peer.ae_title} at {peer.host}:{peer.port})"
+    return None
 
 
 def echo(config: Config, destination: str) -> str | None:
     """A real C-ECHO to a peer; None when it answered, else the sentence that says what is wrong."""
     peer = config.peers[destination]
     try:
-        association = unit(config).associate(
-            peer.host, peer.port, contexts=[build_context("1.2.840.10008.1.1")], ae_title=peer.ae_title or destination
-        )
-    except (OSError, RuntimeError, TypeError) as error:
-        return f"{destination}: {peer.host}:{peer.port} can not be reached ({type(error).__name__})"
-    if not association.is_established:
-        return _why_not(association, destination)[1] + f" at {peer.host}:{peer.port}"
+        association = associate(config, destination, [build_context(VERIFICATION, [IMPLICIT])])
+    except NoAssociation as why:
+        return f"{why} at {peer.host}:{peer.port}"
     status = association.send_c_echo().get("Status")
     association.release()
     return None if status == 0x0000 else f"{destination}: C-ECHO was answered with {status!r}"
-
-
-def _why_not(association: Association | None, destination: str) -> tuple[Verdict, str]:
-    """Why there is no association, and what follows: only a class that is not accepted is permanent."""
-    if association is None:
-        return Verdict.TRY_LATER, f"{destination} can not be reached"
-    if association.is_rejected:
-        primitive = association.acceptor.primitive
-        reason = primitive.reason_str if primitive is not None else "no reason given"
-        return Verdict.TRY_LATER, f"{destination} rejected the association ({reason}): is our AE title known there?"
-    if association.rejected_contexts and not association.accepted_contexts:
-        return Verdict.REFUSED, NO_CONTEXT
-    return Verdict.TRY_LATER, f"{destination} can not be reached"

@@ -24,12 +24,13 @@ from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AddressInformation, AssociationSocket
+from pynetdicom.transport import AddressInformation
 
 from dicom_node.config import Receive
+from dicom_node.line import Line
 from dicom_node.lobby import Guest
 
 if TYPE_CHECKING:
@@ -53,19 +54,20 @@ class Rejection(Enum):
 
 
 class Desk(NamedTuple):
-    """Who decides. All three are called from the association's own thread."""
+    """Who decides. All are called from the association's own thread."""
 
     admit: Callable[[Inbound], Rejection | None]
     store: Callable[[Inbound, C_STORE, PresentationContext], tuple[int, str]]  # status, Error Comment (LO, <= 64)
     closed: Callable[[Inbound], None]
+    report: Callable[[Inbound, N_EVENT_REPORT, PresentationContext], int]  # status
 
 
-class Connection(AssociationSocket):
-    """A socket with a limit per PDU, a clock, and large reads. `received` was read before the association existed."""
+class Connection(Line):
+    """A line with a limit per PDU, a clock, and large reads. `received` was read before the association existed."""
 
     def __init__(self, association: Inbound, connection: socket.socket, received: bytes, max_pdu: int) -> None:
         super().__init__(association, client_socket=connection)
-        self._received = memoryview(received)
+        self._ahead = memoryview(received)
         self._max_pdu = max_pdu
         self._in_header = True
         self.last_heard = time.monotonic()
@@ -82,7 +84,7 @@ class Connection(AssociationSocket):
         is_behind = not self.event_queue.empty()  # the request was read, the state machine has not seen it
         if is_deciding or is_behind or self.assoc.dimse.msg_queue.qsize() >= _WAITING_REQUESTS:
             return False
-        return bool(self._received) or super().ready
+        return super().ready
 
     def recv(self, nr_bytes: int) -> bytearray:
         """The next `nr_bytes`, fewer when the connection ended or its limit was passed. Never raises.
@@ -121,11 +123,10 @@ class Connection(AssociationSocket):
                 pass
 
     def _read(self, size: int) -> bytearray:
-        data = bytearray(size)
+        data = self._take(size)
+        done = len(data)
+        data.extend(bytes(size - done))
         view = memoryview(data)
-        done = min(size, len(self._received))
-        view[:done] = self._received[:done]
-        self._received = self._received[done:]
         try:
             while done < size:
                 count = cast(socket.socket, self.socket).recv_into(view[done:])
@@ -215,6 +216,8 @@ class Inbound(Association):
         self.is_busy = False  # an answer is being worked out: not the peer's silence
         self.ending_at: float | None = None
         self.received = 0  # objects that were answered with success
+        self.may_store = True
+        self.speaks_for: frozenset[str] = frozenset()  # peers whose commitment it may report
         self.journal_id: int | None = None
         self._describe(server, guest)
 
@@ -277,6 +280,8 @@ class Inbound(Association):
         context = self._accepted_cx.get(context_id)
         if isinstance(msg, C_STORE) and msg.MessageID is not None and context is not None:
             self._answer(msg, context_id, context)
+        elif isinstance(msg, N_EVENT_REPORT) and msg.is_valid_request and context is not None:
+            self._answer_report(msg, context_id, context)
         elif not msg.is_valid_request:  # the library would ignore it and let the peer wait
             log.warning("%s sent a request without its mandatory elements; aborted", self.peer)
             self.abort()
@@ -300,6 +305,27 @@ class Inbound(Association):
         if comment:
             response.ErrorComment = comment[:64]  # type: ignore[assignment]  # the library declares it None
         self.dimse.send_msg(response, context_id)
+
+    def _answer_report(self, request: N_EVENT_REPORT, context_id: int, context: PresentationContext) -> None:
+        self.is_busy = True
+        try:
+            status = self.server.desk.report(self, request, context)
+        finally:
+            self.is_busy = False
+            self.connection.last_heard = time.monotonic()
+        if not self.is_established:
+            return  # the peer has left; it will repeat its report and meet the written one
+        response = N_EVENT_REPORT()
+        response.MessageIDBeingRespondedTo = request.MessageID
+        response.AffectedSOPClassUID = request.AffectedSOPClassUID
+        response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
+        response.EventTypeID = request.EventTypeID
+        response.Status = status
+        self.dimse.send_msg(response, context_id)
+
+    def offer(self, contexts: list[PresentationContext]) -> None:
+        """What may be negotiated, decided at the gate."""
+        self.acceptor.supported_contexts = deepcopy(contexts)
 
     def _bind_defaults(self) -> None:
         """None: the server's handlers are bound later, and the library's log handlers only cost time here."""

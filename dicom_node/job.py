@@ -4,7 +4,7 @@
 
 A delivery is one object on its way to one destination:
 
-    pending -> sent -> delivered | refused                     (and back to pending: try again later)
+    pending -> sent -> delivered | refused                     (and back to pending: try again later, or not committed to)
 """
 
 from __future__ import annotations
@@ -147,3 +147,4 @@ class Delivery:
     reason: str | None  # why it waits or was refused
     created_at: float
     next_try_at: float  # seconds since the epoch
+    committed_at: float | None = None  # when the destination committed itself to keep it (storage commitment)

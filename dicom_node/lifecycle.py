@@ -26,8 +26,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dicom_node import tls
 from dicom_node.config import Config
-from dicom_node.errors import NodeError
+from dicom_node.errors import ConfigError, NodeError
 from dicom_node.spool import Spool
 
 if TYPE_CHECKING:
@@ -83,12 +84,21 @@ def stop_event() -> threading.Event:
 def receive(config: Config, listener: socket.socket | None = None) -> None:
     """The SCP, until SIGTERM."""
     from dicom_node.association import Receiver, bind
+    from dicom_node.commitment_report import Reports
+    from dicom_node.commitments import Commitments
     from dicom_node.ledger import Ledger
 
     spool, stop = spool_of(config), stop_event()
     ledger = Ledger(config.ledger_path)
     with only_instance(spool, "receive"):
-        receiver = Receiver(config.receive, spool, ledger, queue=config.queue, grace_seconds=config.node.stop_seconds / 3)
+        receiver = Receiver(
+            config.receive,
+            spool,
+            ledger,
+            queue=config.queue,
+            grace_seconds=config.node.stop_seconds / 3,
+            reports=Reports(config, Commitments(ledger.store, config.send.max_delay_seconds)),
+        )
         serving = threading.Thread(target=receiver.serve, args=(listener or bind(config.receive),), name="serve")
         reaping = threading.Thread(target=_reap, args=(spool, ledger, stop), name="reap", daemon=True)
         serving.start()
@@ -111,9 +121,12 @@ def _reap(spool: Spool, ledger: Ledger, stop: threading.Event) -> None:
 
 def work(config: Config) -> int:
     """The Celery worker, until SIGTERM: for the node of this machine, or for the one that `work.node` names."""
+    from dicom_node.errors import ConfigError
     from dicom_node.model import load_model, refuse_demo_model
     from dicom_node.tasks import run_worker
 
+    if not config.work.processes:
+        raise ConfigError("work.processes: 0, so there is nothing to run here; set 1 or more")
     if config.work.node:
         load_model(config.segment)  # what is wrong with it is said now, and not by every child
         return run_worker(config)
@@ -182,6 +195,10 @@ def send(config: Config) -> None:
     from dicom_node.outbox import Outbox
 
     spool, stop = spool_of(config), stop_event()
+    try:
+        tls.verify(config)
+    except ConfigError as problem:  # no reason to keep from the destinations that are called without it
+        log.error("deliveries by TLS wait: %s", problem)
     with only_instance(spool, "send"):
         ledger = Ledger(config.ledger_path)
         sender = Sender(config, spool, ledger, Outbox(ledger.store))
@@ -199,7 +216,8 @@ class Supervisor:
         self._config_path = config_path
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
-        self._verbs = [verb for verb in VERBS if verb != "serve" or config.serve.enabled]
+        left_out = {"serve": not config.serve.enabled, "work": not config.work.processes}
+        self._verbs = [verb for verb in VERBS if not left_out.get(verb)]
         self._deaths: dict[str, int] = dict.fromkeys(VERBS, 0)
         self._restart_at: dict[str, float] = {}
         self._is_announced = False
@@ -210,7 +228,9 @@ class Supervisor:
         from dicom_node.model import load_model, refuse_demo_model
 
         config, stop = self._config, stop_event()
-        refuse_demo_model(config, load_model(config.segment).manifest.intended_use)
+        tls.verify(config)
+        if "work" in self._verbs:
+            refuse_demo_model(config, load_model(config.segment).manifest.intended_use)
         spool = spool_of(config)
         with only_instance(spool, "run"):
             listener = bind(config.receive)

@@ -1,8 +1,9 @@
 """The lobby: connections that have not yet asked for an association.
 
 A guest costs one selector entry and at most 64 KiB, no thread, however slowly it speaks; it becomes an association when
-its A-ASSOCIATE-RQ is there, whole and readable. An honest peer is here for milliseconds, so when the lobby is full,
-or one host holds more than its share, the guest that has waited longest is shown out: newcomers always get in.
+its A-ASSOCIATE-RQ is there, whole and readable. A TLS handshake happens here too, inside the reads, a step at a time.
+An honest peer is here for milliseconds, so when the lobby is full, or one host holds more than its share, the guest
+that has waited longest is shown out: newcomers always get in.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import time
 from dataclasses import dataclass, field
 
 from pynetdicom.pdu import A_ASSOCIATE_RQ
+
+from dicom_node import handshake
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +80,14 @@ class Lobby:
                     self._show_out(guest, None)
                     return None
                 guest.request += chunk
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._selector.modify(guest.socket, selectors.EVENT_READ, guest)
+            return None
+        except ssl.SSLWantWriteError:  # our part of the handshake does not fit on the line yet
+            self._selector.modify(guest.socket, selectors.EVENT_WRITE, guest)
+            return None
+        except ssl.SSLError as problem:
+            self._show_out(guest, handshake.of_guest(problem))
             return None
         except ValueError as problem:
             self._show_out(guest, str(problem), abort=True)

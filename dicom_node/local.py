@@ -51,6 +51,10 @@ class LocalNode:
             remote=remote,
         )
 
+    @property
+    def heartbeat_seconds(self) -> float:
+        return self.work.heartbeat_seconds
+
     def claim(self, pid: int | None = None, owner: str | None = None) -> Claim | None:
         """The next job. One that has been tried too often ends here."""
         while True:

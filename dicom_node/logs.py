@@ -11,7 +11,7 @@ import structlog
 from dicom_node.config import Log
 
 # Libraries that print one line per message below WARNING.
-_CHATTY = ("pynetdicom", "celery", "kombu", "amqp", "PIL", "asyncio")
+_CHATTY = ("pynetdicom", "celery", "kombu", "amqp", "PIL", "asyncio", "uvicorn", "httpx2", "httpcore2")
 # Libraries whose warnings quote the values of a dataset.
 _QUOTING = ("pydicom", "highdicom")
 

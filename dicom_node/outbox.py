@@ -12,6 +12,7 @@ from dicom_node.store import Store
 _SELECT = (
     "SELECT d.id AS delivery_id, d.job_id, d.destination, d.state, d.attempts, d.status, d.reason, d.created_at,"
     " d.next_try_at, o.role, o.variant, o.sop_class_uid, o.sop_instance_uid, o.sha256, o.path, o.size, o.intended_use,"
+    " d.committed_at,"
     " j.calling_ae"
     " FROM deliveries d JOIN objects o ON o.id = d.object_id JOIN jobs j ON j.id = d.job_id "
 )
@@ -68,6 +69,9 @@ class Outbox:
                 "UPDATE deliveries SET state = ?, status = ?, reason = ?, next_try_at = ?, finished_at = ? WHERE id = ?",
                 (state, status, reason, now + delay, None if delay else now, delivery.delivery_id),
             )
+            if state is DeliveryState.DELIVERED:  # what was committed to before is not what was sent now
+                db.execute("UPDATE deliveries SET commitment = NULL, committed_at = NULL WHERE id = ?", (delivery.delivery_id,))
+                db.execute("DELETE FROM commitment_items WHERE delivery_id = ?", (delivery.delivery_id,))
 
     def of_job(self, job_id: str) -> list[Delivery]:
         rows = self._store.read().execute(_SELECT + "WHERE d.job_id = ? ORDER BY d.id", (job_id,))
@@ -77,8 +81,8 @@ class Outbox:
         """Send the stored bytes of refused deliveries again; nothing is inferred."""
         with self._store.write() as db:
             return db.execute(
-                "UPDATE deliveries SET state = 'pending', attempts = 0, created_at = ?1, next_try_at = ?1, reason = NULL"
-                " WHERE job_id = ?2 AND state = 'refused'",
+                "UPDATE deliveries SET state = 'pending', attempts = 0, created_at = ?1, next_try_at = ?1, reason = NULL,"
+                " commit_failures = 0 WHERE job_id = ?2 AND state = 'refused'",
                 (time.time(), job_id),
             ).rowcount
 

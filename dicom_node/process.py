@@ -43,6 +43,10 @@ class Node(Protocol):
     speak of the node and never of the film.
     """
 
+    @property
+    def heartbeat_seconds(self) -> float:
+        """How often to renew a lease."""
+
     def claim(self) -> Claim | None:
         """The next job, or None when there is nothing to do."""
 
@@ -82,7 +86,6 @@ class Workbench:
 
     node: Node
     segmenter: Segmenter
-    heartbeat_seconds: float
 
     def claim(self) -> Claim | None:
         """The next job; None when there is none, or while the node's disk is in trouble."""
@@ -160,7 +163,7 @@ class Workbench:
         done = threading.Event()
 
         def beat() -> None:
-            while not done.wait(self.heartbeat_seconds):
+            while not done.wait(self.node.heartbeat_seconds):
                 try:
                     self.node.renew(claim)
                 except LostClaim:

@@ -29,7 +29,7 @@ from dicom_node.wire import OWNER_HEADER, Content, Ended, Kept, Result, Returned
 
 log = logging.getLogger(__name__)
 
-_CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
+_CONNECT_SECONDS = 5.0
 _AGAIN_SECONDS = 1.0
 
 
@@ -39,6 +39,7 @@ class RemoteNode:
     def __init__(self, client: httpx2.Client, work: Work, instance: str, model: str = "", model_digest: str = "") -> None:
         self._client = client
         self._work = work
+        self._lease_seconds = work.lease_seconds  # until the node says how long its leases are
         self._instance = instance
         self._model, self._model_digest = model, model_digest
         self._children: set[int] = set()
@@ -52,10 +53,15 @@ class RemoteNode:
             base_url=work.node.rstrip("/"),
             headers={"Authorization": f"Bearer {read_token(work)}"},
             verify=_trust(work),
-            timeout=httpx2.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
+            # A cut line says nothing: silence for a third of a lease leaves time to say it again.
+            timeout=httpx2.Timeout(max(2.0, work.lease_seconds / 3), connect=_CONNECT_SECONDS),
             trust_env=False,  # a proxy for the internet is no way to a node in the house
         )
         return cls(client, work, instance, model, model_digest)
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        return min(self._work.heartbeat_seconds, self._lease_seconds / 4)
 
     # -- the worker's child ------------------------------------------------------------------------------------
 
@@ -69,11 +75,15 @@ class RemoteNode:
             "model_digest": self._model_digest,
         }
         try:
-            answer = self._call("POST", "/v1/claims", patience=_READ_SECONDS, json=ask)
+            answer = self._call("POST", "/v1/claims", json=ask)
         except NodeAway as problem:
             self._every(log.error, "no work can be claimed", str(problem))
             return None
-        return None if answer.status_code == 204 else claim_of(Task.model_validate_json(answer.content), owner)
+        if answer.status_code == 204:
+            return None
+        task = Task.model_validate_json(answer.content)
+        self._lease_seconds = task.lease_seconds
+        return claim_of(task, owner)
 
     def renew(self, claim: Claim) -> None:
         self._call("PUT", f"/v1/claims/{claim.job.job_id}/lease", claim=claim, patience=0)
@@ -163,7 +173,7 @@ class RemoteNode:
 
         Raises LostClaim for 409, NodeAway for everything else that is no success.
         """
-        until = time.monotonic() + (self._work.lease_seconds if patience is None else patience)
+        until = time.monotonic() + (self._lease_seconds if patience is None else patience)
         headers = {OWNER_HEADER: claim.owner} if claim else {}
         while True:
             try:

@@ -105,7 +105,15 @@ CREATE TABLE commitments (
 CREATE INDEX commitments_open ON commitments (requested_at) WHERE answered_at IS NULL;
 ALTER TABLE deliveries ADD COLUMN commitment TEXT;
 ALTER TABLE deliveries ADD COLUMN committed_at REAL;
+ALTER TABLE deliveries ADD COLUMN commit_failures INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX deliveries_commitment ON deliveries (commitment) WHERE commitment IS NOT NULL;
+CREATE INDEX deliveries_uncommitted ON deliveries (destination, finished_at)
+    WHERE state = 'delivered' AND committed_at IS NULL;
+-- What each request speaks of: also the earlier ones, whose late answer still counts.
+CREATE TABLE commitment_items (
+    transaction_uid TEXT NOT NULL, delivery_id INTEGER NOT NULL, PRIMARY KEY (transaction_uid, delivery_id)
+) WITHOUT ROWID;
+CREATE INDEX commitment_items_delivery ON commitment_items (delivery_id);
 """,
 )
 SCHEMA_VERSION = 1 + len(_STEPS)

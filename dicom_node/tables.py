@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dicom_node.commitments import Commitments, committing
 from dicom_node.config import Config
 from dicom_node.job import Delivery, Job
 from dicom_node.ledger import Ledger
@@ -28,6 +29,7 @@ def status(config: Config, ledger: Ledger) -> dict[str, Any]:
         "jobs": ledger.counts(),
         "codes": ledger.codes(),
         "deliveries": Outbox(ledger.store).counts(),
+        "uncommitted": Commitments(ledger.store, 0.0).counts(committing(config)),
         "oldest_waiting_seconds": ledger.oldest_waiting_seconds(),
         "conflicts": [{"sop_instance_uid": uid, "contents": seen} for uid, seen in ledger.conflicts()],
         "free_bytes": free,
@@ -50,6 +52,9 @@ def print_status(values: dict[str, Any]) -> None:
         console.print(f"    {code}: {count}")
     for destination, states in values["deliveries"].items():
         console.print(f"to {destination}: " + ", ".join(f"{count} {state}" for state, count in states.items() if count))
+    for destination, count in values["uncommitted"].items():
+        if count:
+            console.print(f"to {destination}: {count} delivered, but [yellow]not committed to[/] yet")
     for conflict in values["conflicts"]:
         console.print(f"[yellow]conflict[/]: {conflict['sop_instance_uid']} came with {conflict['contents']} contents")
     low = values["free_bytes"] < values["reserve_bytes"]
@@ -99,6 +104,7 @@ def delivery_values(delivery: Delivery) -> dict[str, Any]:
         "status": None if delivery.status is None else f"{delivery.status:04X}",
         "reason": delivery.reason,
         "next_try_at": _when(delivery.next_try_at) if delivery.state == "pending" else None,
+        "committed_at": _when(delivery.committed_at),
     }
 
 
@@ -128,7 +134,8 @@ def print_job(job: Job, deliveries: Sequence[Delivery]) -> None:
         waits = f", next try {values['next_try_at']}" if values["next_try_at"] else ""
         console.print(
             f"{one.object.role} to {one.destination}: {_styled(one.state)}{status} after {one.attempts} tries, "
-            f"{one.reason or 'waits for the sender'}{waits}",
+            f"{one.reason or 'waits for the sender'}{waits}"
+            + (f" (committed {values['committed_at']})" if values["committed_at"] else ""),
             highlight=False,
         )
 

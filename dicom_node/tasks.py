@@ -46,12 +46,12 @@ def workbench(config: Config, name: str) -> Workbench:
 
     segmenter = Segmenter(load_model(config.segment), segment_settings(config.segment))
     if not config.work.node:
-        return Workbench(LocalNode.of(config, name), segmenter, config.work.heartbeat_seconds)
+        return Workbench(LocalNode.of(config, name), segmenter)
     from dicom_node.remote import RemoteNode
 
     identity = segmenter.identity
     node = RemoteNode.of(config.work, name, model=f"{identity.name} {identity.version}", model_digest=identity.digest)
-    return Workbench(node, segmenter, config.work.heartbeat_seconds)
+    return Workbench(node, segmenter)
 
 
 def run_worker(config: Config) -> int:
@@ -98,7 +98,7 @@ def _remote_ringer(app: broker.Celery, config: Config, name: str) -> broker.Ring
     return broker.Ringer(
         app,
         RemoteNode.of(config.work, name),
-        children=config.work.processes,
+        children=2 * config.work.processes,  # one bell ahead: the next film need not wait for a look at the node
         poll_seconds=max(config.queue.poll_seconds, REMOTE_POLL_SECONDS),
         rings=config.queue.broker.startswith("memory://"),
     )

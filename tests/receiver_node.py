@@ -15,7 +15,7 @@ from pynetdicom import AE
 from raw_peer import CR, EXPLICIT
 
 from dicom_node.association import Receiver, bind
-from dicom_node.config import Receive
+from dicom_node.config import Queue, Receive
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Spool
 
@@ -38,10 +38,12 @@ class Node:
 
 
 @contextmanager
-def running(tmp_path: Path, *, reserve_bytes: int = 0, grace_seconds: float = 1.0, **settings: object) -> Iterator[Node]:
+def running(
+    tmp_path: Path, *, reserve_bytes: int = 0, grace_seconds: float = 1.0, queue: Queue | None = None, **settings: object
+) -> Iterator[Node]:
     receive = Receive(**({"host": "127.0.0.1", "port": 0, "allowed": {"MODALITY": []}} | settings))
     spool, ledger = Spool(tmp_path / "spool", reserve_bytes), Ledger(tmp_path / "ledger.sqlite")
-    receiver = Receiver(receive, spool, ledger, grace_seconds=grace_seconds)
+    receiver = Receiver(receive, spool, ledger, queue=queue, grace_seconds=grace_seconds)
     listener = bind(receive)
     port = listener.getsockname()[1]
     thread = threading.Thread(target=receiver.serve, args=(listener,))

@@ -1,127 +1,210 @@
-"""A PACS that misbehaves as it is told, and writes down every object that it was ever sent.
+"""A PACS that forgets nothing: a process of its own that writes down every object it is sent, and the count over its book.
 
-What counts at the PACS: one result UID per source film, one sha256 per UID. An object that came twice with the same
-UID and the same bytes is one object; anything else is a double.
+`python recording_pacs.py FOLDER PORT HOST` listens on that port (0: a free one; FOLDER/port says which) under every AE
+title that it is called by, so one process stands in for several destinations. Each object is one line of
+FOLDER/journal.jsonl, on disk before it is answered. FOLDER/behaviour.json makes it misbehave:
+{"status": 42752, "delay_seconds": 2, "abort": true}.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import socket
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
+from pathlib import Path
 
-from pynetdicom import AE, evt
-from pynetdicom.dsutils import decode
-from pynetdicom.presentation import AllStoragePresentationContexts
-
-LATE, CLOSE, ABORT = "answers late", "closes in the middle of the object", "aborts when it has the object"
+import pydicom
+from pydicom.dataset import Dataset
 
 
 @dataclass(frozen=True)
 class Received:
-    """One object as it came in, whole."""
+    """One C-STORE, as the PACS saw it."""
 
-    source: str | None  # SOP Instance UID of the film it was made from
-    uid: str
-    sha256: str  # of the dataset, as sent
-    series: str  # its SeriesDescription
-    kept: bool  # whether the PACS has it now, whatever it answered
+    source: str  # SOP Instance UID of the film that the object is about
+    role: str  # seg, sr, ...: the object's Modality, in small letters
+    model: str  # Device Serial Number: the digest of the model
+    uid: str  # SOP Instance UID of the object
+    sha256: str  # of the dataset's bytes on the wire
+    when: float  # seconds since the epoch
+    calling_ae: str
+    called_ae: str  # which destination we were
 
 
+@dataclass
 class RecordingPacs:
-    """`script[uid]`: what to do with the next tries of that object, a status or LATE, CLOSE, ABORT; then `answer`.
+    """The process, and its book for reading. Outlives whatever the node does."""
 
-    `closed_to_us`: the association is rejected. `classes`: SOP classes accepted (None: all storage classes).
-    """
+    folder: Path
+    port: int = 0
+    host: str = "127.0.0.1"
+    before: Sequence[str] = ()  # what the command begins with: `ip netns exec NAME`
+    process: subprocess.Popen[bytes] | None = None
+    _read_bytes: int = 0
+    _journal: list[Received] = field(default_factory=list)
 
-    def __init__(self, port: int = 0, *, ae_title: str = "PACS", late_seconds: float = 2.0) -> None:
-        self.port, self.ae_title, self.late_seconds = port, ae_title, late_seconds
-        self.answer: int | Callable[[str], int] = 0x0000
-        self.script: dict[str, deque[int | str]] = defaultdict(deque)
-        self.closed_to_us = False
-        self.classes: Iterable[str] | None = None
-        self.records: list[Received] = []
-        self.slow_seconds = 0.0  # before every answer
-        self._lock = threading.Lock()
-        self._closing = threading.local()
+    def start(self) -> RecordingPacs:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        announced = self.folder / "port"
+        announced.unlink(missing_ok=True)
+        log = (self.folder / "log").open("ab")
+        command = [*self.before, sys.executable, __file__, str(self.folder), str(self.port), self.host]
+        self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        until = time.monotonic() + 30
+        while not announced.exists():
+            assert self.process.poll() is None and time.monotonic() < until, (self.folder / "log").read_text()
+            time.sleep(0.02)
+        self.port = int(announced.read_text())
+        return self
 
-    @contextmanager
-    def serving(self) -> Iterator[RecordingPacs]:
-        """Up while the block runs; may be entered again, the port stays."""
-        ae = AE(self.ae_title)
-        ae.maximum_pdu_size = 4096  # even a small SEG comes in several pieces
-        if self.closed_to_us:
-            ae.require_calling_aet = ["SOMEBODY-ELSE"]
-        for context in AllStoragePresentationContexts:
-            if self.classes is None or context.abstract_syntax in self.classes:
-                ae.add_supported_context(str(context.abstract_syntax))
-        if not ae.supported_contexts:
-            ae.add_supported_context("1.2.840.10008.1.1")
-        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_DATA_RECV, self._fragment)]
-        server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
-        assert server is not None and server.socket is not None
-        self.port = server.socket.getsockname()[1]
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(10)
+
+    def behave(self, **how: object) -> None:
+        """From the next object on; nothing named: honestly."""
+        temporary = self.folder / "behaviour.tmp"
+        temporary.write_text(json.dumps(how))
+        temporary.rename(self.folder / "behaviour.json")
+
+    def journal(self) -> Sequence[Received]:
+        """Every C-STORE so far, in order."""
+        path = self.folder / "journal.jsonl"
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(self._read_bytes)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # it is being written
+                    self._journal.append(Received(**json.loads(line)))
+                    self._read_bytes += len(line)
+        return self._journal
+
+    def results_of(self, source: str) -> list[Received]:
+        return [one for one in self.journal() if one.source == source]
+
+
+@contextlib.contextmanager
+def recording_pacs(folder: Path) -> Iterator[RecordingPacs]:
+    pacs = RecordingPacs(folder).start()
+    try:
+        yield pacs
+    finally:
+        pacs.stop()
+
+
+@dataclass(frozen=True)
+class Count:
+    """What became of the films, by the book alone. All three lists are empty when the promise was kept."""
+
+    results: int  # distinct (film, role, model)
+    lost: list[str]  # films without a result at some destination
+    doubled: list[str]  # films with two result UIDs for one role and model, or with two contents under one UID
+    strange: list[str]  # sources that nobody sent
+    sends_per_uid: float  # C-STOREs per result UID and destination; 1.0: nothing was ever sent twice
+    most_sends: int
+
+
+def count(journal: Sequence[Received], films: Collection[str], destinations: Collection[str]) -> Count:
+    """`films`: those that the node answered with 0000, each known to have a result."""
+    uids: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    contents: dict[str, set[str]] = defaultdict(set)
+    reached: dict[str, set[str]] = defaultdict(set)
+    sends: dict[tuple[str, str], int] = defaultdict(int)
+    film_of = {}
+    for one in journal:
+        uids[one.source, one.role, one.model].add(one.uid)
+        contents[one.uid].add(one.sha256)
+        reached[one.source].add(one.called_ae)
+        sends[one.uid, one.called_ae] += 1
+        film_of[one.uid] = one.source
+    doubled = {source for (source, _, _), found in uids.items() if len(found) > 1}
+    doubled |= {film_of[uid] for uid, found in contents.items() if len(found) > 1}
+    return Count(
+        results=len(uids),
+        lost=sorted(film for film in films if not reached[film] >= set(destinations)),
+        doubled=sorted(doubled),
+        strange=sorted(set(reached) - set(films)),
+        sends_per_uid=round(sum(sends.values()) / len(sends), 4) if sends else 0.0,
+        most_sends=max(sends.values(), default=0),
+    )
+
+
+def source_of(dataset: Dataset) -> str:
+    """The film that an object is about: the first instance that it refers to (PS3.3 C.12.4, C.17.2)."""
+    for keyword in ("ReferencedSeriesSequence", "CurrentRequestedProcedureEvidenceSequence"):
+        for item in dataset.get(keyword, []):
+            for inner in (item, *item.get("ReferencedSeriesSequence", [])):
+                for name in ("ReferencedInstanceSequence", "ReferencedSOPSequence", "ReferencedImageSequence"):
+                    for instance in inner.get(name, []):
+                        return str(instance.ReferencedSOPInstanceUID)
+    return ""
+
+
+# -- the process -----------------------------------------------------------------------------------------------
+
+
+def main(folder: Path, port: int, host: str) -> None:
+    from pynetdicom import AE, evt
+    from pynetdicom.presentation import AllStoragePresentationContexts
+    from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+    book = os.open(folder / "journal.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    writing = threading.Lock()
+
+    def store(event: evt.Event) -> int:
+        data = event.request.DataSet.getvalue()
+        dataset = pydicom.dcmread(BytesIO(event.encoded_dataset()), stop_before_pixels=True)
+        line = Received(
+            source=source_of(dataset),
+            role=str(dataset.get("Modality", "")).lower(),
+            model=str(dataset.get("DeviceSerialNumber", "")),
+            uid=str(event.request.AffectedSOPInstanceUID),
+            sha256=hashlib.sha256(data).hexdigest(),
+            when=time.time(),
+            calling_ae=event.assoc.requestor.ae_title,
+            called_ae=event.assoc.requestor.primitive.called_ae_title,
+        )
+        how = behaviour()
+        time.sleep(how.get("delay_seconds", 0))
+        if how.get("status"):
+            return int(how["status"])
+        with writing:
+            os.write(book, json.dumps(asdict(line)).encode() + b"\n")
+            os.fsync(book)
+        if how.get("abort"):
+            event.assoc.abort()  # stored, and the sender never hears of it
+        return 0x0000
+
+    def behaviour() -> dict:
         try:
-            yield self
-        finally:
-            server.shutdown()
+            return dict(json.loads((folder / "behaviour.json").read_text()))
+        except FileNotFoundError:
+            return {}
 
-    # -- what came ---------------------------------------------------------------------------------------------
-
-    def of(self, source: str) -> list[Received]:
-        return [one for one in self.records if one.source == source]
-
-    def lost(self, sources: Iterable[str]) -> list[str]:
-        """Films whose result is not here."""
-        here = {one.source for one in self.records if one.kept}
-        return [source for source in sources if source not in here]
-
-    def doubled(self) -> list[str]:
-        """Sources with two results, and UIDs with two contents. Refused objects count too: they went over the wire."""
-        uids, contents = defaultdict(set), defaultdict(set)
-        for one in self.records:
-            uids[one.source].add(one.uid)
-            contents[one.uid].add(one.sha256)
-        return [str(key) for found in (uids, contents) for key, values in found.items() if len(values) > 1]
-
-    # -- what it does ------------------------------------------------------------------------------------------
-
-    def _fragment(self, event: evt.Event) -> None:
-        """Close the line when the second piece of an object with CLOSE in its script arrives."""
-        message = event.assoc.dimse.message
-        if event.data[0] != 0x04 or message is None or not message.encoded_command_set.getvalue():
-            return
-        command = decode(BytesIO(message.encoded_command_set.getvalue()), True, True)
-        script = self.script.get(str(command.get("AffectedSOPInstanceUID")))
-        if script and script[0] == CLOSE:
-            script.popleft()
-            event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
-
-    def _store(self, event: evt.Event) -> int:
-        uid, data = str(event.request.AffectedSOPInstanceUID), event.request.DataSet.getvalue()
-        with self._lock:
-            todo = self.script[uid].popleft() if self.script[uid] else self.answer
-            if callable(todo):
-                todo = todo(uid)
-            kept = todo == LATE or (isinstance(todo, int) and (todo == 0 or todo & 0xF000 == 0xB000))
-            dataset = event.dataset
-            series, sha256 = str(dataset.get("SeriesDescription", "")), hashlib.sha256(data).hexdigest()
-            self.records.append(Received(source_of(dataset), uid, sha256, series, kept))
-        time.sleep(self.late_seconds if todo == LATE else self.slow_seconds)
-        if todo == ABORT:
-            event.assoc.abort()
-        return todo if isinstance(todo, int) else 0x0000
+    ae = AE(ae_title="ANY")
+    ae.require_called_aet = False
+    ae.maximum_associations = 100
+    ae.add_supported_context(Verification)
+    for context in AllStoragePresentationContexts:
+        ae.add_supported_context(str(context.abstract_syntax))
+    server = ae.start_server((host, port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    assert server is not None and server.socket is not None
+    temporary = folder / "port.tmp"
+    temporary.write_text(str(server.socket.getsockname()[1]))
+    temporary.rename(folder / "port")
+    threading.Event().wait()
 
 
-def source_of(dataset: object) -> str | None:
-    """The film that a result refers to."""
-    for series in getattr(dataset, "ReferencedSeriesSequence", None) or ():
-        for instance in series.ReferencedInstanceSequence:
-            return str(instance.ReferencedSOPInstanceUID)
-    return None
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

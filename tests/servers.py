@@ -99,11 +99,15 @@ connect_seconds = 3
         return Outbox(self.ledger.store)
 
     def start(self) -> Node:
+        self.launch()
+        wait_for(lambda: running(self.config), 60, "the node")
+        return self
+
+    def launch(self) -> None:
+        """Start it and do not wait for it."""
         log = (self.folder / "node.log").open("ab")
         command = [sys.executable, "-m", "dicom_node.cli", "run", "--config", str(self.config_file)]
         self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | dict(self.settings))
-        wait_for(lambda: running(self.config), 60, "the node")
-        return self
 
     def children(self) -> dict[str, int]:
         return dict((running(self.config) or {})["children"])  # type: ignore[call-overload]
@@ -174,6 +178,7 @@ class Orthanc:
     folder: Path
     dicom_port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
+    modalities: Mapping[str, Any] = field(default_factory=dict)  # whom it knows (DicomModalities)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Orthanc:
@@ -191,6 +196,7 @@ class Orthanc:
             "DicomAlwaysAllowFind": True,
             "DicomAlwaysAllowGet": True,
             "Plugins": [],
+            "DicomModalities": dict(self.modalities),
         }
         (self.folder / "orthanc.json").write_text(json.dumps(settings))
         log = (self.folder / "orthanc.log").open("ab")
@@ -212,6 +218,10 @@ class Orthanc:
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=30) as answer:
             return json.loads(answer.read())
+
+    def delete(self, path: str) -> None:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", method="DELETE")
+        urllib.request.urlopen(request, timeout=30).close()
 
     def file(self, instance: str) -> bytes:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/instances/{instance}/file", timeout=30) as answer:

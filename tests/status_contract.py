@@ -19,8 +19,8 @@ from unittest.mock import patch
 from answered_films import SEG, AnsweredFilms
 from raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, RawPeer, associate_rq, c_store, command, fragment
 from receiver_node import Node, running
-from recording_pacs import ABORT as PACS_ABORTS
-from recording_pacs import CLOSE, LATE, RecordingPacs
+from rude_pacs import ABORT as PACS_ABORTS
+from rude_pacs import CLOSE, LATE, RecordingPacs
 from servers import free_port, wait_for
 
 from dicom_node.job import DeliveryState

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from quick_model import quick_film, quick_settings
-from recording_pacs import RecordingPacs
+from rude_pacs import RecordingPacs
 from servers import Redis, free_port, running_node, store, wait_for
 
 from dicom_node.job import State

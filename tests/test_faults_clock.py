@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from answered_films import AnsweredFilms
-from recording_pacs import RecordingPacs
+from rude_pacs import RecordingPacs
 from servers import free_port, wait_for
 
 from dicom_node.job import Arrival, DeliveryState

@@ -19,7 +19,7 @@ from answered_films import AnsweredFilms
 from quick_model import quick_film, quick_settings
 from raw_peer import ASSOCIATE_AC, ASSOCIATE_RJ, RawPeer, associate_rq, c_store, command, fragment
 from receiver_node import running
-from recording_pacs import RecordingPacs
+from rude_pacs import RecordingPacs
 from servers import free_port, running_node, store, wait_for
 from small_disk import small_disk
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from quick_model import quick_film, quick_settings
-from recording_pacs import RecordingPacs
+from rude_pacs import RecordingPacs
 from servers import Node, running_node, store, wait_for
 
 from dicom_node.cli import main

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from answered_films import SEG, AnsweredFilms
 from click.testing import CliRunner
-from recording_pacs import ABORT, CLOSE, LATE, RecordingPacs
+from rude_pacs import ABORT, CLOSE, LATE, RecordingPacs
 from servers import free_port, wait_for
 
 from dicom_node.cli import main

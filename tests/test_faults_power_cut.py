@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 from quick_model import quick_film, quick_settings
-from recording_pacs import RecordingPacs
+from rude_pacs import RecordingPacs
 from servers import Node, store, wait_for
 from system_calls import OPTIONS, Call, first, is_sync, read_trace
 

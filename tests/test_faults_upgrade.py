@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from answered_films import SC, AnsweredFilms, result_object
-from recording_pacs import RecordingPacs
+from rude_pacs import RecordingPacs
 from servers import free_port
 
 from dicom_node import store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,43 @@ def test_pause_stops_claims_and_purge_keeps_the_tombstone(ledger: Ledger) -> Non
     assert (again.job_id, again.new) == (job.job_id, True), "the resend brings the bytes back"
     assert ledger.job(job.job_id).state is State.SEGMENTED
     ledger.rerun(job.job_id)
+
+
+def queued(ledger: Ledger, *queues: str) -> None:
+    for queue in queues:
+        ledger.add_arrival(replace(arrival(f"1.2.{next(_numbers)}", f"{next(_numbers)}"), queue=queue))
+
+
+def order(ledger: Ledger, waits: float) -> list[str]:
+    found = []
+    while claim := ledger.claim("w", 30, normal_waits_seconds=waits):
+        found.append(claim.job.arrival.queue[0])
+    return found
+
+
+def test_urgent_films_go_first_and_neither_kind_starves(ledger: Ledger) -> None:
+    queued(ledger, "normal", "normal", "urgent", "normal", "urgent")
+    assert "".join(order(ledger, waits=300)) == "uunnn"
+    queued(ledger, *["normal"] * 4, *["urgent"] * 4)
+    assert "".join(order(ledger, waits=0)) == "nununun" + "u", "all have waited too long: by turns"
+    queued(ledger, "normal")
+    uid = ledger.jobs(state="received")[0].arrival
+    ledger.add_arrival(replace(uid, path="arrivals/again", queue="urgent"))
+    assert ledger.jobs(state="received")[0].arrival.queue == "urgent", "sent again as urgent, it is urgent"
+
+
+def test_claims_of_other_machines_survive_a_start_of_the_worker_here(ledger: Ledger) -> None:
+    for number in range(3):
+        ledger.add_arrival(arrival(f"1.2.{number}", f"s{number}"))
+    far = ledger.claim("gpu1/ab", 30, pid=1, remote="gpu1", owner="e" * 32)
+    ledger.claim("an earlier worker here", 30)
+    assert far is not None and ledger.claim("gpu1/ab", 30, remote="gpu1", owner="e" * 32) == far, "asked again: the same"
+    assert ledger.release_others("a new worker here") == 1
+    assert ledger.claim_of(far.job.job_id, far.owner, "gpu1") is not None
+    assert ledger.claim_of(far.job.job_id, far.owner, "gpu2") is None
+    assert ledger.release_remote("gpu1") == 1
+    with pytest.raises(LostClaim):
+        ledger.renew(far, 30)
 
 
 def test_a_film_that_was_damaged_on_disk_is_healed_by_its_resend(ledger: Ledger) -> None:

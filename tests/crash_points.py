@@ -1,0 +1,114 @@
+"""Every moment at which the node is killed, one scene each: where, what leads there, and what it may cost the film.
+
+The work of one film, in the order in which it happens; between two neighbours nothing is written. A crash of the process
+that works on a film is charged to the film as long as it holds the claim; the loss of the whole group is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from crash_launcher import Point
+
+Lead = Literal["film", "film twice", "start"]  # what the test does: send one, send it again when answered, start the node
+
+
+@dataclass(frozen=True)
+class Scene:
+    points: tuple[Point, ...]  # each must be hit
+    charged: int = 0  # crashes that the film's job has to its name in the end
+    lead: Lead = "film"
+
+    def __str__(self) -> str:
+        return ", then ".join(map(str, self.points))
+
+
+RECEIVE = (
+    Point("receive", "dicom_node.inbound:Inbound._answer", "before"),  # the film is in memory
+    Point("receive", "dicom_node.spool:_write_all", "after", 1),  # the head is in the temporary file
+    Point("receive", "dicom_node.spool:_write_all", "after", 2),  # all of it is, not fsynced
+    Point("receive", "dicom_node.spool:os.rename", "before"),  # fsynced
+    Point("receive", "dicom_node.spool:os.rename", "after"),
+    Point("receive", "dicom_node.spool:Spool.write", "after"),  # the folder is fsynced
+    Point("receive", "dicom_node.store:Store.write", "leaving", 2),  # the row is inserted, not committed (1: association)
+    Point("receive", "dicom_node.ledger:Ledger.add_arrival", "after"),  # committed
+    Point("receive", "dicom_node.association:Receiver._take", "after"),  # not answered yet
+    Point("receive", "dicom_node.association:Receiver._closed", "before"),  # answered
+)
+
+CLAIMING = (
+    Point("work", "dicom_node.ledger:Ledger.claim", "before"),
+    Point("work", "dicom_node.store:Store.write", "leaving", 1),  # the claim is not committed
+)
+WORKING = (
+    Point("work", "dicom_node.ledger:Ledger.claim", "after"),
+    Point("work", "dicom_node.process:read_source", "after"),
+    Point("work", "segmenter.engine:decode", "after"),
+    Point("work", "segmenter.predict:Predictor.__call__", "before"),
+    Point("work", "segmenter.predict:Predictor.__call__", "after"),
+    Point("work", "dicom_node.store:Store.write", "leaving", 2),  # the revision is not committed
+    Point("work", "dicom_node.ledger:Ledger.revision", "after"),
+    Point("work", "dicom_node.ledger:Ledger.answer", "after"),  # nobody has answered before
+    Point("work", "dicom_node.spool:Spool.folder_for", "after"),
+    Point("work", "dicom_node.spool:_write_all", "after", 2),  # the object is written, not fsynced
+    Point("work", "dicom_node.spool:os.rename", "before"),  # fsynced
+    Point("work", "dicom_node.spool:os.rename", "after"),
+    Point("work", "dicom_node.spool:Spool.write_into", "after"),  # the folder is fsynced
+    Point("work", "dicom_node.ledger:Ledger.finish", "before"),
+    Point("work", "dicom_node.store:Store.write", "leaving", 3),  # answer, objects, deliveries: inserted, not committed
+)
+FINISHED = Point("work", "dicom_node.ledger:Ledger.finish", "after")
+RINGING = (
+    Point("work", "dicom_node.broker:Ringer._ring", "before"),
+    Point("work", "dicom_node.broker:Ringer._ring", "after"),
+)
+BURYING = Point("work", "dicom_node.ledger:Ledger.release_worker", "before")
+BURIED = Point("work", "dicom_node.ledger:Ledger.release_worker", "after")
+FREEING = (
+    Point("work", "dicom_node.ledger:Ledger.release_others", "before"),
+    Point("work", "dicom_node.ledger:Ledger.release_others", "after"),
+)
+
+SEND = (
+    Point("send", "dicom_node.delivery:Sender._associate", "before"),
+    Point("send", "dicom_node.delivery:Sender._associate", "after"),
+    Point("send", "dicom_node.outbox:Outbox.sending", "before"),
+    Point("send", "dicom_node.store:Store.write", "leaving", 1),  # "on the wire" is not committed
+    Point("send", "dicom_node.outbox:Outbox.sending", "after"),
+    Point("send", "pynetdicom.association:Association.send_c_store", "before"),
+    Point("send", "pynetdicom.transport:AssociationSocket.send", "after", 8),  # in the middle of an object
+    Point("send", "pynetdicom.association:Association.send_c_store", "after"),  # the peer has answered
+    Point("send", "dicom_node.outbox:Outbox.settle", "before"),
+    Point("send", "dicom_node.store:Store.write", "leaving", 6),  # three destinations, marked and settled: the last one
+    Point("send", "dicom_node.outbox:Outbox.settle", "after"),
+)
+ANSWERED = Point("send", "pynetdicom.association:Association.send_c_store", "after")
+RECOVERING = (
+    Point("send", "dicom_node.outbox:Outbox.recover", "before"),
+    Point("send", "dicom_node.outbox:Outbox.recover", "after"),
+)
+
+STARTING = (
+    Point("run", "dicom_node.lifecycle:Supervisor._start", "after", 1),  # the receiver runs and nothing else
+    Point("run", "dicom_node.lifecycle:Supervisor._start", "after", 3),  # all three run, run.json is of yesterday
+    Point("run", "dicom_node.lifecycle:Supervisor._announce", "after"),
+)
+LOOKING = Point("run", "dicom_node.lifecycle:Supervisor._look_after", "before")
+TAKEN = Point("receive", "dicom_node.association:Receiver._take", "after")
+
+SCENES = (
+    *(Scene((point,)) for point in RECEIVE),
+    Scene((Point("receive", "dicom_node.association:Receiver._discard", "before"),), lead="film twice"),
+    *(Scene((point,)) for point in CLAIMING),
+    *(Scene((point,), charged=1) for point in WORKING),
+    Scene((FINISHED,)),
+    Scene(RINGING),
+    Scene((WORKING[1], BURYING, *FREEING)),  # the group is lost before the crash was charged, and twice more at its start
+    Scene((WORKING[1], BURIED), charged=1),
+    *(Scene((point,)) for point in SEND),
+    Scene((ANSWERED, *RECOVERING)),
+    Scene(STARTING, lead="start"),
+    Scene((LOOKING,)),
+    Scene((TAKEN, Point("run", "dicom_node.lifecycle:Supervisor._start", "after"))),  # the child that it starts again
+)
