@@ -1,7 +1,4 @@
-"""On PYTHONPATH of a node: films named in POISON (JSON, SOP Instance UID -> kind) break the worker that decodes them.
-
-The worker's parent imports the heavy libraries too, so that a child that died is back in a moment.
-"""
+"""On PYTHONPATH of a node: films named in POISON (JSON, SOP Instance UID -> kind) break the worker that decodes them."""
 
 import ctypes
 import importlib.abc
@@ -54,5 +51,3 @@ class Poisoner(importlib.abc.MetaPathFinder):
 
 if POISON:
     sys.meta_path.insert(0, Poisoner())
-    if "work" in sys.orig_argv:
-        import segmenter.engine  # noqa: F401
