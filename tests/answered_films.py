@@ -86,11 +86,11 @@ class AnsweredFilms:
             assert not thread.is_alive(), "the sender did not stop"
 
     def all_are(self, *states: DeliveryState, seconds: float = 40) -> None:
-        wait_for(
-            lambda: set(self.states().values()) <= set(states),
-            seconds,
-            f"{states}; it is {[(one, self.delivery(one).reason) for one, now in self.states().items() if now not in states]}",
-        )
+        try:
+            wait_for(lambda: set(self.states().values()) <= set(states), seconds)
+        except AssertionError:
+            others = [(uid, state, self.delivery(uid).reason) for uid, state in self.states().items() if state not in states]
+            raise AssertionError(f"not {states} in {seconds} s: {others}") from None
 
 
 def result_object(source: str, uid: str, size: int, sop_class: str) -> bytes:

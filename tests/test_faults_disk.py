@@ -42,16 +42,22 @@ def send_raw(port: int, request: bytes) -> int:
         return peer.status()[0]
 
 
-def test_a_spool_that_fills_up_in_the_middle_of_a_film_keeps_nothing_of_it(tmp_path: Path) -> None:
-    """Six films of 3 MB at once for a disk of 8 MB. Result: those that fitted are there, the others left no byte and are
-    taken when there is room."""
+def test_a_spool_that_fills_up_in_the_middle_of_a_film_keeps_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six films of 3 MB at once for a disk of 8 MB, and each finds it empty when it looks (they look before they write).
+
+    Result: those that fitted are there, the others left no byte and are taken when there is room.
+    """
     with small_disk(tmp_path / "spool", 8) as disk, running(tmp_path) as node:
+        monkeypatch.setattr(node.spool, "free_bytes", lambda: 8 * MIB)
         requests = {f"1.2.3.{n}": big_film(f"1.2.3.{n}", 3 * MIB) for n in range(6)}
         answers: dict[str, int] = {}
-        senders = [
-            threading.Thread(target=lambda uid=uid: answers.update({uid: send_raw(node.port, requests[uid])}))
-            for uid in requests
-        ]
+
+        def send(uid: str) -> None:
+            answers[uid] = send_raw(node.port, requests[uid])
+
+        senders = [threading.Thread(target=send, args=(uid,)) for uid in requests]
         for one in senders:
             one.start()
         for one in senders:
@@ -59,10 +65,9 @@ def test_a_spool_that_fills_up_in_the_middle_of_a_film_keeps_nothing_of_it(tmp_p
         refused = [uid for uid, status in answers.items() if status == OUT_OF_RESOURCES]
         taken = [uid for uid, status in answers.items() if status == 0x0000]
         assert len(refused) + len(taken) == 6 and refused and len(taken) <= 2
-        assert {job.arrival.sop_instance_uid for job in node.ledger.jobs()} == set(taken)
-        assert {str(file.relative_to(node.spool.directory)) for file in node.files()} == {
-            job.arrival.path for job in node.ledger.jobs()
-        }
+        jobs = node.ledger.jobs()
+        assert {job.arrival.sop_instance_uid for job in jobs} == set(taken)
+        assert {str(file.relative_to(node.spool.directory)) for file in node.files()} == {job.arrival.path for job in jobs}
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk.folder)], check=True)
         assert [send_raw(node.port, requests[uid]) for uid in refused] == [0x0000] * len(refused)
         assert len(node.files()) == len(node.ledger.jobs()) == 6
@@ -95,10 +100,10 @@ def test_a_ledger_that_can_not_grow_is_a700_and_later_a_rejection(tmp_path: Path
 
 
 @contextmanager
-def failing(strace: str, pid: int, *calls: str) -> Iterator[None]:
-    """These system calls of a running process answer EIO while the block runs."""
-    names = ",".join(calls)
-    command = [strace, "-f", "-p", str(pid), "-e", f"trace={names}", "-e", f"inject={names}:error=EIO", "-o", "/dev/null"]
+def failing(strace: str, pid: int, call: str, when: str) -> Iterator[None]:
+    """This system call of a running process answers EIO while the block runs: `when` "1+" always, "2" the second time."""
+    inject = f"inject={call}:error=EIO:when={when}"
+    command = [strace, "-f", "-p", str(pid), "-e", f"trace={call}", "-e", inject, "-o", "/dev/null"]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert tracer.stderr is not None and "attached" in tracer.stderr.readline()
@@ -109,7 +114,7 @@ def failing(strace: str, pid: int, *calls: str) -> Iterator[None]:
 
 
 def test_a_disk_that_fails_to_sync_is_never_answered_with_success(tool: Callable[[str], str], tmp_path: Path) -> None:
-    """`receive` as a process; fsync of the files fails, then that of the ledger's WAL, then both."""
+    """`receive` as a process; the fsync of a new folder fails, that of the film, every one, that of the ledger's WAL."""
     strace, port = tool("strace"), free_port()
     config = tmp_path / "config.toml"
     config.write_text(
@@ -123,11 +128,11 @@ def test_a_disk_that_fails_to_sync_is_never_answered_with_success(tool: Callable
             ledger, arrivals = Ledger(tmp_path / "node" / "ledger.sqlite"), tmp_path / "node" / "spool" / "arrivals"
             with RawPeer(port) as peer:
                 assert peer.associate() == ASSOCIATE_AC
-                for calls in (["fsync"], ["fdatasync"], ["fsync", "fdatasync"]):
-                    with failing(strace, process.pid, *calls):
+                for call in (("fsync", "1"), ("fsync", "2"), ("fsync", "1+"), ("fdatasync", "1+")):
+                    with failing(strace, process.pid, *call):
                         peer.send(c_store())
-                        assert peer.status()[0] == OUT_OF_RESOURCES, calls
-                    assert [file for file in arrivals.rglob("*") if file.is_file()] == [] and ledger.jobs() == [], calls
+                        assert peer.status()[0] == OUT_OF_RESOURCES, call
+                    assert [file for file in arrivals.rglob("*") if file.is_file()] == [] and ledger.jobs() == [], call
                 peer.send(c_store())
                 assert peer.status()[0] == 0x0000
             assert len(ledger.jobs()) == 1 and ledger.store.integrity() == "ok"

@@ -92,9 +92,8 @@ def test_one_uid_with_other_pixels_is_two_results_and_with_another_header_one(no
         one.start()
     for one in senders:
         one.join(60)
-    wait_for(
-        lambda: [job.state for job in node.ledger.jobs(sop_instance_uid=uid)] == [State.SEGMENTED] * 3, 60, "three answers"
-    )
+    finished = [State.SEGMENTED] * 3
+    wait_for(lambda: [job.state for job in node.ledger.jobs(sop_instance_uid=uid)] == finished, 60, "three answers")
     wait_for(lambda: node.outbox.open_count() == 0, 60, "deliveries")
     jobs = node.ledger.jobs(sop_instance_uid=uid)
     assert sorted(job.revision for job in jobs) in ([1, 1, 2], [1, 2, 2])

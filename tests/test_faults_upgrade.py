@@ -104,9 +104,7 @@ def test_a_full_ledger_of_version_1_is_brought_up_to_date_and_goes_on(tmp_path: 
     assert films.ledger.store.integrity() == "ok"
 
     claimed = [films.ledger.claim("w", 30) for _ in range(3)]
-    assert [one and one.job.job_id for one in claimed] == ["job2", "job1", None], (
-        "the claim of another boot, then the ready one"
-    )
+    assert [one and one.job.job_id for one in claimed] == ["job2", "job1", None], "the expired one, then the ready one"
     assert films.ledger.rerun("job4").state is State.RECEIVED
     films.uids, films.jobs = [f"2.25.{n}" for n in (11, 12, 13)], [f"job{n}" for n in (11, 12, 13)]
     with pacs.serving(), films.sending():
