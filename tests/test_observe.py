@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import sqlite3
-import ssl
 import subprocess
 import sys
 import threading
@@ -23,7 +22,6 @@ import uvicorn
 from click.testing import CliRunner
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
-from pynetdicom import AE
 from receiver_node import film, send
 from servers import free_port, wait_for
 
@@ -361,15 +359,10 @@ def test_the_runbook_lists_every_metric_with_its_type_and_labels() -> None:
 
 def test_a_receiver_that_speaks_tls_is_called_by_tls(tmp_path: Path) -> None:
     certificate, key = self_signed(tmp_path)
-    ae = AE("PTXSEG")
-    ae.add_supported_context("1.2.840.10008.1.1")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
-    lines = f"tls_certificate = '{certificate}'\ntls_key = '{key}'"
-    house = House(tmp_path, more=lines)
-    server = ae.start_server(("127.0.0.1", house.port), block=False, ssl_context=context)
+    house = House(tmp_path, more=f"tls_certificate = '{certificate}'\ntls_key = '{key}'")
+    house.start()
     try:
-        assert call_receiver(house.config).text == "answers C-ECHO"
+        wait_for(lambda: call_receiver(house.config).text == "answers C-ECHO", 20, str(call_receiver(house.config)))
         other, other_key = self_signed(tmp_path, "other")
         house.write("MODALITY = []", more=f"tls_certificate = '{other}'\ntls_key = '{other_key}'")
         refused = call_receiver(house.config)
@@ -377,7 +370,7 @@ def test_a_receiver_that_speaks_tls_is_called_by_tls(tmp_path: Path) -> None:
         house.write("MODALITY = []", more="")
         assert not call_receiver(house.config).ok, "plain words to TLS"
     finally:
-        server.shutdown()
+        house.stop()
 
 
 def self_signed(folder: Path, name: str = "node") -> tuple[Path, Path]:

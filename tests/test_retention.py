@@ -213,7 +213,7 @@ def test_a_removed_film_that_comes_again_is_known_healed_and_answered_by_its_one
     assert house.finish(redeliver=True).same_as == job_id and twin != job_id
     uids = house.ledger.store.read().execute("SELECT sop_instance_uid FROM objects").fetchall()
     assert [uid for (uid,) in uids] == ["2.25.1.1"], "no second result"
-    assert house.outbox.due() == []
+    assert house.outbox.open_count() == 0
 
 
 def test_a_film_that_is_worked_on_again_is_left_alone(house: House) -> None:
