@@ -43,7 +43,7 @@ CLAIMING = (
 )
 WORKING = (
     Point("work", "dicom_node.ledger:Ledger.claim", "after"),
-    Point("work", "dicom_node.process:read_source", "after"),
+    Point("work", "dicom_node.process:read_film", "after"),
     Point("work", "segmenter.engine:decode", "after"),
     Point("work", "segmenter.predict:Predictor.__call__", "before"),
     Point("work", "segmenter.predict:Predictor.__call__", "after"),
@@ -71,8 +71,8 @@ FREEING = (
 )
 
 SEND = (
-    Point("send", "dicom_node.delivery:Sender._associate", "before"),
-    Point("send", "dicom_node.delivery:Sender._associate", "after"),
+    Point("send", "dicom_node.delivery:associate", "before"),
+    Point("send", "dicom_node.delivery:associate", "after"),
     Point("send", "dicom_node.outbox:Outbox.sending", "before"),
     Point("send", "dicom_node.store:Store.write", "leaving", 1),  # "on the wire" is not committed
     Point("send", "dicom_node.outbox:Outbox.sending", "after"),
