@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint deploy/constraints.txt
 
-.PHONY: demo test lint bench train-quick clean
+.PHONY: demo test lint bench fuzz train-quick clean
 .DELETE_ON_ERROR:
 
 demo: .make/worker          ## the whole path: six films in, SEGs back
@@ -32,6 +32,10 @@ train-quick: .make/train
 
 bench: .make/test .make/tools
 	$(BIN)/python bench/run.py
+
+# 5,000 broken films and 5,000 broken conversations (15 minutes on two cores); bench/fuzz.json holds the last run.
+fuzz: .make/test
+	$(BIN)/python tests/fuzz.py --seed 7 --objects 5000 --pdus 5000 --out bench/fuzz.json
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
