@@ -87,7 +87,8 @@ _CHARSETS = (
     b"ISO 2022 IR 58\\ISO 2022 IR 58", b"GB18030",
 )  # fmt: skip
 _FRAMES = (b"0", b"1", b"2", b"-1", b"2147483647", b"2147483648", b"4294967297", b"1.0", b"1e9", b"1\\2", b"x")
-_VRS = tuple(sorted(LONG)) + (
+_VRS = (
+    *sorted(LONG),
     b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST",
     b"TM", b"UI", b"UL", b"US", b"  ", b"\0\0", b"??", b"ox",
 )  # fmt: skip
