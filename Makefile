@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint deploy/constraints.txt
 
-.PHONY: demo test lint bench chaos soak train-quick clean
+.PHONY: demo test lint bench chaos soak fuzz train-quick clean
 .DELETE_ON_ERROR:
 
 demo: .make/worker          ## the whole path: six films in, SEGs back
@@ -40,6 +40,10 @@ chaos: .make/test .make/tools
 # Half an hour of steady flow; SOAK="--minutes 120" for longer.
 soak: .make/test .make/tools
 	$(BIN)/python bench/soak.py $(SOAK)
+
+# 5,000 broken films and 5,000 broken conversations (15 minutes on two cores); bench/fuzz.json holds the last run.
+fuzz: .make/test
+	$(BIN)/python tests/fuzz.py --seed 7 --objects 5000 --pdus 5000 --out bench/fuzz.json
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -43,7 +43,9 @@ def start(settings: Log, verb: str) -> None:
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in _QUOTING:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+        library = logging.getLogger(name)
+        library.propagate = False  # not by its level: pydicom sets that again when it is imported
+        library.addHandler(logging.NullHandler())
     warnings.simplefilter("ignore")  # they quote values too, and nobody reads them in a service
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(verb=verb)

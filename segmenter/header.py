@@ -21,8 +21,8 @@ from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
 
 _UNREADABLE = (
-    ValueError, TypeError, ArithmeticError, LookupError, AttributeError, NotImplementedError, RecursionError, struct.error, OSError,
-    BytesLengthException,
+    ValueError, TypeError, ArithmeticError, LookupError, AttributeError, NotImplementedError, RecursionError, OSError,
+    struct.error, BytesLengthException,
 )  # fmt: skip
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 

@@ -19,8 +19,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from film_parts import bases
 from mutant_pdus import conversation
-from mutants import bases, mutant
+from mutants import mutant
 from receiver_node import running
 from rich.console import Console
 from rich.table import Table
@@ -71,7 +72,12 @@ def _report(seed: int) -> dict[str, Any]:
         "count": 0, "outcomes": {}, "crashes": {}, "unforeseen": {}, "broken_promises": [], "peak_mb": 0, "seconds": 0.0,
         "slowest": {"mutant": "", "seconds": 0.0}, "hungriest": {"mutant": "", "mb": 0},
     }  # fmt: skip
-    return {"seed": seed, "command": f"python tests/fuzz.py --seed {seed}", "pdus": pdus, "objects": objects}
+    return {
+        "seed": seed,
+        "command": f"python tests/fuzz.py --seed {seed} --objects 5000 --pdus 5000",
+        "pdus": pdus,
+        "objects": objects,
+    }
 
 
 def _conversations(report: dict[str, Any], seed: int, numbers: range, folder: Path) -> None:
@@ -127,7 +133,9 @@ def _films(report: dict[str, Any], seed: int, numbers: range, folder: Path) -> N
 def _print(report: dict[str, Any]) -> None:
     for name, counts in (("conversation ended", "answers"), ("film ended", "outcomes")):
         table = Table(name, "how often", title=f"seed {report['seed']}")
-        for what, count in sorted(report["pdus" if counts == "answers" else "objects"][counts].items(), key=lambda one: -one[1]):
+        for what, count in sorted(
+            report["pdus" if counts == "answers" else "objects"][counts].items(), key=lambda one: -one[1]
+        ):
             table.add_row(what, f"{count:,}")
         Console().print(table)
     objects, pdus = report["objects"], report["pdus"]

@@ -94,7 +94,15 @@ def _context_content(one: Conversation, chance: random.Random) -> None:
 
 
 def _titles(one: Conversation, chance: random.Random) -> None:
-    bad = (b"\0" * 16, b" " * 16, b"\xff" * 16, b"MODALITY\\PTXSEG ", b"PTXSEG\r\n[error] ", b"'; DROP TABLE --", b"../../../../../x")
+    bad = (
+        b"\0" * 16,
+        b" " * 16,
+        b"\xff" * 16,
+        b"MODALITY\\PTXSEG ",
+        b"PTXSEG\r\n[error] ",
+        b"'; DROP TABLE --",
+        b"../../../../../x",
+    )
     calling, called = chance.choice((*bad, b"MODALITY".ljust(16))), chance.choice((*bad, b"PTXSEG".ljust(16)))
     one.user.append((-1, called + calling))
 
@@ -127,7 +135,9 @@ def _extended(one: Conversation, chance: random.Random) -> None:
             case 1:
                 one.user.append((0x57, body + struct.pack(">H", chance.choice(_LENGTHS[:11])) + CR.encode()))
             case 2:
-                one.user.append((0x53, struct.pack(">HH", chance.randrange(65536), chance.randrange(65536))[: chance.choice((1, 4))]))
+                one.user.append(
+                    (0x53, struct.pack(">HH", chance.randrange(65536), chance.randrange(65536))[: chance.choice((1, 4))])
+                )
             case 3:
                 kind, name = chance.randrange(8), chance.choice((b"", b"user", b"\xff" * 300))
                 identity = struct.pack(">BBH", kind, chance.randrange(2), chance.choice((len(name), 0, 9999))) + name
@@ -182,7 +192,10 @@ def _fragment_order(one: Conversation, chance: random.Random) -> None:
 
 def _empty_pdvs(one: Conversation, chance: random.Random) -> None:
     one.film = None
-    one.pdvs.insert(chance.randrange(len(one.pdvs) + 1), chance.choice(([], [(1, 0, b"")] * chance.choice((1, 500)), [(1, 3, b"")], [(1, 2, b"")])))
+    one.pdvs.insert(
+        chance.randrange(len(one.pdvs) + 1),
+        chance.choice(([], [(1, 0, b"")] * chance.choice((1, 500)), [(1, 3, b"")], [(1, 2, b"")])),
+    )
 
 
 def _command_values(one: Conversation, chance: random.Random) -> None:
@@ -191,7 +204,19 @@ def _command_values(one: Conversation, chance: random.Random) -> None:
     for _ in range(chance.choice((1, 1, 2, 4))):
         at = chance.randrange(len(one.command))
         tag, value = one.command[at]
-        bad = (b"", b"\0", b"\0\0", b"\xff\xff", b"\x01\x00", b"../../x\0", b"1." + b"2" * 90, b"1.2.\xc3\xa9", b"1\0" * 40, value * 2, b"x" * 3000)
+        bad = (
+            b"",
+            b"\0",
+            b"\0\0",
+            b"\xff\xff",
+            b"\x01\x00",
+            b"../../x\0",
+            b"1." + b"2" * 90,
+            b"1.2.\xc3\xa9",
+            b"1\0" * 40,
+            value * 2,
+            b"x" * 3000,
+        )
         one.command[at] = (chance.choice((tag, tag, tag, 0x0900, 0x0001, 0xFFFF)), chance.choice(bad))
         if chance.random() < 0.3:
             del one.command[chance.randrange(len(one.command))]
@@ -203,10 +228,17 @@ def _command_values(one: Conversation, chance: random.Random) -> None:
 def _other_commands(one: Conversation, chance: random.Random) -> None:
     """Everything but a C-STORE-RQ: C-GET, C-FIND, C-MOVE, C-ECHO, N-*, C-CANCEL, responses, and what is none."""
     one.film = None
-    code = chance.choice((0x0010, 0x0020, 0x0021, 0x0030, 0x0100, 0x0110, 0x0120, 0x0130, 0x0140, 0x0150, 0x0FFF, 0x8001, 0x8030, 0xFFFF, 0))
+    code = chance.choice(
+        (0x0010, 0x0020, 0x0021, 0x0030, 0x0100, 0x0110, 0x0120, 0x0130, 0x0140, 0x0150, 0x0FFF, 0x8001, 0x8030, 0xFFFF, 0)
+    )
     one.command = [(tag, struct.pack("<H", code) if tag == 0x0100 else value) for tag, value in one.command]
     if chance.random() < 0.5:
-        one.command.append((chance.choice((0x0003, 0x1001, 0x0600, 0x0120, 0x1008, 0x1005, 0x1031)), chance.choice((b"1.2.3\0", b"\0\0", b"\xff" * 30))))
+        one.command.append(
+            (
+                chance.choice((0x0003, 0x1001, 0x0600, 0x0120, 0x1008, 0x1005, 0x1031)),
+                chance.choice((b"1.2.3\0", b"\0\0", b"\xff" * 30)),
+            )
+        )
     one.pdvs[:1] = [[(1, 0x03, _command(sorted(one.command)))]]
 
 
@@ -299,7 +331,9 @@ def _wrong_moment(one: Conversation, chance: random.Random) -> None:
 def _release_games(one: Conversation, chance: random.Random) -> None:
     """Release, and a film behind it; release twice; release with a length; abort and a film."""
     one.film = None
-    pdu = chance.choice((RELEASE_RQ, RELEASE_RQ * 2, struct.pack(">BBL", 5, 0, 100) + b"\0" * 100, struct.pack(">BBLL", 6, 0, 4, 0), ABORT))
+    pdu = chance.choice(
+        (RELEASE_RQ, RELEASE_RQ * 2, struct.pack(">BBL", 5, 0, 100) + b"\0" * 100, struct.pack(">BBLL", 6, 0, 4, 0), ABORT)
+    )
     one.rest = pdu + one.rest
     one.releases = chance.random() < 0.5
 

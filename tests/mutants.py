@@ -1,80 +1,31 @@
-"""Broken films: seeded mutants of sound ones. The same seed and number give the same bytes on every machine.
+"""Broken films: seeded mutants of sound ones. The same seed and number give the same bytes.
 
-A mutant is what a peer may put into a C-STORE: the bytes of a dataset under a transfer syntax. `bases` makes the sound
-films, `mutant` breaks one of them in one to three ways. The elements of a base are cut apart by hand and put together
-again by hand: pydicom refuses to write most of what is wanted here.
+A mutant is what a peer may put into a C-STORE: the bytes of a dataset under a transfer syntax. `mutant` breaks one of the
+films of `film_parts.bases` in one to three ways. This file is long because it is a list: one short function a way.
 """
 
 from __future__ import annotations
 
 import random
 import struct
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from io import BytesIO
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import gdcm
-import pydicom
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    RLELossless,
+from film_parts import (
+    LONG,
+    PIXEL_DATA,
+    SOP_INSTANCE_UID,
+    SYNTAXES,
+    UNDEFINED,
+    Element,
+    Film,
+    element,
+    encoded,
+    even,
+    item,
+    nested,
 )
-from small_film import small_film, write
-
-SHAPE = (168, 144)
-UNDEFINED, PIXEL_DATA, SOP_INSTANCE_UID = 0xFFFFFFFF, 0x7FE00010, 0x00080018
-ENCODERS = {
-    "RLE": (RLELossless, "RLELossless"),
-    "JPEG lossless": (JPEGLosslessSV1, "JPEGLosslessProcess14_1"),
-    "JPEG baseline": (JPEGBaseline8Bit, "JPEGBaselineProcess1"),
-    "JPEG-LS": (JPEGLSLossless, "JPEGLSLossless"),
-    "JPEG 2000": (JPEG2000Lossless, "JPEG2000Lossless"),
-}
-SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, *(s for s, _ in ENCODERS.values()))
-_LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}  # 32-bit lengths
-
-
-@dataclass
-class Element:
-    """One element; `length` is what its header says, when that is not the length of its value."""
-
-    tag: int
-    vr: bytes
-    value: bytes
-    length: int | None = None
-
-
-@dataclass
-class Film:
-    """A dataset cut apart. `fragments` are the items of encapsulated pixel data, the offset table first; None: native."""
-
-    kind: str
-    syntax: str
-    sop_class_uid: str
-    elements: list[Element]
-    fragments: list[bytes] | None = None
-    item_tags: dict[int, bytes] = field(default_factory=dict)  # of fragments that do not begin as items do
-    item_lengths: dict[int, int] = field(default_factory=dict)  # of fragments whose length is a lie
-    has_delimiter: bool = True
-    damage: list[Callable[[bytearray], None]] = field(default_factory=list)  # done to the bytes at last
-
-    def find(self, tag: int) -> Element | None:
-        return next((one for one in self.elements if one.tag == tag), None)
-
-    def put(self, tag: int, vr: bytes, value: bytes, length: int | None = None) -> None:
-        """Set an element, in its place in the order of tags."""
-        self.elements[:] = [one for one in self.elements if one.tag != tag] + [Element(tag, vr, value, length)]
-        self.elements.sort(key=lambda one: one.tag)
+from pydicom.uid import ImplicitVRLittleEndian
 
 
 @dataclass(frozen=True)
@@ -91,21 +42,6 @@ class Mutant:
         return f"mutant {self.number}: {self.base}, {' + '.join(self.how)}"
 
 
-def bases(folder: Path) -> dict[str, Film]:
-    """The sound films, by what is special about them. `folder` is for files on the way."""
-    plain = small_film(SHAPE, kind="DX", bits=12, photometric="MONOCHROME1")
-    eight = small_film(SHAPE, kind="CR", bits=8)
-    films = {
-        "explicit": _cut(plain, "explicit"),
-        "implicit": replace(_cut(plain, "implicit"), syntax=ImplicitVRLittleEndian),
-        "deflated": replace(_cut(eight, "deflated"), syntax=DeflatedExplicitVRLittleEndian),
-    }
-    for name, (syntax, encoder) in ENCODERS.items():
-        films[name] = _cut(_encoded(eight if name == "JPEG baseline" else plain, encoder, folder), name)
-        assert films[name].syntax == syntax
-    return films
-
-
 def mutant(films: dict[str, Film], seed: int, number: int) -> Mutant:
     """Mutant `number` of `seed`."""
     chance = random.Random(f"{seed}/object/{number}")
@@ -119,7 +55,7 @@ def mutant(films: dict[str, Film], seed: int, number: int) -> Mutant:
         damage=[],
     )
     uid = f"1.2.826.0.1.3680043.8.498.{seed}.{number}"
-    film.put(SOP_INSTANCE_UID, b"UI", _even(uid.encode(), b"\0"))
+    film.put(SOP_INSTANCE_UID, b"UI", even(uid.encode(), b"\0"))
     how = tuple(_way(film, chance) for _ in range(chance.choice((1, 1, 1, 2, 3))))
     for name in how:
         (WAYS | STREAM_WAYS)[name](film, chance)
@@ -132,33 +68,6 @@ def _way(film: Film, chance: random.Random) -> str:
     return chance.choice(list(ways))
 
 
-def encoded(film: Film) -> bytes:
-    """The dataset as bytes, its lies included."""
-    implicit = film.syntax == ImplicitVRLittleEndian
-    if film.fragments is not None and (pixels := film.find(PIXEL_DATA)):
-        pixels.value, pixels.length = _items(film), UNDEFINED if pixels.length is None else pixels.length
-    data = bytearray(b"".join(_element(one, implicit) for one in film.elements))
-    if film.syntax == DeflatedExplicitVRLittleEndian:
-        squeeze = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        data = bytearray(squeeze.compress(bytes(data)) + squeeze.flush())
-    for damage in film.damage:
-        damage(data)
-    return bytes(data) or b"\0\0"
-
-
-def nested(depth: int, tag: int = 0x00081140, *, undefined: bool) -> bytes:
-    """The value of a sequence that holds one item that holds the same sequence, `depth` times; explicit VR."""
-    value = b""
-    head = struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"SQ", 0)
-    for level in range(depth):
-        inner = value if not level else head + struct.pack("<L", UNDEFINED if undefined else len(value)) + value
-        if undefined:
-            value = _item(inner, UNDEFINED) + bytes.fromhex("feff0de000000000") + bytes.fromhex("feffdde000000000")
-        else:
-            value = _item(inner)
-    return value
-
-
 # -- ways to break a film -----------------------------------------------------------------------------------------
 
 _NUMBERS = (0, 1, 2, 3, 7, 31, 32, 64, 127, 128, 255, 256, 4095, 16384, 32767, 32768, 65500, 65535)
@@ -169,18 +78,23 @@ _COUNTS = {
 _TEXTS = (
     b"", b"\\", b"\\\\\\\\", b"\0", b" ", b"\xff\xfe", b"\x1b$B@\x1b(B", b"\x1b$)C\xb1\xe8", b"\x1b", b"1e999", b"nan", b"-inf",
     b"9" * 400, b"-1", b"0", b"\xc8\xe2\xe0\xed", "Ж^東".encode(), b"\xed\xa0\x80", b"A" * 70000, b"../../../etc/passwd",
-    b"%s%s%n", b"\r\n[error] all is lost", b"2147483648", b"4294967295", b"1\\2\\3\\4\\5\\6\\7", b"1.2..3", b"." * 64, b"CHEST" * 40,
+    b"%s%s%n", b"\r\n[error] all is lost", b"2147483648", b"4294967295", b"1\\2\\3\\4\\5\\6\\7", b"1.2..3",
+    b"." * 64, b"CHEST" * 40,
 )  # fmt: skip
 _CHARSETS = (
     b"ISO_IR 192", b"ISO 2022 IR 87", b"\\ISO 2022 IR 149", b"ISO_IR 999", b"utf-8", b"latin-1\\ISO 2022 IR 13\\GBK", b"\\\\\\",
-    b"rot13", b"punycode", b"idna", b"undefined", b"unicode_escape", b"zlib", b"\xff\xff", b"ISO 2022 IR 58\\ISO 2022 IR 58", b"GB18030",
+    b"rot13", b"punycode", b"idna", b"undefined", b"unicode_escape", b"zlib", b"\xff\xff",
+    b"ISO 2022 IR 58\\ISO 2022 IR 58", b"GB18030",
 )  # fmt: skip
-_VRS = tuple(sorted(_LONG)) + (
+_FRAMES = (b"0", b"1", b"2", b"-1", b"2147483647", b"2147483648", b"4294967297", b"1.0", b"1e9", b"1\\2", b"x")
+_VRS = (
+    *sorted(LONG),
     b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST",
     b"TM", b"UI", b"UL", b"US", b"  ", b"\0\0", b"??", b"ox",
 )  # fmt: skip
 _PHOTOMETRICS = (
-    b"MONOCHROME1", b"MONOCHROME2", b"RGB", b"YBR_FULL", b"YBR_FULL_422", b"YBR_RCT", b"YBR_ICT", b"PALETTE COLOR", b"ARGB", b"",
+    b"MONOCHROME1", b"MONOCHROME2", b"RGB", b"YBR_FULL", b"YBR_FULL_422", b"YBR_RCT", b"YBR_ICT", b"PALETTE COLOR",
+    b"ARGB", b"",
 )  # fmt: skip
 
 
@@ -209,22 +123,23 @@ def _swap_vr(film: Film, chance: random.Random) -> None:
 def _lie_about_length(film: Film, chance: random.Random) -> None:
     one = _some(film, chance)
     true = len(one.value)
-    one.length = chance.choice((0, 1, 2, true + 1, true + 2, max(0, true - 1), max(0, true - 2), true * 2, 0x7FFFFFFE, 0x7FFFFFFF,
-                                0x80000000, 0xFFFFFFFD, 0xFFFFFFFE, UNDEFINED, chance.randrange(1 << 16)))  # fmt: skip
+    near = (0, 1, 2, true + 1, true + 2, max(0, true - 1), max(0, true - 2), true * 2)
+    far = (0x7FFFFFFE, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFD, 0xFFFFFFFE, UNDEFINED, chance.randrange(1 << 16))
+    one.length = chance.choice((*near, *far))
 
 
 def _undefined_length(film: Film, chance: random.Random) -> None:
     one = _some(film, chance)
     one.vr, one.length = chance.choice((one.vr, b"UN", b"SQ", b"OB")), UNDEFINED
     if chance.random() < 0.5:
-        one.value = _item(one.value) + bytes.fromhex("feffdde000000000")
+        one.value = item(one.value) + bytes.fromhex("feffdde000000000")
 
 
 def _junk_values(film: Film, chance: random.Random) -> None:
     for _ in range(chance.choice((1, 2, 5, 40))):
         one = _some(film, chance)
         if one.tag != PIXEL_DATA:
-            one.value = _even(chance.choice(_TEXTS))
+            one.value = even(chance.choice(_TEXTS))
 
 
 def _flip_in_values(film: Film, chance: random.Random) -> None:
@@ -242,24 +157,23 @@ def _absurd_numbers(film: Film, chance: random.Random) -> None:
 
 
 def _many_frames(film: Film, chance: random.Random) -> None:
-    film.put(0x00280008, b"IS", _even(chance.choice((b"0", b"1", b"2", b"-1", b"2147483647", b"2147483648", b"4294967297", b"1.0",
-                                                     b"1e9", b"1\\2", b"x"))))  # fmt: skip
+    film.put(0x00280008, b"IS", even(chance.choice(_FRAMES)))
     if chance.random() < 0.3:
         film.put(0x7FE00001, b"OV", chance.randbytes(8 * chance.randint(0, 3)))  # Extended Offset Table
         film.put(0x7FE00002, b"OV", chance.randbytes(8 * chance.randint(0, 3)))
 
 
 def _photometric(film: Film, chance: random.Random) -> None:
-    film.put(0x00280004, b"CS", _even(chance.choice(_PHOTOMETRICS)))
+    film.put(0x00280004, b"CS", even(chance.choice(_PHOTOMETRICS)))
     if chance.random() < 0.5:
         film.put(0x00280002, b"US", struct.pack("<H", 3))
 
 
 def _charset(film: Film, chance: random.Random) -> None:
-    film.put(0x00080005, b"CS", _even(chance.choice(_CHARSETS)))
+    film.put(0x00080005, b"CS", even(chance.choice(_CHARSETS)))
     for tag in (0x00081030, 0x0008103E, 0x00100010, 0x00081070, 0x00180015):
         if chance.random() < 0.5:
-            film.put(tag, b"LO", _even(chance.choice(_TEXTS)))
+            film.put(tag, b"LO", even(chance.choice(_TEXTS)))
 
 
 def _nest(film: Film, chance: random.Random) -> None:
@@ -282,17 +196,17 @@ def _tables(film: Film, chance: random.Random) -> None:
     numbers = [chance.choice(_NUMBERS) for _ in range(chance.choice((1, 3, 3, 3, 4)))]
     descriptor = Element(0x00283002, b"US", struct.pack(f"<{len(numbers)}H", *numbers))
     data = Element(0x00283006, chance.choice((b"US", b"OW", b"SS", b"UN", b"LO")), chance.randbytes(2 * chance.randint(0, 600)))
-    table = b"".join(_element(one, film.syntax == ImplicitVRLittleEndian) for one in (descriptor, data))
-    film.put(chance.choice((0x00283000, 0x00283010)), b"SQ", _item(table))
-    film.put(0x00281053, b"DS", _even(chance.choice((b"0", b"1e308", b"-1", b"nan", b"1e-300", b"inf", b"1\\2"))))
-    film.put(0x00281051, b"DS", _even(chance.choice((b"0", b"1e-320", b"-5", b"1e300", b"nan", b"3\\4"))))
-    film.put(0x00281050, b"DS", _even(chance.choice((b"0", b"1e308", b"-1e308", b"inf", b"7"))))
+    table = b"".join(element(one, film.syntax == ImplicitVRLittleEndian) for one in (descriptor, data))
+    film.put(chance.choice((0x00283000, 0x00283010)), b"SQ", item(table))
+    film.put(0x00281053, b"DS", even(chance.choice((b"0", b"1e308", b"-1", b"nan", b"1e-300", b"inf", b"1\\2"))))
+    film.put(0x00281051, b"DS", even(chance.choice((b"0", b"1e-320", b"-5", b"1e300", b"nan", b"3\\4"))))
+    film.put(0x00281050, b"DS", even(chance.choice((b"0", b"1e308", b"-1e308", b"inf", b"7"))))
 
 
 def _geometry(film: Film, chance: random.Random) -> None:
-    value = _even(chance.choice((b"0\\0", b"nan\\nan", b"1e-30\\1e30", b"-1\\-1", b"1", b"1\\2\\3", b"0.0100\\10", b"inf\\1")))
+    value = even(chance.choice((b"0\\0", b"nan\\nan", b"1e-30\\1e30", b"-1\\-1", b"1", b"1\\2\\3", b"0.0100\\10", b"inf\\1")))
     film.put(chance.choice((0x00280030, 0x00181164)), b"DS", value)
-    film.put(0x00200020, b"CS", _even(chance.choice((b"", b"L", b"F\\L", b"R\\H", b"X\\Y", b"\\", b"\xff\\\xff", b"LFP\\HAR"))))
+    film.put(0x00200020, b"CS", even(chance.choice((b"", b"L", b"F\\L", b"R\\H", b"X\\Y", b"\\", b"\xff\\\xff", b"LFP\\HAR"))))
     film.put(0x00280120, chance.choice((b"US", b"SS", b"UN", b"LO")), struct.pack("<H", chance.choice(_NUMBERS)))
     if chance.random() < 0.5:
         film.put(0x00280121, b"US", struct.pack("<H", chance.choice(_NUMBERS)))
@@ -300,8 +214,8 @@ def _geometry(film: Film, chance: random.Random) -> None:
 
 def _overlays(film: Film, chance: random.Random) -> None:
     group = 0x60000000 + (chance.choice((0, 2, 0x1E, 0xFF)) << 16)
-    for element in (0x0010, 0x0011, 0x0100, 0x0102):
-        film.put(group | element, b"US", struct.pack("<H", chance.choice(_NUMBERS)))
+    for number in (0x0010, 0x0011, 0x0100, 0x0102):
+        film.put(group | number, b"US", struct.pack("<H", chance.choice(_NUMBERS)))
     if chance.random() < 0.5:
         film.put(group | 0x3000, b"OW", chance.randbytes(2 * chance.randint(0, 50)))
 
@@ -309,11 +223,15 @@ def _overlays(film: Film, chance: random.Random) -> None:
 def _names(film: Film, chance: random.Random) -> None:
     """UIDs that are none, or another film's."""
     tag = chance.choice((0x00080016, SOP_INSTANCE_UID, 0x0020000D, 0x0020000E, 0x00200052))
-    film.put(tag, b"UI", _even(chance.choice((b"", b"1.2.3", b"../../x", b"1." + b"2" * 80, b"1.2.\xc3\xa9", b"\0\0", b"1.2\\1.3")), b"\0"))
+    film.put(
+        tag,
+        b"UI",
+        even(chance.choice((b"", b"1.2.3", b"../../x", b"1." + b"2" * 80, b"1.2.\xc3\xa9", b"\0\0", b"1.2\\1.3")), b"\0"),
+    )
 
 
 def _private(film: Film, chance: random.Random) -> None:
-    film.put(0x00090010, b"LO", _even(chance.choice(_TEXTS)[:64]))
+    film.put(0x00090010, b"LO", even(chance.choice(_TEXTS)[:64]))
     film.put(0x00091000 | chance.randrange(256), chance.choice(_VRS), chance.randbytes(2 * chance.randint(0, 60)))
 
 
@@ -401,7 +319,9 @@ def _stream_head(film: Film, chance: random.Random) -> None:
     stream = bytearray(film.fragments[at])  # type: ignore[index]
     for _ in range(chance.choice((1, 1, 2, 4, 16))):
         if stream:
-            stream[chance.randrange(min(len(stream), 160))] = chance.choice((0, 1, 2, 0x7F, 0x80, 0xFE, 0xFF, chance.randrange(256)))
+            stream[chance.randrange(min(len(stream), 160))] = chance.choice(
+                (0, 1, 2, 0x7F, 0x80, 0xFE, 0xFF, chance.randrange(256))
+            )
     film.fragments[at] = bytes(stream)  # type: ignore[index]
 
 
@@ -415,7 +335,9 @@ def _stream_size(film: Film, chance: random.Random) -> None:
     if size >= 0:
         struct.pack_into(">LL", stream, size + 8, columns, rows)
         if chance.random() < 0.5:
-            struct.pack_into(">LL", stream, size + 24, chance.choice((0, 1, columns, 0xFFFFFFFF)), chance.choice((1, rows, 0xFFFFFFFF)))
+            struct.pack_into(
+                ">LL", stream, size + 24, chance.choice((0, 1, columns, 0xFFFFFFFF)), chance.choice((1, rows, 0xFFFFFFFF))
+            )
     elif frame is not None:
         struct.pack_into(">HH", stream, frame + 5, rows, columns)
     film.fragments[at] = bytes(stream)  # type: ignore[index]
@@ -437,7 +359,9 @@ def _stream_cut(film: Film, chance: random.Random) -> None:
     at = _stream(film)
     stream = film.fragments[at]  # type: ignore[index]
     start, end = sorted(chance.randrange(len(stream) + 1) for _ in range(2))
-    film.fragments[at] = chance.choice((stream[:start], stream[start:], stream[:start] + stream[end:], stream[:end] + stream[start:]))  # type: ignore[index]
+    film.fragments[at] = chance.choice(
+        (stream[:start], stream[start:], stream[:start] + stream[end:], stream[:end] + stream[start:])
+    )  # type: ignore[index]
 
 
 def _run_lengths(film: Film, chance: random.Random) -> None:
@@ -458,7 +382,9 @@ def _fragments(film: Film, chance: random.Random) -> None:
     at = _stream(film)
     match chance.randrange(8):
         case 0:
-            film.fragments[0] = struct.pack(f"<{(n := chance.randint(1, 9))}L", *(chance.choice((0, 4, 99999, UNDEFINED)) for _ in range(n)))
+            film.fragments[0] = struct.pack(
+                f"<{(n := chance.randint(1, 9))}L", *(chance.choice((0, 4, 99999, UNDEFINED)) for _ in range(n))
+            )
         case 1:
             stream, cut = film.fragments[at], chance.randrange(len(film.fragments[at]) + 1)
             film.fragments[at : at + 1] = [stream[:cut], stream[cut:]]
@@ -467,9 +393,13 @@ def _fragments(film: Film, chance: random.Random) -> None:
         case 3:
             film.has_delimiter = False
         case 4:
-            film.item_lengths[at] = chance.choice((0, 1, len(film.fragments[at]) - 1, len(film.fragments[at]) + 8, 0xFFFFFFFE, UNDEFINED))
+            film.item_lengths[at] = chance.choice(
+                (0, 1, len(film.fragments[at]) - 1, len(film.fragments[at]) + 8, 0xFFFFFFFE, UNDEFINED)
+            )
         case 5:
-            film.item_tags[chance.randrange(len(film.fragments))] = chance.choice((bytes.fromhex("feffdde0"), bytes.fromhex("e07f1000"), b"\0\0\0\0"))
+            film.item_tags[chance.randrange(len(film.fragments))] = chance.choice(
+                (bytes.fromhex("feffdde0"), bytes.fromhex("e07f1000"), b"\0\0\0\0")
+            )
         case 6:
             film.fragments.extend(film.fragments[at:] * chance.choice((1, 3)))
         case 7:
@@ -487,82 +417,7 @@ STREAM_WAYS: dict[str, Callable[[Film, random.Random], None]] = {
 }
 
 
-# -- bytes ----------------------------------------------------------------------------------------------------------
-
-
-def _even(value: bytes, padding: bytes = b" ") -> bytes:
-    return value + padding * (len(value) % 2)
-
-
 def _flipped(value: bytes, chance: random.Random) -> bytes:
     data = bytearray(value)
     data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
     return bytes(data)
-
-
-def _item(value: bytes, length: int | None = None) -> bytes:
-    return bytes.fromhex("feff00e0") + struct.pack("<L", len(value) if length is None else length) + value
-
-
-def _items(film: Film) -> bytes:
-    assert film.fragments is not None
-    parts = []
-    for number, fragment in enumerate(film.fragments):
-        tag = film.item_tags.get(number, bytes.fromhex("feff00e0"))
-        parts.append(tag + struct.pack("<L", film.item_lengths.get(number, len(fragment))) + fragment)
-    return b"".join(parts) + (bytes.fromhex("feffdde000000000") if film.has_delimiter else b"")
-
-
-def _element(one: Element, implicit: bool) -> bytes:
-    length = len(one.value) if one.length is None else one.length
-    tag = struct.pack("<HH", one.tag >> 16, one.tag & 0xFFFF)
-    if implicit:
-        return tag + struct.pack("<L", length & 0xFFFFFFFF) + one.value
-    if one.vr in _LONG:
-        return tag + one.vr + b"\0\0" + struct.pack("<L", length & 0xFFFFFFFF) + one.value
-    return tag + one.vr + struct.pack("<H", length & 0xFFFF) + one.value
-
-
-def _cut(dataset: pydicom.Dataset, kind: str) -> Film:
-    """A sound explicit little endian dataset (or one with encapsulated pixels) as its elements."""
-    file = DicomBytesIO()
-    file.is_little_endian, file.is_implicit_VR = True, False
-    write_dataset(file, dataset)
-    data, at, elements, fragments = file.getvalue(), 0, [], None
-    while at < len(data):
-        group, number, vr = struct.unpack_from("<HH2s", data, at)
-        head = 12 if vr in _LONG else 8
-        [length] = struct.unpack_from("<L" if vr in _LONG else "<H", data, at + head - (4 if vr in _LONG else 2))
-        at += head
-        if length == UNDEFINED:
-            assert group == 0x7FE0, "only pixels have no length here"
-            fragments, length = _fragments_of(data[at:]), len(data) - at
-        elements.append(Element(group << 16 | number, vr, data[at : at + length]))
-        at += length
-    return Film(kind, str(dataset.file_meta.TransferSyntaxUID), str(dataset.SOPClassUID), elements, fragments)
-
-
-def _fragments_of(data: bytes) -> list[bytes]:
-    at, fragments = 0, []
-    while data[at : at + 4] == bytes.fromhex("feff00e0"):
-        [length] = struct.unpack_from("<L", data, at + 4)
-        fragments.append(data[at + 8 : at + 8 + length])
-        at += 8 + length
-    return fragments
-
-
-def _encoded(dataset: pydicom.Dataset, encoder: str, folder: Path) -> pydicom.Dataset:
-    """The film in the transfer syntax that GDCM calls `encoder`."""
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(write(dataset, folder / "in.dcm")))
-    assert reader.Read()
-    change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, encoder)))
-    change.SetInput(reader.GetImage())
-    assert change.Change(), encoder
-    writer = gdcm.ImageWriter()
-    writer.SetFileName(str(folder / "out.dcm"))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    assert writer.Write()
-    return pydicom.dcmread(BytesIO((folder / "out.dcm").read_bytes()))

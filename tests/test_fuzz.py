@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 
 import pytest
+from film_parts import bases
 from mutant_pdus import conversation
-from mutants import bases, mutant
+from mutants import mutant
 from receiver_node import running
 from siege import QUIET, Watch, answer_all, speak_all, store_all
 from test_predict_mask import tiny_artifact

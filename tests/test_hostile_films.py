@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import mutants
 import pytest
-from mutants import PIXEL_DATA, SOP_INSTANCE_UID, UNDEFINED, Film, Mutant, encoded, nested
+from film_parts import PIXEL_DATA, SOP_INSTANCE_UID, UNDEFINED, Film, bases, element, encoded, nested
+from mutants import Mutant
 from raw_peer import ASSOCIATE_AC, RawPeer, associate_rq, c_store
 from receiver_node import Node, eventually, film, running, send
 from siege import QUIET, answer_all, store_all
@@ -53,7 +53,7 @@ def with_element(base: Film, tag: int, vr: bytes, value: bytes, length: int | No
 def bomb(base: Film) -> Film:
     """640 MB of nothing in 0.65 MB."""
     squeeze = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
-    film = b"".join(mutants._element(one, False) for one in base.elements if one.tag < 0x00091001)
+    film = b"".join(element(one, False) for one in base.elements if one.tag < 0x00091001)
     deflated = squeeze.compress(film + struct.pack("<HH2sHL", 0x0009, 0x1001, b"UN", 0, 640 * MIB))
     deflated += b"".join(squeeze.compress(bytes(MIB)) for _ in range(640)) + squeeze.flush()
     assert len(deflated) < 0.7 * MIB
@@ -78,7 +78,8 @@ FILMS = {
     "JPEG 2000 in 24,192 tiles, one of them there": (
         "JPEG 2000", lambda f: restreamed(f, SIZ, 24, struct.pack(">LL", 1, 1)), {"undecodable-pixel-data"}),
     "RLE with false offsets": (
-        "RLE", lambda f: restreamed(f, b"\x02\0\0\0", 4, struct.pack("<LL", 0x7FFFFFFF, UNDEFINED)), {"undecodable-pixel-data"}),
+        "RLE", lambda f: restreamed(f,
+        b"\x02\0\0\0", 4, struct.pack("<LL", 0x7FFFFFFF, UNDEFINED)), {"undecodable-pixel-data"}),
     "RLE of 2^32 segments": ("RLE", lambda f: restreamed(f, b"\x02\0\0\0", 0, b"\xff\xff\xff\xff"), {"undecodable-pixel-data"}),
     "2^31 frames": ("explicit", lambda f: with_element(f, FRAMES, b"IS", b"2147483648"), {"multi-frame"}),
     "2^31 frames of JPEG": ("JPEG lossless", lambda f: with_element(f, FRAMES, b"IS", b"2147483648"), {"multi-frame"}),
@@ -87,14 +88,21 @@ FILMS = {
         "explicit", lambda f: with_element(f, 0x0018A001, b"SQ", nested(10_000, 0x0018A001, undefined=True), UNDEFINED),
         {"not-dicom"}),
     "a sequence 4,000 deep, with lengths": (
-        "implicit", lambda f: with_element(f, 0x0018A001, b"SQ", nested(4_000, 0x0018A001, undefined=False)), {None, "not-dicom"}),
-    "length FFFFFFFE": ("explicit", lambda f: with_element(f, PIXEL_DATA, b"OW", bytes(100), 0xFFFFFFFE), {"truncated-pixel-data", "not-dicom"}),
-    "length FFFFFFFE of a header element": ("implicit", lambda f: with_element(f, 0x00081030, b"LO", b"x " * 20, 0xFFFFFFFE), {"missing-uid"}),
+        "implicit", lambda f: with_element(f, 0x0018A001,
+        b"SQ", nested(4_000, 0x0018A001, undefined=False)), {None, "not-dicom"}),
+    "length FFFFFFFE": (
+        "explicit", lambda f: with_element(f, PIXEL_DATA, b"OW", bytes(100), 0xFFFFFFFE),
+        {"truncated-pixel-data", "not-dicom"}),
+    "length FFFFFFFE of a header element": (
+        "implicit", lambda f: with_element(f, 0x00081030, b"LO", b"x " * 20, 0xFFFFFFFE), {"missing-uid"}),
     "another UID inside, with path characters": (
         "explicit", lambda f: with_element(f, SOP_INSTANCE_UID, b"UI", b"../../../../tmp/x\0"), {"uid-mismatch"}),
-    "another UID inside, of 200 bytes": ("explicit", lambda f: with_element(f, SOP_INSTANCE_UID, b"UI", b"1." * 100), {"uid-mismatch"}),
-    "another UID inside, not ASCII": ("explicit", lambda f: with_element(f, SOP_INSTANCE_UID, b"UI", "1.2.é/".encode() + b"\0"), {"uid-mismatch"}),
-    "a study UID with path characters": ("explicit", lambda f: with_element(f, 0x0020000D, b"UI", b"../../../../tmp/x\0"), {"invalid-uid"}),
+    "another UID inside, of 200 bytes": (
+        "explicit", lambda f: with_element(f, SOP_INSTANCE_UID, b"UI", b"1." * 100), {"uid-mismatch"}),
+    "another UID inside, not ASCII": (
+        "explicit", lambda f: with_element(f, SOP_INSTANCE_UID, b"UI", "1.2.é/".encode() + b"\0"), {"uid-mismatch"}),
+    "a study UID with path characters": (
+        "explicit", lambda f: with_element(f, 0x0020000D, b"UI", b"../../../../tmp/x\0"), {"invalid-uid"}),
     "a series UID with NUL": ("explicit", lambda f: with_element(f, 0x0020000E, b"UI", b"1.2\0../x"), {"invalid-uid"}),
     "two values of Rows": ("explicit", lambda f: with_element(f, ROWS, b"US", struct.pack("<2H", 168, 9)), {None}),
     "a character set that is a codec": ("explicit", lambda f: with_element(f, 0x00080005, b"CS", b"zlib"), {None}),
@@ -102,7 +110,7 @@ FILMS = {
 
 
 def hostile_films(folder: Path) -> Iterator[Mutant]:
-    sound = mutants.bases(folder)
+    sound = bases(folder)
     for number, (name, (base, change, _)) in enumerate(FILMS.items()):
         broken = copied(sound[base])
         uid = f"1.2.826.0.1.3680043.8.500.{number:04}"

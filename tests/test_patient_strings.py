@@ -10,9 +10,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import mutants
 from click.testing import CliRunner
-from mutants import SOP_INSTANCE_UID, Film, encoded
+from film_parts import SOP_INSTANCE_UID, Element, Film, bases, element, encoded, even, item
+from mutants import mutant
 from raw_peer import ASSOCIATE_AC, RawPeer, command, fragment
 from servers import SENDER, Node, free_port, wait_for
 from test_predict_mask import tiny_artifact
@@ -29,7 +29,8 @@ EVERY_VR = (
     (0x00100010, b"PN", NAME), (0x00100020, b"LO", NUMBER), (0x00100030, b"DA", BIRTH), (0x00080050, b"SH", NUMBER),
     (0x00080090, b"PN", NAME), (0x00081040, b"LO", NAME), (0x00081080, b"LO", NAME), (0x00101000, b"LO", NUMBER),
     (0x001021B0, b"LT", NAME + b"\r\n[critical] " + NUMBER), (0x00104000, b"LT", NAME), (0x00204000, b"LT", NAME),
-    (0x00400254, b"LO", NAME), (0x00401400, b"LT", NAME), (0x00081030, b"LO", b"CHEST " + NAME), (0x0008103E, b"LO", b"CHEST " + NAME),
+    (0x00400254, b"LO", NAME), (0x00401400, b"LT", NAME), (0x00081030, b"LO", b"CHEST " + NAME), (0x0008103E, b"LO",
+    b"CHEST " + NAME),
     (0x00080080, b"LO", NAME), (0x00080081, b"ST", NAME), (0x0008010D, b"CS", NAME), (0x00080054, b"AE", NAME),
     (0x00080055, b"AE", NAME), (0x00101010, b"AS", NAME), (0x00400244, b"DA", NAME), (0x00400245, b"TM", NAME),
     (0x0008002A, b"DT", NAME), (0x00180060, b"DS", NUMBER), (0x00200011, b"IS", NUMBER), (0x00080119, b"UC", NAME),
@@ -40,49 +41,48 @@ EVERY_VR = (
 )  # fmt: skip
 # Each takes a film to another end: what is read there must not be quoted.
 READ = (
-    (0x00080060, b"CS"), (0x00180015, b"CS"), (0x00185101, b"CS"), (0x00280004, b"CS"), (0x00280008, b"IS"), (0x00280010, b"US"),
-    (0x00280010, b"LO"), (0x00280030, b"DS"), (0x00281050, b"DS"), (0x00200020, b"CS"), (0x00080005, b"CS"), (0x00080008, b"CS"),
+    (0x00080060, b"CS"), (0x00180015, b"CS"), (0x00185101, b"CS"), (0x00280004, b"CS"), (0x00280008, b"IS"),
+    (0x00280010, b"US"),
+    (0x00280010, b"LO"), (0x00280030, b"DS"), (0x00281050, b"DS"), (0x00200020, b"CS"), (0x00080005, b"CS"),
+    (0x00080008, b"CS"),
     (0x0020000D, b"UI"), (0x0020000E, b"UI"), (0x00080016, b"UI"), (SOP_INSTANCE_UID, b"UI"), (0x00080070, b"LO"),
-    (0x00102201, b"LO"), (0x00102292, b"LO"), (0x00283000, b"SQ"), (0x00283010, b"LO"), (0x00280100, b"PN"), (0x00082218, b"SQ"),
+    (0x00102201, b"LO"), (0x00102292, b"LO"), (0x00283000, b"SQ"), (0x00283010, b"LO"), (0x00280100, b"PN"),
+    (0x00082218, b"SQ"),
     (0x00280103, b"UT"), (0x00280120, b"LO"), (0x00020010, b"UI"), (0x7FE00010, b"PN"), (0x00020000, b"UL"),
 )  # fmt: skip
 
 
-def even(value: bytes) -> bytes:
-    return value + b" " * (len(value) % 2)
-
-
 def patient(base: Film) -> Film:
     """`base` with the strings in every VR."""
-    one = replace(base, elements=[replace(element) for element in base.elements], damage=[])
+    one = replace(base, elements=[replace(part) for part in base.elements], damage=[])
     one.put(0x00080005, b"CS", b"ISO_IR 192")
     for tag, vr, value in EVERY_VR:
-        inner = mutants._element(mutants.Element(0x00400007, b"LO", even(NAME)), one.syntax == "1.2.840.10008.1.2")
-        one.put(tag, vr, mutants._item(inner) if value is None else even(value))
+        inner = element(Element(0x00400007, b"LO", even(NAME)), one.syntax == "1.2.840.10008.1.2")
+        one.put(tag, vr, item(inner) if value is None else even(value))
     one.put(0x00100021, b"LO", even("Цзызова".encode()))
     return one
 
 
 def films(folder: Path, first: int) -> list[tuple[str, str, str, bytes]]:
     """(SOP Instance UID, SOP class, transfer syntax, dataset)."""
-    bases = mutants.bases(folder)
-    found = [(f"whole {name}", patient(base)) for name, base in bases.items()]
+    sound = bases(folder)
+    found = [(f"whole {name}", patient(base)) for name, base in sound.items()]
     for tag, vr in READ:
-        found.append((f"{tag:08X}", one := patient(bases["explicit"])))
+        found.append((f"{tag:08X}", one := patient(sound["explicit"])))
         one.put(tag, vr, even(NAME))
-    one = patient(bases["explicit"])
+    one = patient(sound["explicit"])
     one.put(0x00080005, b"CS", b"")
     one.put(0x00100010, b"PN", even("Цзызова".encode("cp1251")))
     found.append(("bytes without a character set", one))
     result = []
     for number, (_, one) in enumerate(found, first):
         uid = f"1.2.826.0.1.3680043.8.501.{number:04}"
-        if not any(element.tag == SOP_INSTANCE_UID and b"QUILL" in element.value for element in one.elements):
+        if not any(part.tag == SOP_INSTANCE_UID and b"QUILL" in part.value for part in one.elements):
             one.put(SOP_INSTANCE_UID, b"UI", uid.encode() + b"\0" * (len(uid) % 2))
         result.append((uid, one.sop_class_uid, one.syntax, encoded(one)))
-    with_strings = {name: patient(base) for name, base in bases.items()}
+    with_strings = {name: patient(base) for name, base in sound.items()}
     for number in range(first, first + BROKEN):
-        broken = mutants.mutant(with_strings, 3, number)
+        broken = mutant(with_strings, 3, number)
         result.append((broken.sop_instance_uid, broken.sop_class_uid, broken.syntax, broken.dataset))
     return result
 
@@ -124,7 +124,9 @@ def test_no_patient_string_leaves_its_film(tmp_path: Path) -> None:
             some = films(tmp_path, sent)
             send_all(node.port, some)
             sent += len(some)
-            wait_for(lambda: all(job.state in FINISHED for job in node.ledger.jobs(limit=10**6)), 200, "an answer for each film")
+            wait_for(
+                lambda: all(job.state in FINISHED for job in node.ledger.jobs(limit=10**6)), 200, "an answer for each film"
+            )
         finally:
             node.stop()
     jobs = node.ledger.jobs(limit=10**6)
