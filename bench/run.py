@@ -5,6 +5,7 @@ Writes bench/results.json and bench/RESULTS.md. Rounds of ours and theirs altern
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -12,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +25,9 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "bench")]
 
 import training as training_rows  # noqa: E402
+from raw_peer import RawPeer, associate_rq  # noqa: E402
 from servers import SENDER, Node, free_port, running_node, running_orthanc, wait_for  # noqa: E402
+from test_hostile_peers import drip  # noqa: E402
 
 from dicom_node.config import Segment  # noqa: E402
 from dicom_node.model import load_model, segment_settings  # noqa: E402
@@ -38,7 +42,7 @@ FILMS_PER_ROUND = 20
 def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory(prefix="segmenter-bench-") as scratch:
-        for measure in (startup, receive, inference, accept, training):
+        for measure in (startup, receive, hostile, inference, accept, training):
             print(f"measuring {measure.__name__} ...", flush=True)
             rows += list(measure(Path(scratch)))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -85,6 +89,30 @@ def receive(scratch: Path) -> Iterator[dict[str, object]]:
         "receive: one association against dcmtk storescp (no fsync)", ours / peer, "ratio", "dcmtk storescp", "higher", 0.95
     )
     yield row("receive: one association against Orthanc", ours / archive, "ratio", "Orthanc", "higher", 1.4)
+
+
+def hostile(scratch: Path) -> Iterator[dict[str, object]]:
+    """One honest store beside 20 hostile sockets of its own host (silent, stopped in a header, byte by byte), and alone."""
+    films = _films(scratch / "honest", 1)
+    with running_node(scratch / "hostile", ("NOWHERE", free_port())) as node:
+        node.ledger.set_mode("paused")
+        times: dict[bool, list[float]] = {False: [], True: []}
+        for number in range(2 * ROUNDS):
+            _new_uids(films)
+            with contextlib.ExitStack() as stack:
+                if number % 2:
+                    peers = [stack.enter_context(RawPeer(node.port)) for _ in range(20)]
+                    for peer in peers[10:]:
+                        peer.send(associate_rq()[:5])
+                    stop = threading.Event()
+                    dripping = threading.Thread(target=drip, args=(peers[15:], associate_rq(), stop))
+                    dripping.start()
+                    stack.callback(dripping.join)
+                    stack.callback(stop.set)
+                times[bool(number % 2)].append(_seconds(lambda: _storescu(node.port, "PTXSEG", films)))
+    alone, beside = statistics.median(times[False]), statistics.median(times[True])
+    yield row("receive: one store while 20 hostile sockets are open", beside, "s", "itself", "lower")
+    yield row("receive: the same against a store alone", beside / alone, "ratio", "itself alone", "lower")
 
 
 def inference(scratch: Path) -> Iterator[dict[str, object]]:

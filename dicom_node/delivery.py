@@ -120,7 +120,7 @@ class Sender:
         elif self._is_demo(delivery) and not is_loopback(peer.host):
             reason = "made by a demo model, and the destination is not this machine (segment.allow_demo_model)"
         elif self._damaged(delivery):
-            reason = "the stored object does not have its sha256 any more; `rerun` makes it again"
+            reason = "the stored object does not have its sha256 any more: restore it from a backup, then `retry`"
         if reason is None:
             return True
         if self._outbox.sending(delivery):

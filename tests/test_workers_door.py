@@ -240,6 +240,12 @@ def test_a_stop_hands_out_nothing_and_waits_for_distant_benches(door: Door) -> N
     assert door.job_of(later if first == uid else uid).state is State.RECEIVED
 
 
+def test_the_door_is_watched_without_a_token(door: Door) -> None:
+    door.film()
+    for path, status in (("/healthz", 200), ("/metrics", 200), ("/readyz", 503)):  # no receiver runs beside this door
+        assert httpx2.get(door.url + path, trust_env=False, timeout=20).status_code == status, path
+
+
 def test_the_interface_describes_itself(door: Door) -> None:
     paths = httpx2.get(f"{door.url}/openapi.json", trust_env=False).json()["paths"]
     assert {"/v1/claims", "/v1/claims/{job_id}/source", "/v1/claims/{job_id}/lease", "/v1/claims/{job_id}/result"} <= set(paths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from dicom_node.ledger import Ledger
 from dicom_node.outbox import Outbox
 from segmenter.artifact import load_artifact
 
+NAME = "Zzyzx^Quilliam"
 PORT, HTTP_PORT, LINE_PORT, PACS_PORT, REDIS_PORT = 11112, 8443, 9443, 11104, 6379
 
 
@@ -71,6 +73,10 @@ class Site:
         env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
         self.processes[name] = subprocess.Popen([*self.net.inside(host), *command], stdout=log, stderr=log, env=env)
 
+    def start_redis(self) -> None:
+        how = f"--port {REDIS_PORT} --bind {self.net.address('node')} --protected-mode no --dir {self.folder} --appendonly yes"
+        self.start("redis", "node", self.programs["redis-server"], *how.split())
+
     def start_node(self) -> None:
         self.start("node", "node", sys.executable, "-m", "dicom_node.cli", "run", "--config", str(self.config_file))
 
@@ -88,6 +94,7 @@ class Site:
     def send(self, number: int) -> str:
         """A film from the PACS's host; its SOP Instance UID."""
         dataset, file = film(number), self.folder / f"film-{number}.dcm"
+        dataset.PatientName = dataset.PatientID = NAME
         dataset.save_as(file, enforce_file_format=True)
         who = ["-aet", "MODALITY", "-aec", "PTXSEG", self.net.address("node"), str(PORT)]
         subprocess.run([*self.net.inside("pacs"), self.programs["storescu"], *who, str(file)], check=True, timeout=60)
@@ -136,8 +143,7 @@ def started(site: Site) -> Site:
     node = site.net.address("node")
     site.net.knows("w1", "node.test", "127.0.0.1")  # through the slow line
     site.net.knows("w2", "node.test", node)
-    redis = f"--port {REDIS_PORT} --bind {node} --protected-mode no --dir {site.folder} --appendonly yes"
-    site.start("redis", "node", site.programs["redis-server"], *redis.split())
+    site.start_redis()
     site.start("line", "w1", sys.executable, slow_line.__file__, str(LINE_PORT), node, str(HTTP_PORT), "0.15")
     site.write_config()
     site.start_node()
@@ -156,6 +162,7 @@ def test_two_workers_drain_one_node_while_links_are_cut_and_mended(site: Site) -
     """1. w1's link (slow) is cut while a film lies on its bench: the lease runs out, w2 answers, w1's late word is refused.
     2. The PACS's link is cut: deliveries wait. 3. Both workers' links are cut: films wait. 4. w2 is killed with -9 on a film.
     5. The node itself is killed with -9 and started again.
+    6. Redis is killed with -9 and comes back empty.
 
     Result: each film one result, one UID, one content at the PACS; nobody is charged for a cut line.
     """
@@ -190,6 +197,11 @@ def test_two_workers_drain_one_node_while_links_are_cut_and_mended(site: Site) -
     site.processes["node"].kill()
     site.start_node()
     site.start_worker("w2", site.folder / "w2" / "model", HTTP_PORT)
+    site.processes["redis"].kill()  # and it comes back empty
+    site.processes["redis"].wait(10)
+    assert not _says_in_redis(site, NAME), "a bell has no content"
+    shutil.rmtree(site.folder / "appendonlydir")
+    site.start_redis()
     wait_for(lambda: _receives(site), 30, "the node")
     films += [site.send(number) for number in range(16, 19)]
 
@@ -213,7 +225,9 @@ def test_every_result_names_the_model_that_made_it(site: Site) -> None:
 def test_the_worker_host_needs_neither_disk_nor_ledger_of_the_node(site: Site) -> None:
     assert not Path("/nowhere").exists()
     for name in ("w1", "w2"):
-        assert "ledger" not in site.log_of(name) or "can not be used" not in site.log_of(name)
+        assert "can not be used" not in site.log_of(name)
+    for name in ("node", "w1", "w2"):
+        assert "Zzyzx" not in site.log_of(name)
 
 
 def test_tokens_and_films_never_cross_the_wire_in_plain(site: Site) -> None:
@@ -227,6 +241,13 @@ def test_tokens_and_films_never_cross_the_wire_in_plain(site: Site) -> None:
         capture_output=True, text=True,
     )  # fmt: skip
     assert "certificate verify failed" in untrusting.stderr
+
+
+def _says_in_redis(site: Site, words: str) -> bool:
+    """Whether these words ever went through Redis: its append-only file holds every command."""
+    files = [file.read_bytes() for file in (site.folder / "appendonlydir").iterdir()]
+    assert any(b"film_is_ready" in data for data in files), "the bells went through this Redis"
+    return any(words.encode() in data for data in files)
 
 
 def _finished(site: Site, job_id: str) -> Job | None:
