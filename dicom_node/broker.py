@@ -7,7 +7,9 @@ through the server; the ringer is the same.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -75,16 +77,37 @@ class Bells(Protocol):
     def bury_the_dead(self) -> None: ...
 
 
+def _end_this_process() -> None:
+    """At once: a stop in order would wait for the pool. The children see that they are orphans."""
+    sys.stderr.flush()
+    os._exit(1)
+
+
 class Ringer:
     """In the worker's parent: rings when there is work, at most one outstanding bell per child, and frees the claims of
     dead children. With `rings` off somebody else rings (the node's dispatcher)."""
 
-    def __init__(self, app: Celery, node: Bells, *, children: int, poll_seconds: float, rings: bool = True) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        node: Bells,
+        *,
+        children: int,
+        poll_seconds: float,
+        rings: bool = True,
+        stuck_seconds: float = float("inf"),
+        give_up: Callable[[], None] = _end_this_process,
+    ) -> None:
+        """`stuck_seconds`: films are ready and no bell was heard for so long: the pool does not move, `give_up` is called.
+        It was seen once, after several children had died within moments; the supervisor starts a new worker."""
         self._app = app
         self._node = node
         self._children = children
         self._poll_seconds = poll_seconds
         self._rings = rings
+        self._stuck_seconds = stuck_seconds
+        self._give_up = give_up
+        self._moved = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ringer", daemon=True)
         self._rung = 0
@@ -102,18 +125,26 @@ class Ringer:
     def heard(self) -> None:
         """A bell came in (called by Celery's `task_received`)."""
         self._heard += 1
+        self._moved = time.monotonic()
 
     def _run(self) -> None:
         every = Every(60.0)
         while not self._stopping.wait(self._poll_seconds):
             try:
                 self._node.bury_the_dead()
-                wanted = min(self._node.ready(), self._children) - self._outstanding() if self._rings else 0
+                ready = self._node.ready() if self._rings else 0
             except (sqlite3.Error, NodeAway) as error:  # a full disk or a cut line: it may be over in a minute
                 every(log.error, "the node can not be asked for work", str(error))
                 continue
-            for _ in range(wanted):
+            if not ready:
+                self._moved = time.monotonic()
+            elif time.monotonic() - self._moved > self._stuck_seconds:
+                log.error("films are ready and the pool does not move: this worker ends, a new one begins")
+                self._give_up()
+                return
+            for _ in range(min(ready, self._children) - self._outstanding()):
                 if not self._ring(every):
+                    self._moved = time.monotonic()  # the broker's trouble, not the pool's
                     self._stopping.wait(1.0)
                     break
 

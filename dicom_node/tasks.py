@@ -19,6 +19,7 @@ from dicom_node.process import Workbench
 
 log = logging.getLogger(__name__)
 
+MODEL_SECONDS = 120.0  # that a new child may take to load the model
 REMOTE_POLL_SECONDS = 0.5  # how often a node on another machine is asked for work when no broker lies between
 
 _bench: Workbench | None = None  # one per child process, made after the fork
@@ -88,7 +89,13 @@ def _local_ringer(app: broker.Celery, config: Config, name: str) -> broker.Ringe
     if freed:
         log.warning("claims of an earlier worker were freed", extra={"jobs": freed})
     _kept_over_fork.append(node.ledger.store.read())
-    return broker.Ringer(app, node, children=config.work.processes, poll_seconds=config.queue.poll_seconds)
+    return broker.Ringer(
+        app,
+        node,
+        children=config.work.processes,
+        poll_seconds=config.queue.poll_seconds,
+        stuck_seconds=config.work.time_limit_seconds + MODEL_SECONDS,
+    )
 
 
 def _remote_ringer(app: broker.Celery, config: Config, name: str) -> broker.Ringer:
@@ -101,6 +108,7 @@ def _remote_ringer(app: broker.Celery, config: Config, name: str) -> broker.Ring
         children=2 * config.work.processes,  # one bell ahead: the next film need not wait for a look at the node
         poll_seconds=max(config.queue.poll_seconds, REMOTE_POLL_SECONDS),
         rings=config.queue.broker.startswith("memory://"),
+        stuck_seconds=config.work.time_limit_seconds + MODEL_SECONDS,
     )
 
 

@@ -1,0 +1,42 @@
+"""The ringer: a pool that does not move is noticed, one that has nothing to do is not."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from dicom_node.broker import Ringer, celery_app
+from dicom_node.config import Queue, Work
+
+
+class Films:
+    """A node with so many films that are ready."""
+
+    def __init__(self, ready: int) -> None:
+        self.films = ready
+
+    def ready(self) -> int:
+        return self.films
+
+    def bury_the_dead(self) -> None:
+        pass
+
+
+def gives_up(films: Films, *, hears: bool, seconds: float) -> bool:
+    """Whether the ringer gives up within `seconds` although (`hears`) bells are heard all the while."""
+    given_up = threading.Event()
+    app = celery_app(Queue(), Work())
+    ringer = Ringer(app, films, children=1, poll_seconds=0.01, stuck_seconds=0.5, give_up=given_up.set)
+    ringer.start()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not given_up.wait(0.05):
+        if hears:
+            ringer.heard()
+    ringer.stop()
+    return given_up.is_set()
+
+
+def test_a_pool_that_does_not_move_while_films_are_ready_is_given_up() -> None:
+    assert gives_up(Films(3), hears=False, seconds=20)
+    assert not gives_up(Films(3), hears=True, seconds=1.5)
+    assert not gives_up(Films(0), hears=False, seconds=1.5)
