@@ -70,7 +70,7 @@ def uncommitted(peers: Collection[str]) -> tuple[str, tuple[str, ...]]:
         f" AND CASE d.destination WHEN '@sender' THEN j.calling_ae ELSE d.destination END IN ({marks})"
         for index, state in (
             ("deliveries_uncommitted", "d.state = 'delivered'"),
-            ("deliveries_state", "d.state = 'refused' AND d.commit_failures > 0"),
+            ("deliveries_outcome", "d.state = 'refused' AND d.commit_failures > 0"),
         )
     )
     return query, tuple(peers) * 2
