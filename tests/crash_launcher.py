@@ -35,7 +35,7 @@ When = Literal["before", "after", "leaving"]  # leaving: in a context manager, w
 class Point:
     """Where a process dies."""
 
-    verb: str  # receive, work, send or run (the supervisor)
+    verb: str  # receive, serve, work, send or run (the supervisor)
     target: str  # module:function, module:Class.method or module:imported_module.function
     when: When
     nth: int = 1  # call, counted in one process since the trap was set
@@ -97,10 +97,10 @@ def install() -> None:
     if "dicom_node.cli" not in arguments:
         return
     verb = arguments[arguments.index("dicom_node.cli") + 1]
-    from crash_points import SCENES
+    from crash_points import FAR_SCENES, SCENES
 
     targets: dict[str, set[str]] = {_BEFORE_THE_FORK: set()}
-    for point in (point for scene in SCENES for point in scene.points):
+    for point in (point for scene in (*SCENES, *FAR_SCENES) for point in scene.points):
         if point.verb == verb:
             targets.setdefault(point.target.partition(":")[0], set()).add(point.target)
     sys.meta_path.insert(0, _Importer(verb, targets))

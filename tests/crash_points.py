@@ -112,3 +112,20 @@ SCENES = (
     Scene((LOOKING,)),
     Scene((TAKEN, Point("run", "dicom_node.lifecycle:Supervisor._start", "after"))),  # the child that it starts again
 )
+
+# A worker on another machine, and the node's door. What dies at the door is said again by the worker and costs nothing.
+FAR_SCENES = (
+    Scene((Point("serve", "dicom_node.ledger:Ledger.claim", "before"),)),
+    Scene((Point("serve", "dicom_node.ledger:Ledger.claim", "after"),)),  # claimed, and the worker does not know it
+    Scene((Point("serve", "dicom_node.local:LocalNode.source", "after"),)),
+    Scene((Point("serve", "dicom_node.local:LocalNode.known", "after"),)),
+    Scene((Point("serve", "dicom_node.spool:os.rename", "after"),)),  # the object is there, its folder is not synced
+    Scene((Point("serve", "dicom_node.local:LocalNode.store", "after"),)),
+    Scene((Point("serve", "dicom_node.ledger:Ledger.finish", "before"),)),
+    Scene((Point("serve", "dicom_node.ledger:Ledger.finish", "after"),)),  # finished, and the worker does not know it
+    Scene((Point("work", "dicom_node.remote:RemoteNode.claim", "after"),), charged=1),
+    Scene((Point("work", "dicom_node.remote:RemoteNode.source", "after"),), charged=1),
+    Scene((Point("work", "dicom_node.remote:RemoteNode.store", "after"),), charged=1),
+    Scene((Point("work", "dicom_node.remote:RemoteNode.finish", "before"),), charged=1),
+    Scene((Point("work", "dicom_node.remote:RemoteNode.finish", "after"),)),
+)
