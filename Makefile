@@ -41,7 +41,7 @@ chaos: .make/test .make/tools
 soak: .make/test .make/tools
 	$(BIN)/python bench/soak.py $(SOAK)
 
-# 5,000 broken films and 5,000 broken conversations (15 minutes on two cores); bench/fuzz.json holds the last run.
+# 5,000 broken films and 5,000 broken conversations (11 minutes on two idle cores); bench/fuzz.json holds the last run.
 fuzz: .make/test
 	$(BIN)/python tests/fuzz.py --seed 7 --objects 5000 --pdus 5000 --out bench/fuzz.json
 

@@ -32,14 +32,18 @@ UNREADABLE = (
 def read_film(data: bytes, job: Job) -> pydicom.FileDataset:
     """The film of a job from the bytes of its Part 10 file.
 
-    Raises SourceDamaged when it is not what arrived, Refused when it would inflate beyond reason, and UNREADABLE when it
-    is no DICOM.
+    Raises SourceDamaged when it is not what arrived, Refused when it would inflate beyond reason or brings a File Meta
+    group of its own, and UNREADABLE when it is no DICOM.
     """
     if dataset_sha256(data) != job.arrival.dataset_sha256:
         raise SourceDamaged("The stored film does not have the sha256 with which it arrived: the disk is not sound.")
     if job.arrival.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
         _refuse_bomb(data)
-    return pydicom.dcmread(io.BytesIO(data))
+    film = pydicom.dcmread(io.BytesIO(data))
+    # Elements of group 0002 at the head of a dataset are taken for ours, and the sender would choose the syntax twice.
+    if film.file_meta.get("TransferSyntaxUID") != job.arrival.transfer_syntax_uid:
+        raise Refused("not-dicom", "The dataset begins with File Meta elements that name another transfer syntax.")
+    return film
 
 
 def dataset_sha256(part10: bytes) -> str:

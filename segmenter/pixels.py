@@ -32,7 +32,7 @@ from pydicom.uid import (
 from segmenter.codestream import END_OF_IMAGE, frame_of
 from segmenter.errors import Refused
 from segmenter.gate import NotOurs, SkipCode
-from segmenter.header import integer, text
+from segmenter.header import integer, is_uid, text
 
 NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
 ENCAPSULATED = {
@@ -94,7 +94,8 @@ def _syntax(dataset: Dataset) -> UID:
     if not syntax:
         raise Refused("missing-transfer-syntax", "The file does not say in which transfer syntax it is written.")
     if syntax not in NATIVE | ENCAPSULATED:
-        raise Refused("unsupported-transfer-syntax", f"Transfer syntax {syntax} is not one that is read here.")
+        name = syntax if is_uid(str(syntax)) else "(not a UID)"
+        raise Refused("unsupported-transfer-syntax", f"Transfer syntax {name} is not one that is read here.")
     return UID(syntax)
 
 

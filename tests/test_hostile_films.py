@@ -104,6 +104,8 @@ FILMS = {
     "a study UID with path characters": (
         "explicit", lambda f: with_element(f, 0x0020000D, b"UI", b"../../../../tmp/x\0"), {"invalid-uid"}),
     "a series UID with NUL": ("explicit", lambda f: with_element(f, 0x0020000E, b"UI", b"1.2\0../x"), {"invalid-uid"}),
+    "a transfer syntax inside": (
+        "explicit", lambda f: with_element(f, 0x00020010, b"UI", b"1.2.840.10008.1.2.4.70"), {"not-dicom"}),
     "two values of Rows": ("explicit", lambda f: with_element(f, ROWS, b"US", struct.pack("<2H", 168, 9)), {None}),
     "a character set that is a codec": ("explicit", lambda f: with_element(f, 0x00080005, b"CS", b"zlib"), {None}),
 }  # fmt: skip
