@@ -61,19 +61,19 @@ def storm(hospital: Hospital, redis: Redis | None, options: argparse.Namespace) 
     print(f"one film takes {job_seconds:.2f} s; a kill every {mean:.2f} s on average", flush=True)
     draw = random.Random(options.seed)
     killed: Counter[str] = Counter()
-    started = time.monotonic()
+    before = len(hospital.latencies())
+    started = due = time.monotonic()
     with hospital.flow(MODALITIES):
         while killed.total() < options.kills and time.monotonic() - started < options.minutes * 60:
-            time.sleep(draw.expovariate(1 / mean))
-            name = _kill(draw, hospital, redis)
-            if not name:
-                continue  # the supervisor was killed a moment ago and has no children yet
+            due += draw.expovariate(1 / mean)
+            time.sleep(max(0.0, due - time.monotonic()))
+            while not (name := _kill(draw, hospital, redis)):
+                time.sleep(0.02)  # the supervisor died a moment ago and has no children yet
             killed[name] += 1
             if killed.total() % 20 == 0:
-                print(
-                    f"{killed.total()} kills, {len(hospital.accepted)} films, {len(hospital.under_way())} under way", flush=True
-                )
+                print(f"{killed.total()} kills, {len(hospital.accepted)} films in, {len(hospital.latencies())} out", flush=True)
         seconds = time.monotonic() - started
+        meanwhile = len(hospital.latencies()) - before
     hospital.drain(options.drain)
     return hospital.verdict() | {
         "kills": killed.total(),
@@ -81,6 +81,8 @@ def storm(hospital: Hospital, redis: Redis | None, options: argparse.Namespace) 
         "seed": options.seed,
         "job_seconds": round(job_seconds, 3),
         "mean_interval": round(seconds / max(1, killed.total()), 3),
+        "mean_interval_in_jobs": round(seconds / max(1, killed.total()) / job_seconds, 2),
+        "results_between_kills": meanwhile,  # the others came when it was over
         "seconds": round(seconds, 1),
         "broker": "redis" if redis else "memory",
         "crashes_charged": _charged(hospital),
