@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from dicom_node.config import Queue, Work
 from dicom_node.errors import NodeAway
+from dicom_node.processes import children_of
 
 log = logging.getLogger(__name__)
 
@@ -96,17 +97,22 @@ class Ringer:
         poll_seconds: float,
         rings: bool = True,
         stuck_seconds: float = float("inf"),
+        unburied_seconds: float = 10.0,
         give_up: Callable[[], None] = _end_this_process,
     ) -> None:
         """`stuck_seconds`: films are ready and no bell was heard for so long: the pool does not move, `give_up` is called.
-        It was seen once, after several children had died within moments; the supervisor starts a new worker."""
+        So it is when a dead child was not reaped for `unburied_seconds`: seen after several had died within moments, the
+        pool's own thread that looks after them stands still then. The supervisor starts a new worker."""
         self._app = app
         self._node = node
         self._children = children
         self._poll_seconds = poll_seconds
         self._rings = rings
         self._stuck_seconds = stuck_seconds
+        self._unburied_seconds = unburied_seconds
         self._give_up = give_up
+        self._zombies: dict[int, float] = {}  # since when, monotonic seconds
+        self._next_look = 0.0
         self._moved = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ringer", daemon=True)
@@ -138,8 +144,8 @@ class Ringer:
                 continue
             if not ready:
                 self._moved = time.monotonic()
-            elif time.monotonic() - self._moved > self._stuck_seconds:
-                log.error("films are ready and the pool does not move: this worker ends, a new one begins")
+            if time.monotonic() - self._moved > self._stuck_seconds or self._is_unburied():
+                log.error("the pool of worker processes does not move: this worker ends, a new one begins")
                 self._give_up()
                 return
             for _ in range(min(ready, self._children) - self._outstanding()):
@@ -147,6 +153,15 @@ class Ringer:
                     self._moved = time.monotonic()  # the broker's trouble, not the pool's
                     self._stopping.wait(1.0)
                     break
+
+    def _is_unburied(self) -> bool:
+        """Whether a dead child waits too long for the pool to notice; looked at once a second."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + 1.0
+            _, zombies = children_of(os.getpid())
+            self._zombies = {pid: self._zombies.get(pid, now) for pid in zombies}
+        return any(now - since > self._unburied_seconds for since in self._zombies.values())
 
     def _outstanding(self) -> int:
         unheard = max(0, self._rung - self._heard)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 from dicom_node.claims import Claim
 from dicom_node.config import Config, Work
@@ -12,18 +11,10 @@ from dicom_node.errors import SourceDamaged
 from dicom_node.job import Job, Outcome, State
 from dicom_node.ledger import Ledger
 from dicom_node.process import Known
+from dicom_node.processes import process_is_alive
 from dicom_node.spool import Spool
 
 log = logging.getLogger(__name__)
-
-
-def process_is_alive(pid: int) -> bool:
-    """False for a process that is gone or a zombie (Linux)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 @dataclass(frozen=True)

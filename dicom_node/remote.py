@@ -25,6 +25,7 @@ from dicom_node.config import Work
 from dicom_node.errors import ConfigError, LostClaim, NodeAway, SourceDamaged
 from dicom_node.job import Job, Outcome, State
 from dicom_node.process import Known
+from dicom_node.processes import children_of
 from dicom_node.wire import OWNER_HEADER, Content, Ended, Kept, Result, Returned, Seen, Task, Trouble, claim_of
 
 log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class RemoteNode:
 
     def bury_the_dead(self) -> None:
         """Tell the node which of our processes live, each time one has died."""
-        living = _children_of(os.getpid())
+        living, _ = children_of(os.getpid())
         if not living >= self._children or self._unsaid:
             self._unsaid = True
             self._call("POST", "/v1/living", patience=0, json={"instance": self._instance, "pids": sorted(living)})
@@ -213,16 +214,3 @@ def _trust(work: Work) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=work.node_ca or None)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"work.node_ca: {work.node_ca} can not be used ({error})") from error
-
-
-def _children_of(parent: int) -> set[int]:
-    """Pids of the living child processes (Linux; not every kernel has /proc/PID/task/TID/children)."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, ppid = stat.read_text().rpartition(")")[2].split()[:2]
-        except (OSError, ValueError):
-            continue  # it has ended meanwhile
-        if int(ppid) == parent and state not in ("Z", "X"):
-            found.add(int(stat.parent.name))
-    return found

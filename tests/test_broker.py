@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 
@@ -23,10 +24,10 @@ class Films:
 
 
 def gives_up(films: Films, *, hears: bool, seconds: float) -> bool:
-    """Whether the ringer gives up within `seconds` although (`hears`) bells are heard all the while."""
+    """Whether the ringer gives up within `seconds`; with `hears` bells are heard all the while."""
     given_up = threading.Event()
     app = celery_app(Queue(), Work())
-    ringer = Ringer(app, films, children=1, poll_seconds=0.01, stuck_seconds=0.5, give_up=given_up.set)
+    ringer = Ringer(app, films, children=1, poll_seconds=0.01, stuck_seconds=0.5, unburied_seconds=0.5, give_up=given_up.set)
     ringer.start()
     until = time.monotonic() + seconds
     while time.monotonic() < until and not given_up.wait(0.05):
@@ -40,3 +41,12 @@ def test_a_pool_that_does_not_move_while_films_are_ready_is_given_up() -> None:
     assert gives_up(Films(3), hears=False, seconds=20)
     assert not gives_up(Films(3), hears=True, seconds=1.5)
     assert not gives_up(Films(0), hears=False, seconds=1.5)
+
+
+def test_a_dead_child_that_the_pool_does_not_notice_is_noticed() -> None:
+    child = subprocess.Popen(["true"])  # a zombie until somebody asks how it ended
+    try:
+        assert gives_up(Films(0), hears=True, seconds=20)
+    finally:
+        child.wait()
+    assert not gives_up(Films(0), hears=True, seconds=1.5)
