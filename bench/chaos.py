@@ -47,12 +47,20 @@ def main() -> int:
             settings["SEGMENTER_QUEUE__BROKER"] = redis.url
         hospital = stack.enter_context(open_hospital(folder, _tool("Orthanc"), MODALITIES, **settings))
         result = storm(hospital, redis, options)
+        if _is_bad(result):
+            kept = folder.with_name(f"{folder.name}-kept")  # ledger, logs and the PACS's book, to find out why
+            shutil.copytree(folder, kept, ignore=shutil.ignore_patterns("orthanc", "redis"))
+            print(f"what is needed to find out why is in {kept}", flush=True)
     result["command"] = "python bench/chaos.py " + " ".join(sys.argv[1:])
     result |= _where()
     show(result)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
-    return 1 if result["lost"] or result["doubled"] or result["failed"] else 0
+    return 1 if _is_bad(result) else 0
+
+
+def _is_bad(result: dict[str, object]) -> bool:
+    return bool(result["lost"] or result["doubled"] or result["failed"])
 
 
 def storm(hospital: Hospital, redis: Redis | None, options: argparse.Namespace) -> dict[str, object]:

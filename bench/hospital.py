@@ -55,17 +55,19 @@ class Hospital:
         with self._lock:
             self._drawn += 1
             number = self._drawn
-        film = copy.copy(self.originals[number % len(self.originals)])
-        film.file_meta = copy.copy(film.file_meta)
+        # Deep: copies of pydicom's share their elements, and a film that waits to be sent again would get the next one's UID.
+        film = copy.deepcopy(self.originals[number % len(self.originals)])
         film.SOPInstanceUID = film.file_meta.MediaStorageSOPInstanceUID = generate_uid()
         film.PixelData = number.to_bytes(2, "little") + film.PixelData[2:]
         return film
 
     def take(self, film: pydicom.Dataset, calling: str) -> None:
         """Send it until it is taken."""
-        tries = stubborn_sender.send(film, self.node.port, 600.0, calling)
+        uid = str(film.SOPInstanceUID)
+        tries = stubborn_sender.send(film, self.node.port, 3600.0, calling)
+        assert uid == film.SOPInstanceUID, "the film in the modality's hands became another one"
         with self._lock:
-            self.accepted[str(film.SOPInstanceUID)] = time.time()
+            self.accepted[uid] = time.time()
             self.sends_in += tries
 
     def reached(self) -> dict[str, dict[str, float]]:
@@ -162,7 +164,10 @@ class Hospital:
             "in": len(self.accepted),
             "results": found.results,
             "lost": len(lost),
-            "doubled": len(doubled),
+            "doubled": len(doubled),  # with results of films that no modality knows to have sent
+            **(
+                {"names": {"lost": sorted(lost), "doubled": found.doubled, "strange": found.strange}} if lost or doubled else {}
+            ),
             "failed": counts[State.FAILED] + counts[State.SKIPPED],
             "restarts": self.restarts(),
             "sends_in_per_film": round(self.sends_in / max(1, len(self.accepted)), 3),

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from instant_model import film
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 from recording_pacs import Received, RecordingPacs, count, recording_pacs
 from stubborn_sender import try_once
+
+sys.path.append(str(Path(__file__).parent.parent / "bench"))
+
+from hospital import Hospital
 
 ONE = Received("film-1", "seg", "model", "result-1", "aa", 1.0, "NODE", "PACS")
 TWO = replace(ONE, source="film-2", uid="result-2", sha256="bb")
@@ -39,6 +46,15 @@ def test_a_film_without_a_result_somewhere_is_lost_and_one_that_nobody_sent_is_s
     assert count([ONE], ["film-1"], ["PACS", "ARCHIVE"]).lost == ["film-1"]
     assert count([ONE, TWO], ["film-1"], ["PACS"]).strange == ["film-2"]
     assert not count([ONE, replace(ONE, model="another", uid="result-3")], ["film-1"], ["PACS"]).doubled
+
+
+def test_films_that_are_sent_at_the_same_time_do_not_share_their_elements() -> None:
+    hospital = Hospital(node=None, pacs=None, orthanc=None, originals=[film(1)])  # type: ignore[arg-type]
+    first = hospital.new_film()
+    uid, pixels = str(first.SOPInstanceUID), first.PixelData
+    second = hospital.new_film()
+    assert (first.SOPInstanceUID, first.file_meta.MediaStorageSOPInstanceUID, first.PixelData) == (uid, uid, pixels)
+    assert second.SOPInstanceUID != uid and second.PixelData != pixels
 
 
 @pytest.fixture(scope="module")
