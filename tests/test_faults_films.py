@@ -107,12 +107,13 @@ def test_one_uid_with_other_pixels_is_two_results_and_with_another_header_one(no
 
 def test_sigterm_finishes_what_is_on_the_bench_and_on_the_wire_and_the_rest_waits(node: Node, pacs: RecordingPacs) -> None:
     """Result: nothing is claimed or sent any more, nothing was done twice; after the start the rest goes its way."""
-    pacs.slow_seconds = 1.0
+    pacs.slow_seconds = 2.0
     films = [quick_film(number) for number in range(30, 38)]
     uids = [str(one.SOPInstanceUID) for one in films]
     for one in films:
         assert store(one, node.port) == 0x0000
     wait_for(lambda: any(pacs.of(uid) for uid in uids), 60, "an object on the wire")
+    wait_for(lambda: node.outbox.open_count() > 2, 60, "objects that wait behind it")
     assert node.stop() == 0
     jobs = [node.job_of(uid) for uid in uids]
     assert all(job.state in (State.RECEIVED, *FINISHED) for job in jobs)

@@ -62,6 +62,11 @@ class House:
     def config(self) -> Config:
         return load(self.file)
 
+    def is_journal_closed(self) -> bool:
+        """Whether every association's end is written down: it follows the answer to its last film."""
+        row = self.ledger.store.read().execute("SELECT count(*), count(closed_at) FROM associations").fetchone()
+        return row[0] == row[1] > 0
+
     def start(self) -> None:
         command = [sys.executable, "-m", "dicom_node.cli", "receive", "--config", str(self.file)]
         self.receiver = subprocess.Popen(command, stderr=(self.folder / "log").open("ab"))
@@ -308,6 +313,7 @@ def test_a_broken_or_missing_ledger_is_not_alive(house: House) -> None:
 def test_who_looks_does_not_wait_for_a_writer_nor_a_writer_for_him(house: House) -> None:
     house.start()
     assert send(house.port, film()) == 0x0000
+    wait_for(house.is_journal_closed, 20, "the end of the association in the journal")
     house.ledger.store.read().execute("PRAGMA busy_timeout = 1000")
     writer = sqlite3.connect(house.config.ledger_path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
