@@ -1,8 +1,8 @@
 """`make soak`: a steady flow of films for half an hour; what came out, how fast, and what it cost in memory.
 
-Memory is the proportional set size (PSS) of every process of the node, sampled every five seconds; growth is the slope of
-a straight line through the samples after the warm-up, in per cent of the level per hour, with its standard error. Exit
-code 1 when a film was lost or doubled or ended `failed`, or a process was started again.
+Memory is the share of anonymous pages (Pss_Anon) of every process of the node, sampled every five seconds; growth is the
+slope of a straight line through the samples after the warm-up, in per cent of the level per hour, with its standard error.
+Exit code 1 when a film was lost or doubled or ended `failed`, or a process was started again.
 """
 
 from __future__ import annotations
@@ -66,10 +66,11 @@ def _watch(hospital: Hospital, seconds: float, pause: float) -> dict[str, list[t
 
 
 def pss_mb(pid: int) -> float:
-    """Proportional set size in MiB; the resident set size where the kernel does not tell. Raises OSError."""
+    """What the process has allocated, MiB: its share of anonymous pages. Pages of files are left out, since a library's share
+    grows when another process that maps it ends. The resident set size where the kernel does not tell. Raises OSError."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith("Pss_Anon:"):
                 return int(line.split()[1]) / 1024
     except PermissionError:
         pass
@@ -95,7 +96,7 @@ def growth(samples: list[tuple[float, float]], warm_up: float) -> dict[str, floa
 
 
 def _show_memory(memory: dict[str, dict[str, float | None]]) -> None:
-    table = Table("process", "PSS, MiB", "growth, %/h", "± (standard error)")
+    table = Table("process", "allocated, MiB", "growth, %/h", "± (standard error)")
     for name, one in memory.items():
         table.add_row(name, *(str(one[key]) for key in ("mb", "percent_per_hour", "standard_error")))
     Console().print(table)
