@@ -154,7 +154,7 @@ def started(site: Site) -> Site:
     assert load_artifact(models["w2"]).manifest_sha256 != other.manifest_sha256
     site.start_worker("w1", models["w1"], LINE_PORT)
     site.start_worker("w2", models["w2"], HTTP_PORT)
-    wait_for(lambda: (site.folder / "node" / "ledger.sqlite").exists(), 30, "the ledger")
+    wait_for(lambda: _receives(site) and _receives(site, HTTP_PORT), 60, "the node")
     return site
 
 
@@ -261,6 +261,6 @@ def _open_deliveries(site: Site) -> int:
     return sum(state in (DeliveryState.PENDING, DeliveryState.SENT) for state in states)
 
 
-def _receives(site: Site) -> bool:
-    probe = f"import socket; socket.create_connection(('{site.net.address('node')}', {PORT}), 1)"
+def _receives(site: Site, port: int = PORT) -> bool:
+    probe = f"import socket; socket.create_connection(('{site.net.address('node')}', {port}), 1)"
     return subprocess.run([*site.net.inside("pacs"), sys.executable, "-c", probe], capture_output=True).returncode == 0
