@@ -9,6 +9,9 @@ need redis-server redis-server
 need Orthanc orthanc
 need storescu dcmtk
 need strace strace
+need ip iproute2
+need mount mount
+need openssl openssl
 need dciodvfy dicom3tools
 need systemd-analyze systemd
 [ -n "$missing" ] || exit 0

@@ -239,11 +239,11 @@ def rerun(job_id: str, config_path: Path | None) -> None:
 @config_option
 def purge(job_id: str, config_path: Path | None) -> None:
     """Delete the film and objects of a finished job; its UIDs and sha256 stay in the ledger."""
-    from dicom_node.lifecycle import spool_of
+    from dicom_node.spool import Spool
 
     config, ledger = open_ledger(config_path)
     paths = ledger.purge(job_id)
-    spool = spool_of(config)
+    spool = Spool.of(config)
     for path in paths:
         spool.delete(path)
     click.echo(f"{len(paths)} files deleted")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 
 import click
 
-from dicom_node.options import config_option, json_option, load_config, print_json
+from dicom_node.options import config_option, json_option, load_config, print_json, time_text
 
 
 @click.group()
@@ -45,7 +44,7 @@ def list_(config_path: Path | None, as_json: bool) -> None:
         {
             "name": one.name,
             "state": "revoked" if one.revoked_at else "allowed",
-            "last_seen": _when(one.seen_at),
+            "last_seen": time_text(one.seen_at),
             "model": one.model,
             "model_digest": one.model_digest,
         }
@@ -69,7 +68,3 @@ def _workers(config_path: Path | None):  # type: ignore[no-untyped-def]  # impor
     config = load_config(config_path)
     Spool(config.spool_directory, 0)  # makes the folder with its mode on a node that never ran
     return Workers(Store(config.ledger_path))
-
-
-def _when(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")

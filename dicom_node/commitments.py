@@ -11,6 +11,7 @@ still counts for them. A delivery that goes out again leaves all its requests: t
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -52,28 +53,17 @@ def committing(config: Config) -> dict[str, Peer]:
     return {name: peer for name, peer in config.peers.items() if peer.commit}
 
 
-def uncommitted(peers: Collection[str]) -> tuple[str, tuple[str, ...]]:
-    """SQL that yields (object_id, job_id) of what may not be removed yet, and its parameters.
+# Whether the object of a delivery `d` must stay: it reached a peer with commit = true, by name or as "@sender", and that one
+# has not committed to it; those that were refused because the commitment never came are among them. `:committing` is
+# `committing_json`. `+` keeps the state from choosing the index.
+UNCOMMITTED = """(d.committed_at IS NULL AND (+d.state = 'delivered' OR (+d.state = 'refused' AND d.commit_failures > 0))
+    AND CASE d.destination WHEN '@sender' THEN (SELECT calling_ae FROM jobs WHERE id = d.job_id) ELSE d.destination END
+    IN (SELECT value FROM json_each(:committing)))"""
 
-    `peers`: names of the peers with commit = true. Objects that reached one of them, by name or as "@sender", without a
-    commitment; those that were refused because it never came are among them. For retention:
 
-        query, parameters = uncommitted(committing(config))
-        f"... AND objects.id NOT IN (SELECT object_id FROM ({query}))"
-    """
-    if not peers:
-        return "SELECT 0 AS object_id, '' AS job_id WHERE false", ()
-    marks = ", ".join("?" * len(peers))
-    query = " UNION ALL ".join(
-        f"SELECT d.object_id, d.job_id FROM deliveries d INDEXED BY {index} JOIN jobs j ON j.id = d.job_id"
-        f" WHERE d.committed_at IS NULL AND {state}"
-        f" AND CASE d.destination WHEN '@sender' THEN j.calling_ae ELSE d.destination END IN ({marks})"
-        for index, state in (
-            ("deliveries_uncommitted", "d.state = 'delivered'"),
-            ("deliveries_outcome", "d.state = 'refused' AND d.commit_failures > 0"),
-        )
-    )
-    return query, tuple(peers) * 2
+def committing_json(config: Config) -> str:
+    """The names of the peers that are asked for commitment, as UNCOMMITTED wants them."""
+    return json.dumps(list(committing(config)))
 
 
 @dataclass(frozen=True)

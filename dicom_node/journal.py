@@ -5,7 +5,6 @@ Rejected callers are not in it, the log has them: a peer that is not let in must
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dicom_node.options import config_option, json_option, open_ledger, print_json
+from dicom_node.options import config_option, json_option, open_ledger, print_json, time_text
 from dicom_node.store import Store
 
 
@@ -37,7 +36,7 @@ def entries(store: Store, limit: int) -> list[Entry]:
         " ORDER BY opened_at DESC, id DESC LIMIT ?",
         (limit,),
     )
-    return [Entry(calling, called, host, _iso(opened), closed and _iso(closed), films, outcome)
+    return [Entry(calling, called, host, str(time_text(opened)), time_text(closed), films, outcome)
             for calling, called, host, opened, closed, films, outcome in rows]  # fmt: skip
 
 
@@ -58,7 +57,3 @@ def journal(limit: int, config_path: Path | None, as_json: bool) -> None:
             one.opened_at, one.closed_at or "", one.calling_ae, one.called_ae, one.host, str(one.films), one.outcome or "open"
         )
     Console().print(table)
-
-
-def _iso(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")

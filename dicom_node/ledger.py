@@ -69,16 +69,17 @@ class Ledger(Claims):
 
     def revision(self, sop_instance_uid: str, content_sha256: str) -> int:
         """Which content under this UID it is, 1 for the first; fixed for ever by the first caller."""
+        query = "SELECT revision FROM contents WHERE sop_instance_uid = ? AND content_sha256 = ?"
+        known = self.store.read().execute(query, (sop_instance_uid, content_sha256)).fetchone()
+        if known is not None:
+            return int(known["revision"])
         with self.store.write() as db:
             db.execute(
                 "INSERT INTO contents SELECT ?1, ?2, 1 + (SELECT coalesce(max(revision), 0) FROM contents"
                 " WHERE sop_instance_uid = ?1) WHERE true ON CONFLICT (sop_instance_uid, content_sha256) DO NOTHING",
                 (sop_instance_uid, content_sha256),
             )
-            row = db.execute(
-                "SELECT revision FROM contents WHERE sop_instance_uid = ? AND content_sha256 = ?",
-                (sop_instance_uid, content_sha256),
-            ).fetchone()
+            row = db.execute(query, (sop_instance_uid, content_sha256)).fetchone()
         return int(row["revision"])
 
     def answer(self, sop_instance_uid: str, content_sha256: str, model_digest: str) -> Answer | None:

@@ -38,10 +38,6 @@ ANNOUNCE_AGAIN_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
-def spool_of(config: Config) -> Spool:
-    return Spool(config.spool_directory, config.node.reserve_mb * 1024 * 1024)
-
-
 @contextlib.contextmanager
 def only_instance(spool: Spool, verb: str, patience: float = 15.0) -> Iterator[None]:
     """Hold the lock of a verb. A predecessor that was killed may need a moment to go; then NodeError."""
@@ -84,7 +80,7 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
     from dicom_node.ledger import Ledger
     from dicom_node.retention import Retention
 
-    spool, stop = spool_of(config), stop_event()
+    spool, stop = Spool.of(config), stop_event()
     ledger = Ledger(config.ledger_path)
     with only_instance(spool, "receive"):
         receiver = Receiver(
@@ -109,7 +105,6 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
 
 def work(config: Config) -> int:
     """The Celery worker, until SIGTERM: for the node of this machine, or for the one that `work.node` names."""
-    from dicom_node.errors import ConfigError
     from dicom_node.model import load_model, refuse_demo_model
     from dicom_node.tasks import run_worker
 
@@ -119,7 +114,7 @@ def work(config: Config) -> int:
         load_model(config.segment)  # what is wrong with it is said now, and not by every child
         return run_worker(config)
     refuse_demo_model(config, load_model(config.segment).manifest.intended_use)
-    with only_instance(spool_of(config), "work"):
+    with only_instance(Spool.of(config), "work"):
         return run_worker(config)
 
 
@@ -128,7 +123,6 @@ def serve(config: Config) -> None:
     import uvicorn
 
     from dicom_node import broker
-    from dicom_node.errors import ConfigError
     from dicom_node.model import is_loopback
     from dicom_node.observe import router
     from dicom_node.serve import Door, app_of
@@ -139,7 +133,7 @@ def serve(config: Config) -> None:
             f"serve.host: {settings.host} is not this machine, and without TLS tokens and films would cross the network in "
             "plain; set serve.tls_certificate and serve.tls_key (or serve.allow_plain = true behind a proxy)"
         )
-    with only_instance(spool_of(config), "serve"):
+    with only_instance(Spool.of(config), "serve"):
         door = Door(config)
         server = uvicorn.Server(
             uvicorn.Config(
@@ -158,7 +152,7 @@ def serve(config: Config) -> None:
         )
         dispatcher = None
         if not config.queue.broker.startswith("memory://"):
-            dispatcher = broker.Dispatcher(broker.celery_app(config.queue, config.work), door.node(""), 0.1)
+            dispatcher = broker.Dispatcher(broker.celery_app(config.queue, config.work), door.here, 0.1)
             dispatcher.start()
         # Not in the main thread: there uvicorn would take the signals, and stop before distant benches are clear.
         serving = threading.Thread(target=server.run, name="http")
@@ -183,7 +177,7 @@ def send(config: Config) -> None:
     from dicom_node.ledger import Ledger
     from dicom_node.outbox import Outbox
 
-    spool, stop = spool_of(config), stop_event()
+    spool, stop = Spool.of(config), stop_event()
     try:
         tls.verify(config)
     except ConfigError as problem:  # no reason to keep from the destinations that are called without it
@@ -220,7 +214,7 @@ class Supervisor:
         tls.verify(config)
         if "work" in self._verbs:
             refuse_demo_model(config, load_model(config.segment).manifest.intended_use)
-        spool = spool_of(config)
+        spool = Spool.of(config)
         with only_instance(spool, "run"):
             listener = bind(config.receive)
             for verb in self._verbs:

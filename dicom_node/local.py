@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from dicom_node.claims import Claim
 from dicom_node.config import Config, Work
@@ -31,16 +32,19 @@ class LocalNode:
     remote: str | None = None
 
     @classmethod
-    def of(cls, config: Config, worker: str, remote: str | None = None) -> LocalNode:
+    def of(cls, config: Config, worker: str) -> LocalNode:
         return cls(
             ledger=Ledger(config.ledger_path),
-            spool=Spool(config.spool_directory, config.node.reserve_mb * 1024 * 1024),
+            spool=Spool.of(config),
             work=config.work,
             destinations=config.send.destinations,
             normal_waits_seconds=config.queue.normal_waits_seconds,
             worker=worker,
-            remote=remote,
         )
+
+    def far(self, remote: str, instance: str = "") -> LocalNode:
+        """The same, standing in for the processes `instance` of a worker on another machine."""
+        return replace(self, worker=f"{remote}/{instance}", remote=remote)
 
     @property
     def heartbeat_seconds(self) -> float:
@@ -98,7 +102,11 @@ class LocalNode:
         """Free the claims of our processes that died, each charged with a crash."""
         pids = self.ledger.claim_pids(self.worker)
         living = [pid for pid in pids if process_is_alive(pid)]
-        if len(living) == len(pids):
-            return
+        if len(living) < len(pids):
+            self.bury_all_but(living)
+
+    def bury_all_but(self, living: Sequence[int]) -> None:
+        """Free the claims of all processes of the worker but the `living`, each charged with a crash."""
         for job in self.ledger.release_worker(self.worker, living, max_crashes=self.work.max_crashes):
-            log.error("a worker process died on a film", extra=job.log_context() | {"crashes": job.crashes, "state": job.state})
+            words = {"worker": self.worker, "crashes": job.crashes, "state": job.state}
+            log.error("a worker process died on a film", extra=job.log_context() | words)

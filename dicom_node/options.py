@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,11 @@ def open_ledger(config_path: Path | None) -> tuple[Config, Ledger]:
     if not config.ledger_path.is_file():
         raise Missing(f"{config.node.directory}: no ledger there; start the node with `segmenter-worker run` first")
     return config, Ledger(config.ledger_path)
+
+
+def time_text(seconds: float | None) -> str | None:
+    """ISO 8601, local time, of seconds since the epoch."""
+    return None if seconds is None else datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
 
 
 def print_json(value: object) -> None:

@@ -6,7 +6,7 @@ per spool, and room must be made also while worker and sender are down.
 | answered and delivered, or skipped | after finished_days | yes, first finished first |
 | failed, refused, or never sent anywhere | after failed_days, announced warn_days before | no |
 | a delivery is under way or waits | no | no |
-| delivered to a peer with commit = true that has not committed | no | no |
+| a peer with commit = true has not committed to it, or was refused it for that | no | no |
 | the film, or its answer, is being worked on | no | no |
 
 Rows are never removed: identity, UIDs and sha256 stay as tombstones, paths become NULL, files go. Rows first, then files
@@ -15,7 +15,6 @@ Rows are never removed: identity, UIDs and sha256 stay as tombstones, paths beco
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 import threading
@@ -24,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from dicom_node.commitments import UNCOMMITTED, committing_json
 from dicom_node.config import Config
 from dicom_node.errors import NodeError
 from dicom_node.ledger import Ledger, forget_files
@@ -59,16 +59,15 @@ class Removed:
 
 
 # `+` keeps a column from choosing the index: the job id must.
-_DELIVERIES = "SELECT 1 FROM deliveries d WHERE d.job_id IN (j.id, j.same_as) AND +d.state"
+_DELIVERIES_OF = "SELECT 1 FROM deliveries d WHERE d.job_id IN (j.id, j.same_as)"
+_DELIVERIES = f"{_DELIVERIES_OF} AND +d.state"
 _UNANSWERED = f"""(j.state = 'failed' OR EXISTS ({_DELIVERIES} = 'refused') OR EXISTS (
     SELECT 1 FROM answers a JOIN objects o ON o.answer_id = a.id WHERE a.job_id = j.id AND o.path IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.object_id = o.id)))"""
 _REMOVABLE = f"""j.path IS NOT NULL AND +j.state IN ('segmented', 'skipped', 'failed')
     AND coalesce(j.kept_since, 0) <= :until
     AND NOT EXISTS ({_DELIVERIES} IN ('pending', 'sent'))
-    AND NOT EXISTS ({_DELIVERIES} = 'delivered' AND d.committed_at IS NULL AND
-        CASE d.destination WHEN '@sender' THEN (SELECT calling_ae FROM jobs WHERE id = d.job_id) ELSE d.destination END
-        IN (SELECT value FROM json_each(:committing)))
+    AND NOT EXISTS ({_DELIVERIES_OF} AND {UNCOMMITTED})
     AND NOT EXISTS (SELECT 1 FROM jobs t WHERE t.sop_instance_uid = j.sop_instance_uid
         AND +t.state IN ('received', 'claimed'))"""
 
@@ -87,14 +86,9 @@ def expiring(config: Config, db: sqlite3.Connection, now: float) -> int:
     retention = config.retention
     row = db.execute(
         f"SELECT count(*) FROM jobs j INDEXED BY jobs_kept WHERE j.finished_at <= :until AND {_UNANSWERED} AND {_REMOVABLE}",
-        {"until": now - (retention.failed_days - retention.warn_days) * DAY, "committing": _committing(config)},
+        {"until": now - (retention.failed_days - retention.warn_days) * DAY, "committing": committing_json(config)},
     ).fetchone()
     return int(row[0])
-
-
-def _committing(config: Config) -> str:
-    """The peers that must have committed to an object before it goes; a JSON array."""
-    return json.dumps([name for name, peer in config.peers.items() if peer.commit])
 
 
 class Retention:
@@ -159,7 +153,7 @@ class Retention:
     def _remove(self, kind: Kind, until: float, stop: threading.Event) -> Iterator[int]:
         """Batch by batch, first finished first: how many jobs lost their files. Each job is looked at once."""
         query = candidates_query(kind)
-        values = {"until": until, "committing": _committing(self._config), "limit": JOBS_PER_TRANSACTION}
+        values = {"until": until, "committing": committing_json(self._config), "limit": JOBS_PER_TRANSACTION}
         place = {"finished_at": 0.0, "id": ""}
         while not stop.is_set():
             # Looked for outside of the write transaction: a long search holds nobody up.

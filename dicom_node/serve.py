@@ -21,10 +21,10 @@ from dicom_node import __version__
 from dicom_node.claims import Claim
 from dicom_node.config import Config
 from dicom_node.errors import LostClaim, NodeError, SourceDamaged, SpoolError
-from dicom_node.ledger import Ledger, finisher
+from dicom_node.ledger import finisher
 from dicom_node.local import LocalNode
 from dicom_node.returned import BadResult, outcome_of
-from dicom_node.spool import Spool, sha256_of
+from dicom_node.spool import sha256_of
 from dicom_node.wire import OWNER_HEADER, Ask, Content, Ended, Kept, Living, Ready, Result, Seen, Task, Trouble, task_of
 from dicom_node.workers import Workers
 
@@ -40,21 +40,10 @@ class Door:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.ledger = Ledger(config.ledger_path)
-        self.spool = Spool(config.spool_directory, config.node.reserve_mb * 1024 * 1024)
+        self.here = LocalNode.of(config, "")
+        self.ledger = self.here.ledger
         self.workers = Workers(self.ledger.store)
         self.open = True
-
-    def node(self, remote: str, instance: str = "") -> LocalNode:
-        return LocalNode(
-            ledger=self.ledger,
-            spool=self.spool,
-            work=self.config.work,
-            destinations=self.config.send.destinations,
-            normal_waits_seconds=self.config.queue.normal_waits_seconds,
-            worker=f"{remote}/{instance}",
-            remote=remote,
-        )
 
 
 def app_of(door: Door, *extra: APIRouter) -> FastAPI:
@@ -124,7 +113,7 @@ def _claims(door: Door) -> APIRouter:
     def claim(ask: Ask, who: Who) -> Any:
         """Claim the next job."""
         door.workers.seen(who, ask.model, ask.model_digest)
-        found = door.node(who, ask.instance).claim(pid=ask.pid, owner=ask.owner) if door.open else None
+        found = door.here.far(who, ask.instance).claim(pid=ask.pid, owner=ask.owner) if door.open else None
         if found is None:
             return Response(status_code=204)
         log.info("film handed out", extra=found.job.log_context() | {"worker": who})
@@ -133,34 +122,34 @@ def _claims(door: Door) -> APIRouter:
     @router.get("/claims/{job_id}/source", response_class=Response)
     def source(held: Held, who: Who) -> Response:
         """The Part 10 file of the film."""
-        return Response(door.node(who).source(held), media_type="application/dicom")
+        return Response(door.here.far(who).source(held), media_type="application/dicom")
 
     @router.put("/claims/{job_id}/lease", status_code=204)
     def renew(held: Held, who: Who) -> None:
         """Heartbeat."""
-        door.node(who).renew(held)
+        door.here.far(who).renew(held)
 
     @router.delete("/claims/{job_id}", status_code=204)
     def release(held: Held, who: Who) -> None:
         """Give the job back untouched."""
-        door.node(who).release(held)
+        door.here.far(who).release(held)
 
     @router.post("/claims/{job_id}/trouble", status_code=204)
     def trouble(trouble: Trouble, held: Held, who: Who) -> None:
         """The worker stumbled over the film: charged like a crash, and tried again."""
-        door.node(who).charge(held, trouble.code, trouble.sentence)
+        door.here.far(who).charge(held, trouble.code, trouble.sentence)
 
     @router.post("/claims/{job_id}/content")
     def content(content: Content, held: Held, who: Who) -> Seen:
         """What the node knows of these pixels."""
-        known = door.node(who).known(held, content.content_sha256, content.model_digest)
+        known = door.here.far(who).known(held, content.content_sha256, content.model_digest)
         return Seen(revision=known.revision, answered=known.answered)
 
     @router.put("/claims/{job_id}/objects/{name}")
     async def store(request: Request, name: Annotated[str, Path(pattern=_OBJECT_NAME)], held: Held, who: Who) -> Kept:
         """The bytes of one object. The same bytes again: 200. Other bytes under the same name: 409."""
         data = await request.body()  # bounded by BodyLimit
-        return await run_in_threadpool(_keep, door.node(who), held, name, data)
+        return await run_in_threadpool(_keep, door.here.far(who), held, name, data)
 
     @router.post("/claims/{job_id}/result")
     def result(result: Result, job_id: JobId, owner: Owner, who: Who) -> Ended:
@@ -168,7 +157,7 @@ def _claims(door: Door) -> APIRouter:
         held = door.ledger.claim_of(job_id, owner, who)
         if held is None:
             return _said_before(door, job_id, owner, result)
-        node = door.node(who)
+        node = door.here.far(who)
         try:
             outcome = outcome_of(node, held, result)
         except BadResult as problem:
@@ -182,9 +171,7 @@ def _claims(door: Door) -> APIRouter:
     @router.post("/living", status_code=204)
     def living(living: Living, who: Who) -> None:
         """Which processes of a worker live: the claims of the others are freed, each charged with a crash."""
-        worker = f"{who}/{living.instance}"
-        for job in door.ledger.release_worker(worker, living.pids, max_crashes=door.config.work.max_crashes):
-            log.error("a worker process died on a film", extra=job.log_context() | {"worker": who, "crashes": job.crashes})
+        door.here.far(who, living.instance).bury_all_but(living.pids)
 
     return router
 

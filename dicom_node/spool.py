@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from dicom_node.config import Config
 from dicom_node.errors import DiskReserve, NodeError, SpoolError
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -54,6 +55,11 @@ class Spool:
                 _sync_folder(folder)
         except OSError as error:
             raise SpoolError(f"{directory}: can not be made ({error.strerror})") from error
+
+    @classmethod
+    def of(cls, config: Config) -> Spool:
+        """The spool that a configuration names, with its reserve."""
+        return cls(config.spool_directory, config.node.reserve_mb * 1024 * 1024)
 
     def write(self, data: Buffer | Iterable[Buffer], head: Buffer = b"") -> Stored:
         """Store `head` + `data` as a new film; `head` (our File Meta) is not part of the sha256.

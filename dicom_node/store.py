@@ -111,9 +111,8 @@ CREATE TABLE workers (
 -- Storage commitment (PS3.4 J): one row per N-ACTION; a delivery names the request that covers it.
 CREATE TABLE commitments (
     transaction_uid TEXT PRIMARY KEY, destination TEXT NOT NULL, state TEXT NOT NULL,
-    requested_at REAL NOT NULL, answered_at REAL, attempts INTEGER NOT NULL DEFAULT 0
+    requested_at REAL NOT NULL, answered_at REAL
 ) WITHOUT ROWID;
-CREATE INDEX commitments_open ON commitments (requested_at) WHERE answered_at IS NULL;
 ALTER TABLE deliveries ADD COLUMN commitment TEXT;
 ALTER TABLE deliveries ADD COLUMN committed_at REAL;
 ALTER TABLE deliveries ADD COLUMN commit_failures INTEGER NOT NULL DEFAULT 0;

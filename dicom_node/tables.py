@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +13,7 @@ from dicom_node.commitments import Commitments, committing
 from dicom_node.config import Config
 from dicom_node.job import Delivery, DeliveryState, Job
 from dicom_node.ledger import Ledger
+from dicom_node.options import time_text
 
 _STYLE = {"segmented": "green", "delivered": "green", "failed": "red", "refused": "red", "skipped": "yellow"}
 _QUANTILES = {"0.5": "half within", "0.9": "90 % within", "0.99": "99 % within", "1": "longest"}
@@ -22,9 +22,10 @@ _QUANTILES = {"0.5": "half within", "0.9": "90 % within", "0.99": "99 % within",
 def status(config: Config, ledger: Ledger) -> dict[str, Any]:
     """The node at a glance: the same figures as /metrics."""
     from dicom_node import figures
-    from dicom_node.lifecycle import running, spool_of
+    from dicom_node.lifecycle import running
+    from dicom_node.spool import Spool
 
-    found = figures.read(config, ledger.store, spool_of(config))
+    found = figures.read(config, ledger.store, Spool.of(config))
     model = figures.model_in_force(config)
     oldest = [one.oldest_seconds for one in found.queues if one.oldest_seconds is not None]
     deliveries: dict[str, dict[str, int]] = {}
@@ -113,8 +114,8 @@ def job_values(job: Job) -> dict[str, Any]:
         "transfer_syntax_uid": job.arrival.transfer_syntax_uid,
         "calling_ae": job.arrival.calling_ae,
         "host": job.arrival.host,
-        "received_at": _when(job.received_at),
-        "finished_at": _when(job.finished_at),
+        "received_at": time_text(job.received_at),
+        "finished_at": time_text(job.finished_at),
         "seconds": job.seconds,
         "finding": job.finding,
         "probability": job.probability,
@@ -143,8 +144,8 @@ def delivery_values(delivery: Delivery) -> dict[str, Any]:
         "attempts": delivery.attempts,
         "status": None if delivery.status is None else f"{delivery.status:04X}",
         "reason": delivery.reason,
-        "next_try_at": _when(delivery.next_try_at) if delivery.state == "pending" else None,
-        "committed_at": _when(delivery.committed_at),
+        "next_try_at": time_text(delivery.next_try_at) if delivery.state == "pending" else None,
+        "committed_at": time_text(delivery.committed_at),
     }
 
 
@@ -153,7 +154,7 @@ def print_jobs(jobs: Sequence[Job]) -> None:
     for job in jobs:
         table.add_row(
             job.job_id,
-            _when(job.received_at),
+            time_text(job.received_at),
             job.arrival.calling_ae,
             _styled(job.state),
             (job.finding or job.code or "") + (f" = {job.same_as}" if job.same_as else ""),
@@ -214,10 +215,6 @@ def print_models(rows: Sequence[dict[str, Any]]) -> None:
         else:
             table.add_row(mark, row["name"], row["version"], row["intended_use"], row["sha256"][:12], row["folder"])
     Console().print(table)
-
-
-def _when(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
 
 
 def _styled(state: str) -> str:

@@ -7,7 +7,7 @@ import io
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -73,17 +73,8 @@ class AnsweredFilms:
     def states(self) -> dict[str, DeliveryState]:
         return {uid: self.delivery(uid).state for uid in self.uids}
 
-    @contextmanager
-    def sending(self) -> Iterator[None]:
-        stop = threading.Event()
-        thread = threading.Thread(target=Sender(self.config, self.spool, self.ledger, self.outbox).run, args=(stop, 0.02))
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join(20)
-            assert not thread.is_alive(), "the sender did not stop"
+    def sending(self) -> AbstractContextManager[None]:
+        return running_sender(self.config, self.spool, self.ledger, self.outbox)
 
     def all_are(self, *states: DeliveryState, seconds: float = 40) -> None:
         try:
@@ -91,6 +82,20 @@ class AnsweredFilms:
         except AssertionError:
             others = [(uid, state, self.delivery(uid).reason) for uid, state in self.states().items() if state not in states]
             raise AssertionError(f"not {states} in {seconds} s: {others}") from None
+
+
+@contextmanager
+def running_sender(config: Config, spool: Spool, ledger: Ledger, outbox: Outbox) -> Iterator[None]:
+    """A sender in a thread while the block runs."""
+    stop = threading.Event()
+    thread = threading.Thread(target=Sender(config, spool, ledger, outbox).run, args=(stop, 0.02))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(20)
+        assert not thread.is_alive(), "the sender did not stop"
 
 
 def result_object(source: str, uid: str, size: int, sop_class: str) -> bytes:

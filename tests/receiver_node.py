@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,11 +66,20 @@ def film(uid: str = "1.2.3.4", *, sop_class: str = CR, syntax: str = EXPLICIT) -
     return dataset
 
 
-def send(port: int, dataset: Dataset, *, calling: str = "MODALITY", called: str = "PTXSEG") -> int | None:
+def send(
+    port: int,
+    dataset: Dataset,
+    *,
+    calling: str = "MODALITY",
+    called: str = "PTXSEG",
+    tls: ssl.SSLContext | None = None,
+) -> int | None:
     """The status of one C-STORE; None when there was no answer."""
     ae = AE(calling)
+    ae.acse_timeout = 5 if tls else ae.acse_timeout
     ae.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
-    association = ae.associate("127.0.0.1", port, ae_title=called)
+    secured = (tls, "127.0.0.1") if tls else None
+    association = ae.associate("127.0.0.1", port, ae_title=called, tls_args=secured)
     if not association.is_established:
         return None
     try:

@@ -19,6 +19,7 @@ from io import BytesIO
 from pynetdicom import AE, evt
 from pynetdicom.dsutils import decode
 from pynetdicom.presentation import AllStoragePresentationContexts
+from recording_pacs import source_of
 
 LATE, CLOSE, ABORT = "answers late", "closes in the middle of the object", "aborts when it has the object"
 
@@ -27,14 +28,14 @@ LATE, CLOSE, ABORT = "answers late", "closes in the middle of the object", "abor
 class Received:
     """One object as it came in, whole."""
 
-    source: str | None  # SOP Instance UID of the film it was made from
+    source: str  # SOP Instance UID of the film it was made from
     uid: str
     sha256: str  # of the dataset, as sent
     series: str  # its SeriesDescription
     kept: bool  # whether the PACS has it now, whatever it answered
 
 
-class RecordingPacs:
+class RudePacs:
     """`script[uid]`: what to do with the next tries of that object, a status or LATE, CLOSE, ABORT; then `answer`.
 
     `closed_to_us`: the association is rejected. `classes`: SOP classes accepted (None: all storage classes).
@@ -52,7 +53,7 @@ class RecordingPacs:
         self._closing = threading.local()
 
     @contextmanager
-    def serving(self) -> Iterator[RecordingPacs]:
+    def serving(self) -> Iterator[RudePacs]:
         """Up while the block runs; may be entered again, the port stays."""
         ae = AE(self.ae_title)
         ae.maximum_pdu_size = 4096  # even a small SEG comes in several pieces
@@ -117,11 +118,3 @@ class RecordingPacs:
         if todo == ABORT:
             event.assoc.abort()
         return todo if isinstance(todo, int) else 0x0000
-
-
-def source_of(dataset: object) -> str | None:
-    """The film that a result refers to."""
-    for series in getattr(dataset, "ReferencedSeriesSequence", None) or ():
-        for instance in series.ReferencedInstanceSequence:
-            return str(instance.ReferencedSOPInstanceUID)
-    return None

@@ -20,7 +20,7 @@ from answered_films import SEG, AnsweredFilms
 from raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, RawPeer, associate_rq, c_store, command, fragment
 from receiver_node import Node, running
 from rude_pacs import ABORT as PACS_ABORTS
-from rude_pacs import CLOSE, LATE, RecordingPacs
+from rude_pacs import CLOSE, LATE, RudePacs
 from servers import free_port, wait_for
 
 from dicom_node.job import DeliveryState
@@ -174,7 +174,7 @@ def sending_table() -> str:
     statuses = [*(int(one) for one in Status), *RANGES]
     rows: list[tuple[str, str, str]] = []
     with tempfile.TemporaryDirectory() as folder:
-        pacs = RecordingPacs(free_port(), late_seconds=1.5)
+        pacs = RudePacs(free_port(), late_seconds=1.5)
         films = AnsweredFilms(Path(folder), pacs.port, len(statuses) + len(TROUBLES))
         answers = dict(zip(films.uids, (*statuses, *TROUBLES), strict=True))
         pacs.answer = lambda uid: answers[uid] if isinstance(answers[uid], int) else 0x0000
@@ -194,7 +194,7 @@ def sending_table() -> str:
         rows.append(("no presentation context for the class or syntax", "", what_we_do[films.uids[-1]]))
     for condition, closed, up in (("the association is rejected", True, True), ("it can not be reached", False, False)):
         with tempfile.TemporaryDirectory() as folder:
-            pacs = RecordingPacs(free_port())
+            pacs = RudePacs(free_port())
             pacs.closed_to_us = closed
             films = AnsweredFilms(Path(folder), pacs.port, 1)
             with films.sending(), pacs.serving() if up else _nothing():

@@ -27,7 +27,7 @@ from servers import Orthanc, free_port, wait_for
 from dicom_node import commitment_request, commitments
 from dicom_node.association import Receiver, bind
 from dicom_node.commitment_report import PUSH_MODEL, PUSH_MODEL_INSTANCE, Reports
-from dicom_node.commitments import Commitments, Wanting, committing, uncommitted
+from dicom_node.commitments import UNCOMMITTED, Commitments, Wanting, committing_json
 from dicom_node.config import Config, load
 from dicom_node.delivery import Sender
 from dicom_node.delivery import commits as takes_requests
@@ -96,16 +96,15 @@ class Site:
 
     def kept(self) -> set[str]:
         """Jobs whose objects retention must leave alone."""
-        query, parameters = uncommitted(committing(self.config))
-        return {row["job_id"] for row in self.ledger.store.read().execute(query, parameters)}
+        query = f"SELECT job_id FROM deliveries d WHERE {UNCOMMITTED}"
+        return {row["job_id"] for row in self.ledger.store.read().execute(query, {"committing": committing_json(self.config)})}
 
     def freed(self) -> set[str]:
-        """Jobs whose objects it may remove, by the condition that uncommitted() documents."""
-        query, parameters = uncommitted(committing(self.config))
+        """Jobs whose objects it may remove."""
         rows = self.ledger.store.read().execute(
             "SELECT job_id FROM objects JOIN answers ON answers.id = answer_id"
-            f" WHERE objects.id NOT IN (SELECT object_id FROM ({query}))",
-            parameters,
+            f" WHERE objects.id NOT IN (SELECT object_id FROM deliveries d WHERE {UNCOMMITTED})",
+            {"committing": committing_json(self.config)},
         )
         return {row["job_id"] for row in rows}
 

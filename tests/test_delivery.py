@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from answered_films import running_sender
 from servers import free_port, wait_for
 
 from dicom_node.config import Config, load
-from dicom_node.delivery import Sender, echo
+from dicom_node.delivery import echo
 from dicom_node.job import Arrival, Delivery, DeliveryState, Outcome, State, StoredObject
 from dicom_node.ledger import Ledger
 from dicom_node.outbox import Outbox
@@ -57,17 +57,8 @@ class Desk:
         [one] = self.outbox.of_job(self.job_id)
         return one
 
-    @contextmanager
-    def sending(self) -> Iterator[None]:
-        stop = threading.Event()
-        sender = Sender(self.config, self.spool, self.ledger, self.outbox)
-        thread = threading.Thread(target=sender.run, args=(stop, 0.05))
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join(20)
+    def sending(self) -> AbstractContextManager[None]:
+        return running_sender(self.config, self.spool, self.ledger, self.outbox)
 
     def waits_for(self, state: DeliveryState) -> Delivery:
         wait_for(lambda: self.delivery.state is state, 20, f"{state}, it is {self.delivery}")

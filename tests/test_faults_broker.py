@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from quick_model import quick_film, quick_settings
-from rude_pacs import RecordingPacs
+from rude_pacs import RudePacs
 from servers import Redis, free_port, running_node, store, wait_for
 
 from dicom_node.job import State
@@ -33,7 +33,7 @@ def test_redis_absent_at_the_start_then_hung_then_gone(redis: Redis, tmp_path: P
     films = {name: quick_film(number) for number, name in enumerate(("absent", "well", "hung", "killed"), start=60)}
     uids = {name: str(one.SOPInstanceUID) for name, one in films.items()}
     with (
-        RecordingPacs().serving() as pacs,
+        RudePacs().serving() as pacs,
         running_node(tmp_path / "node", ("PACS", pacs.port), **quick_settings(SEGMENTER_QUEUE__BROKER=redis.url)) as node,
     ):
         assert store(films["absent"], node.port) == 0x0000

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from answered_films import AnsweredFilms
-from rude_pacs import RecordingPacs
+from rude_pacs import RudePacs
 from servers import free_port, wait_for
 
 from dicom_node.job import Arrival, DeliveryState
@@ -45,7 +45,7 @@ def test_deliveries_go_on_when_the_clock_is_set(set_by: float, tmp_path: Path, s
 
     Result: all are delivered soon; none waits a day, and none is given up because a month seems to have passed.
     """
-    pacs = RecordingPacs(free_port())
+    pacs = RudePacs(free_port())
     films = AnsweredFilms(tmp_path, pacs.port, 2)
     pacs.answer = lambda uid: 0xA700 if uid == films.uids[0] else 0x0000
     with pacs.serving():

@@ -19,7 +19,7 @@ from answered_films import AnsweredFilms
 from quick_model import quick_film, quick_settings
 from raw_peer import ASSOCIATE_AC, ASSOCIATE_RJ, RawPeer, associate_rq, c_store, command, fragment
 from receiver_node import running
-from rude_pacs import RecordingPacs
+from rude_pacs import RudePacs
 from servers import free_port, running_node, store, wait_for
 from small_disk import small_disk
 
@@ -153,7 +153,7 @@ def test_an_outcome_that_a_full_ledger_can_not_take_is_kept_and_nothing_is_sent_
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The ledger's disk is full when the PACS answers. Result: no loop, and with room again each object has gone out once."""
-    pacs = RecordingPacs(free_port())
+    pacs = RudePacs(free_port())
     with small_disk(tmp_path / "var", 12) as disk:
         films = AnsweredFilms(tmp_path, pacs.port, 3)
 
@@ -184,7 +184,7 @@ def test_a_whole_node_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) 
     with ExitStack() as stack:
         disk = stack.enter_context(small_disk(tmp_path / "node", 24))
         results = stack.enter_context(small_disk(tmp_path / "node" / "spool" / "job", 1))
-        pacs = stack.enter_context(RecordingPacs().serving())
+        pacs = stack.enter_context(RudePacs().serving())
         settings = quick_settings(SEGMENTER_NODE__RESERVE_MB="4")
         node = stack.enter_context(running_node(tmp_path, ("PACS", pacs.port), **settings))
         films = [quick_film(number) for number in range(80, 84)]

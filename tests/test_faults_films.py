@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from quick_model import quick_film, quick_settings
-from rude_pacs import RecordingPacs
+from rude_pacs import RudePacs
 from servers import Node, running_node, store, wait_for
 
 from dicom_node.cli import main
@@ -22,13 +22,13 @@ POISON = {901: "segfault", 902: "kill", 903: "hang", 904: "memory"}  # film: wha
 
 
 @pytest.fixture(scope="module")
-def pacs() -> Iterator[RecordingPacs]:
-    with RecordingPacs().serving() as one:
+def pacs() -> Iterator[RudePacs]:
+    with RudePacs().serving() as one:
         yield one
 
 
 @pytest.fixture(scope="module")
-def node(pacs: RecordingPacs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def node(pacs: RudePacs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     folder = Path(__file__).parent / "poison"
     settings = quick_settings(
         POISON=json.dumps({str(quick_film(number).SOPInstanceUID): kind for number, kind in POISON.items()}),
@@ -40,7 +40,7 @@ def node(pacs: RecordingPacs, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
 
 
-def test_poison_is_quarantined_after_three_crashes_and_the_innocent_are_unharmed(node: Node, pacs: RecordingPacs) -> None:
+def test_poison_is_quarantined_after_three_crashes_and_the_innocent_are_unharmed(node: Node, pacs: RudePacs) -> None:
     """A film that segfaults the worker, one that gets it killed, one that hangs it, one without memory, among others."""
     innocent = [quick_film(number) for number in range(1, 9)]
     poison = {kind: quick_film(number) for number, kind in POISON.items()}
@@ -60,7 +60,7 @@ def test_poison_is_quarantined_after_three_crashes_and_the_innocent_are_unharmed
     assert not any(pacs.of(str(one.SOPInstanceUID)) for one in poison.values())
 
 
-def test_the_same_film_ten_times_at_once_is_one_job_and_one_result(node: Node, pacs: RecordingPacs) -> None:
+def test_the_same_film_ten_times_at_once_is_one_job_and_one_result(node: Node, pacs: RudePacs) -> None:
     source = quick_film(20)
     answers: list[int] = []
     start = threading.Barrier(10)
@@ -81,7 +81,7 @@ def test_the_same_film_ten_times_at_once_is_one_job_and_one_result(node: Node, p
     assert len(pacs.of(str(source.SOPInstanceUID))) == 1
 
 
-def test_one_uid_with_other_pixels_is_two_results_and_with_another_header_one(node: Node, pacs: RecordingPacs) -> None:
+def test_one_uid_with_other_pixels_is_two_results_and_with_another_header_one(node: Node, pacs: RudePacs) -> None:
     """Sent at once. Result: three jobs, two results, the second is marked rev 2, the conflict is listed."""
     first, header, pixels = quick_film(21), quick_film(21), quick_film(21)
     header.StudyDescription = "changed on its way"
@@ -105,7 +105,7 @@ def test_one_uid_with_other_pixels_is_two_results_and_with_another_header_one(no
     assert uid in status and "conflict" in status.lower()
 
 
-def test_sigterm_finishes_what_is_on_the_bench_and_on_the_wire_and_the_rest_waits(node: Node, pacs: RecordingPacs) -> None:
+def test_sigterm_finishes_what_is_on_the_bench_and_on_the_wire_and_the_rest_waits(node: Node, pacs: RudePacs) -> None:
     """Result: nothing is claimed or sent any more, nothing was done twice; after the start the rest goes its way."""
     pacs.slow_seconds = 2.0
     films = [quick_film(number) for number in range(30, 38)]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from answered_films import SEG, AnsweredFilms
 from click.testing import CliRunner
-from rude_pacs import ABORT, CLOSE, LATE, RecordingPacs
+from rude_pacs import ABORT, CLOSE, LATE, RudePacs
 from servers import free_port, wait_for
 
 from dicom_node.cli import main
@@ -20,15 +20,15 @@ from dicom_node.job import DeliveryState
 
 
 @pytest.fixture
-def pacs() -> RecordingPacs:
-    return RecordingPacs(free_port())
+def pacs() -> RudePacs:
+    return RudePacs(free_port())
 
 
-def bytes_are_ours(pacs: RecordingPacs, films: AnsweredFilms) -> bool:
+def bytes_are_ours(pacs: RudePacs, films: AnsweredFilms) -> bool:
     return all(one.sha256 == films.sha256[one.uid] for one in pacs.records)
 
 
-def test_a_bad_night_of_the_pacs_loses_nothing_and_doubles_nothing(tmp_path: Path, pacs: RecordingPacs) -> None:
+def test_a_bad_night_of_the_pacs_loses_nothing_and_doubles_nothing(tmp_path: Path, pacs: RudePacs) -> None:
     """Down, then rejecting, then up with every trouble that passes, down again in the middle, then well.
 
     Result: every object is there once; the one whose answer came too late was sent twice, with the same bytes.
@@ -59,7 +59,7 @@ def test_a_bad_night_of_the_pacs_loses_nothing_and_doubles_nothing(tmp_path: Pat
     assert all(films.delivery(uid).attempts >= 2 for uid in (closing, aborting, full, busy))
 
 
-def test_a_refusal_for_good_is_not_repeated_and_retry_sends_the_same_bytes(tmp_path: Path, pacs: RecordingPacs) -> None:
+def test_a_refusal_for_good_is_not_repeated_and_retry_sends_the_same_bytes(tmp_path: Path, pacs: RudePacs) -> None:
     """0122, A900, C000, 0124 and a SOP class without a context; after mending, `retry` at the command line."""
     films = AnsweredFilms(tmp_path, pacs.port, 5)
     no_context = films.add(sop_class=SEG)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 from quick_model import quick_film, quick_settings
-from rude_pacs import RecordingPacs
+from rude_pacs import RudePacs
 from servers import Node, store, wait_for
 from system_calls import OPTIONS, Call, first, is_sync, read_trace
 
@@ -74,7 +74,7 @@ class Trace(NamedTuple):
 def trace(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Trace:
     strace, folder = tool("strace"), tmp_path_factory.mktemp("traced")
     output = folder / "trace"
-    with RecordingPacs().serving() as pacs:
+    with RudePacs().serving() as pacs:
         node = Node(folder, ("PACS", pacs.port), quick_settings())
         command = [strace, *OPTIONS, "-o", str(output), sys.executable, "-m", "dicom_node.cli", "run"]
         log = (folder / "node.log").open("ab")
@@ -98,12 +98,14 @@ def trace(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) 
     return Trace(read_trace(output), node.config.node.directory, node.port, pacs.port, film, delivery.object.path)
 
 
+def said(trace: Trace, what: str, line: str) -> Call:
+    """The first P-DATA-TF (PS3.8 9.3.5) that left by this line."""
+    names = ("sendto", "sendmsg")
+    return first(trace.calls, what, lambda c: c.name in names and line in c.path and '>, "\\4\\0' in c.text)
+
+
 def test_success_is_said_when_the_film_survives_a_power_cut(trace: Trace) -> None:
-    answer = first(
-        trace.calls,
-        "C-STORE response",
-        lambda c: c.name in ("sendto", "sendmsg") and f":{trace.port}->" in c.path and '>, "\\4\\0' in c.text,
-    )
+    answer = said(trace, "C-STORE response", f":{trace.port}->")
     safe, committed = trace.file_is_safe(trace.film), trace.committed(trace.film)
     assert safe.end < committed.begin, "the row was committed before its file was safe"
     assert committed.end < answer.begin, "0000 was said before the commit was on the disk"
@@ -112,11 +114,7 @@ def test_success_is_said_when_the_film_survives_a_power_cut(trace: Trace) -> Non
 
 def test_an_object_goes_out_when_its_bytes_and_its_row_survive_a_power_cut(trace: Trace) -> None:
     """Else a second run after the power cut would make other bytes under a UID that the PACS has already."""
-    on_the_wire = first(
-        trace.calls,
-        "object on the wire",
-        lambda c: c.name in ("sendto", "sendmsg") and f"->127.0.0.1:{trace.pacs_port}]" in c.path and '>, "\\4\\0' in c.text,
-    )
+    on_the_wire = said(trace, "object on the wire", f"->127.0.0.1:{trace.pacs_port}]")
     safe, committed = trace.file_is_safe(trace.result), trace.committed(trace.result)
     assert safe.end < committed.begin, "the result was committed before its bytes were safe"
     assert committed.end < on_the_wire.begin, "the object went out before the result was committed"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from answered_films import SC, AnsweredFilms, result_object
-from rude_pacs import RecordingPacs
+from rude_pacs import RudePacs
 from servers import free_port
 
 from dicom_node import store
@@ -89,7 +89,7 @@ def test_version_1_is_what_it_was() -> None:
 
 def test_a_full_ledger_of_version_1_is_brought_up_to_date_and_goes_on(tmp_path: Path) -> None:
     """Result: no row is lost or changed, what is ready is claimed, what waits for delivery goes out, once."""
-    pacs = RecordingPacs(free_port())
+    pacs = RudePacs(free_port())
     films = AnsweredFilms(tmp_path, pacs.port, 0)
     path = films.config.ledger_path
     for file in path.parent.glob("ledger.sqlite*"):

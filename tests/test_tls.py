@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 from certificates import Authority, Pair, TlsPacs, server_context
-from pynetdicom import AE
 from raw_peer import ASSOCIATE_AC, RawPeer, associate_rq, c_store
 from receiver_node import Node, eventually, film, running
+from receiver_node import send as store_once
 from servers import free_port, wait_for
 from test_delivery import Desk
 from test_hostile_peers import drip
@@ -73,17 +73,7 @@ def client_context(ca: Authority, pair: Pair | None = None) -> ssl.SSLContext:
 
 def send(port: int, context: ssl.SSLContext, uid: str = "1.2.3.4") -> int | None:
     """The status of one C-STORE of pynetdicom by TLS; None when there was no answer."""
-    ae = AE("MODALITY")
-    ae.acse_timeout = 5
-    dataset = film(uid)
-    ae.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
-    association = ae.associate("127.0.0.1", port, ae_title="PTXSEG", tls_args=(context, "127.0.0.1"))
-    if not association.is_established:
-        return None
-    try:
-        return association.send_c_store(dataset).get("Status")
-    finally:
-        association.release()
+    return store_once(port, film(uid), tls=context)
 
 
 class TlsPeer(RawPeer):
@@ -537,12 +527,12 @@ def as_settings(pair: Pair, **more: object) -> dict[str, object]:
 
 
 def test_files_that_can_not_be_used_are_named_with_key_and_remedy(
-    tmp_path: Path, ca: Authority, stranger: Authority, ours: Pair
+    tool: Callable[[str], str], tmp_path: Path, ca: Authority, stranger: Authority, ours: Pair
 ) -> None:
     text = tmp_path / "text.pem"
     text.write_text("no certificate\n")
     locked = tmp_path / "locked.key"
-    subprocess.run(["openssl", "rsa", "-aes256", "-passout", "pass:x", "-in", ours.key, "-out", locked], check=True)
+    subprocess.run([tool("openssl"), "rsa", "-aes256", "-passout", "pass:x", "-in", ours.key, "-out", locked], check=True)
     expired, early = ca.issue("expired", days=(-30, -1)), ca.issue("early", days=(1, 30))
     cases: list[tuple[str, dict[str, object], str]] = [
         ("receive", as_settings(Pair(tmp_path / "none.pem", ours.key)), "receive.tls_certificate: .* can not be read"),

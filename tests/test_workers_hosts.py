@@ -124,11 +124,11 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    programs = {name: tool(name) for name in ("storescu", "redis-server", "ip")}
     why_not = can_be_made()
     if why_not:
         pytest.fail(why_not) if in_ci() else pytest.skip(why_not)
     folder = tmp_path_factory.mktemp("site")
-    programs = {name: tool(name) for name in ("storescu", "redis-server")}
     with hosts("node", "w1", "w2", "pacs") as net:
         pacs = RecordingPacs(folder / "pacs", PACS_PORT, host=net.address("pacs"), before=net.inside("pacs")).start()
         one = Site(net, folder, programs, Authority(folder, "ca"), pacs)
