@@ -176,6 +176,17 @@ def test_what_a_committing_peer_has_not_committed_to_is_never_removed(tmp_path: 
     assert house.has_film(kept) and house.has_film(returned) and not house.has_film(committed)
 
 
+def test_what_was_refused_because_the_commitment_never_came_is_never_removed(tmp_path: Path) -> None:
+    """Result: another refusal is a failed film, removed at its time; this one may be the only copy."""
+    house = House(tmp_path)
+    never, refused = house.answered("1.1", ("ARCHIVE",)), house.answered("1.2", ("ARCHIVE",))
+    with house.ledger.store.write() as db:
+        query = "UPDATE deliveries SET state = 'refused', commit_failures = ? WHERE job_id = ?"
+        db.executemany(query, [(5, never), (0, refused)])
+    assert house.round_after(4000) == Removed(unanswered=1)
+    assert house.has_film(never) and not house.has_film(refused)
+
+
 def test_under_the_watermark_finished_work_goes_oldest_first_and_only_as_much_as_needed(tmp_path: Path) -> None:
     house = House(tmp_path, watermark_mb=1)
     failed = house.arrive("1.0")
