@@ -73,6 +73,8 @@ def can_be_made() -> str | None:
         return "network namespaces need root"
     name = f"t{secrets.token_hex(2)}-probe"
     done = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
+    if done.returncode == 0:  # a chroot lets them be made, and not be used
+        done = subprocess.run(["ip", "netns", "exec", name, "true"], capture_output=True, text=True)
     subprocess.run(["ip", "netns", "del", name], capture_output=True)
     return None if done.returncode == 0 else f"no network namespaces here ({done.stderr.strip()})"
 
