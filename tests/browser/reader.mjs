@@ -38,13 +38,15 @@ async function read(room, { name, study, open }) {
   const page = await room.newPage();
   const errors = [];
   page.on('pageerror', error => errors.push(error.message));
+  page.on('console', said => said.type() === 'error' && errors.push(said.text().slice(0, 500)));
   page.on('response', answer => answer.status() >= 400 && errors.push(`${answer.status()} ${new URL(answer.url()).pathname}`));
-  const seen = { errors, pictures: {}, asked: {}, texts: {} };
+  const seen = { errors, pictures: {}, asked: {}, texts: {}, said: {} };
   const photograph = async what => {
     const file = path.join(order.pictures, `${name}-${what}.png`);
     writeFileSync(file, await settled(page));
     seen.pictures[what] = file;
     seen.texts[what] = await page.locator(`${PANE} svg text`).allTextContents();
+    seen.said[what] = (await page.locator(PANE).allInnerTexts()).join('\n');
   };
   try {
     await page.goto(`${address}/viewer?StudyInstanceUIDs=${study}`);
@@ -52,7 +54,7 @@ async function read(room, { name, study, open }) {
     await photograph('film');
     for (const modality of open) {
       await openSeries(page, modality);
-      seen.asked[modality] = await answerYes(page);
+      seen.asked[modality] = await answerYes(page, modality === 'SEG' ? 20 : 4);
       await photograph(modality);
     }
   } catch (error) {
@@ -82,11 +84,11 @@ async function openSeries(page, modality) {
   await entry.first().dblclick({ timeout: 30 * SECONDS });
 }
 
-/** What was asked before the answer Yes; null when nothing was asked within some seconds. */
-async function answerYes(page) {
+/** What was asked before the answer Yes; null when nothing was asked in time. */
+async function answerYes(page, seconds) {
   const yes = page.locator('[data-cy="yes-hydrate-btn"]');
   try {
-    await yes.waitFor({ timeout: 10 * SECONDS });
+    await yes.waitFor({ timeout: seconds * SECONDS });
   } catch {
     return null;
   }
