@@ -1,18 +1,18 @@
-"""Two archives of different makers that objects are stored in and asked for again: Orthanc, and dcmtk's dcmqrscp."""
+"""Two archives of different makers in which objects are stored and looked at again: Orthanc, and dcmtk's dcmqrscp."""
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
-from pynetdicom import AE, evt
-from pynetdicom.presentation import build_context, build_role
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet as STUDY_ROOT_GET
+from pynetdicom import AE
+from pynetdicom.presentation import build_context
 from servers import SENDER, free_port, running_orthanc, wait_for
 
 ARCHIVE_AE = "ARCHIVE"
@@ -20,69 +20,33 @@ ARCHIVE_AE = "ARCHIVE"
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive on loopback, by its own name and as the network knows it."""
+    """An archive on loopback. `held()`: everything that it holds, as files."""
 
     name: str
     ae_title: str
     port: int
+    held: Callable[[], Iterator[bytes]]
 
-    def store(self, paths: Sequence[Path]) -> dict[Path, str]:
-        """C-STORE all of them as they are, over one association; what it says of those that it does not take."""
-        heads = {path: pydicom.dcmread(path, specific_tags=["SOPClassUID", "SOPInstanceUID"]) for path in paths}
-        pairs = sorted({(head.SOPClassUID, head.file_meta.TransferSyntaxUID) for head in heads.values()})
-        association = AE(ae_title=SENDER).associate(
-            "127.0.0.1", self.port, ae_title=self.ae_title, contexts=[build_context(one, [syntax]) for one, syntax in pairs]
-        )
-        assert association.is_established, f"{self.name} refused the association"
-        refused: dict[Path, str] = {}
-        try:
-            for path in paths:
-                try:
-                    status = association.send_c_store(path).get("Status")
-                except ValueError:
-                    refused[path] = f"{self.name} does not take its SOP class"
-                    continue
-                if status != 0:
-                    refused[path] = f"{self.name}: status {status}"
-        finally:
-            association.release()
-        return refused
+    def store(self, paths: Sequence[Path], tool: Callable[[str], str]) -> str:
+        """C-STORE all of them, over one association, going on after a refusal; what the sender says of its troubles."""
+        command = [tool("storescu"), "-R", "-nh", "-aet", SENDER, "-aec", self.ae_title, "127.0.0.1", str(self.port)]
+        done = subprocess.run([*command, *paths], capture_output=True, check=False)
+        return (done.stdout + done.stderr).decode("utf-8", "replace")
 
-    def held(self, studies: Sequence[str]) -> dict[str, Dataset]:
-        """What it gives back of these studies (C-GET), by SOP Instance UID."""
-        got: dict[str, Dataset] = {}
-
-        def take(event: evt.Event) -> int:
-            got[event.dataset.SOPInstanceUID] = event.dataset
-            return 0x0000
-
-        classes = sorted(OBJECT_CLASSES)
-        association = AE(ae_title=SENDER).associate(
-            "127.0.0.1",
-            self.port,
-            ae_title=self.ae_title,
-            contexts=[build_context(STUDY_ROOT_GET), *(build_context(one, EXPLICIT) for one in classes)],
-            ext_neg=[build_role(one, scp_role=True) for one in classes],
-            evt_handlers=[(evt.EVT_C_STORE, take)],
-        )
-        assert association.is_established, f"{self.name} refused the association"
-        try:
-            for study in studies:
-                query = Dataset()
-                query.QueryRetrieveLevel, query.StudyInstanceUID = "STUDY", study
-                list(association.send_c_get(query, STUDY_ROOT_GET))
-        finally:
-            association.release()
-        return got
+    def objects(self) -> dict[str, Dataset]:
+        """What it holds, by SOP Instance UID."""
+        found = (pydicom.dcmread(BytesIO(data)) for data in self.held())
+        return {one.SOPInstanceUID: one for one in found}
 
 
-EXPLICIT = "1.2.840.10008.1.2.1"
-OBJECT_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
-    "1.2.840.10008.5.1.4.1.1.88.33",  # Comprehensive SR
-    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture
-    "1.2.840.10008.5.1.4.1.1.11.1",  # Grayscale Softcopy Presentation State
-}
+@contextlib.contextmanager
+def running_orthanc_archive(program: str, folder: Path) -> Iterator[Archive]:
+    with running_orthanc(program, folder) as orthanc:
+
+        def held() -> Iterator[bytes]:
+            return (orthanc.file(instance) for instance in orthanc.get("/instances"))
+
+        yield Archive("Orthanc", "ORTHANC", orthanc.dicom_port, held)
 
 
 @contextlib.contextmanager
@@ -105,11 +69,14 @@ AETable END
 """
     )
     log = (folder / "dcmqrscp.log").open("ab")
-    command = [program, "-c", str(folder / "dcmqrscp.cfg"), str(port)]
-    process = subprocess.Popen(command, stdout=log, stderr=log)
+    process = subprocess.Popen([program, "-c", str(folder / "dcmqrscp.cfg"), str(port)], stdout=log, stderr=log)
+
+    def held() -> Iterator[bytes]:
+        return (path.read_bytes() for path in storage.rglob("*") if path.is_file() and path.name != "index.dat")
+
     try:
         wait_for(lambda: _echoes(port), 30, "dcmqrscp")
-        yield Archive("dcmqrscp", ARCHIVE_AE, port)
+        yield Archive("dcmqrscp", ARCHIVE_AE, port, held)
     finally:
         process.terminate()
         process.wait(10)
@@ -117,9 +84,13 @@ AETable END
 
 
 @contextlib.contextmanager
-def running_orthanc_archive(program: str, folder: Path) -> Iterator[Archive]:
-    with running_orthanc(program, folder) as orthanc:
-        yield Archive("Orthanc", "ORTHANC", orthanc.dicom_port)
+def both_archives(tool: Callable[[str], str], folder: Path) -> Iterator[list[Archive]]:
+    """Empty ones."""
+    with (
+        running_orthanc_archive(tool("Orthanc"), folder / "orthanc") as one,
+        running_dcmqrscp(tool("dcmqrscp"), folder / "dcmqrscp") as other,
+    ):
+        yield [one, other]
 
 
 def _echoes(port: int) -> bool:

@@ -29,9 +29,10 @@ TYPE_2 = (
 
 @dataclass(frozen=True)
 class MatrixFilm:
-    """A film on disk, and what is true of it. `truth` (H, W) bool; `stored` (H, W) int, the values before encoding."""
+    """A film on disk, the `number`-th, and what is true of it. `truth` (H, W) bool; `stored` (H, W) int, the values before encoding."""
 
     cell: Cell
+    number: int
     path: Path
     truth: np.ndarray
     stored: np.ndarray
@@ -76,7 +77,7 @@ def matrix_film(cell: Cell, number: int, folder: Path, tool: Callable[[str], str
     )  # type: ignore[arg-type]
     stored = np.frombuffer(dataset.PixelData, np.uint8 if cell.bits == 8 else "<u2").reshape(SHAPE).astype(int)
     _dress(dataset, cell)
-    return MatrixFilm(cell, encoded(dataset, cell.syntax, folder / f"film-{number}.dcm", tool), truth, stored)
+    return MatrixFilm(cell, number, encoded(dataset, cell.syntax, folder / f"film-{number}.dcm", tool), truth, stored)
 
 
 def _dress(dataset: Dataset, cell: Cell) -> None:

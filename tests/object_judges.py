@@ -16,6 +16,7 @@ import highdicom
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from scipy.ndimage import binary_fill_holes
 
 Tool = Callable[[str], str]
 OUTLINE_OVERLAP = 0.95  # of a drawn outline and the mask: an outline runs through pixels or around them
@@ -157,7 +158,9 @@ def _items(content: Dataset) -> Iterator[Dataset]:
 
 
 def _drawn(outlines: list[np.ndarray], mask: np.ndarray, corner: float) -> list[str]:
-    """Complaints about outlines that do not enclose `mask`. `corner`: coordinates of the corner of the first pixel."""
+    """Complaints about outlines that do not enclose `mask`; they run around holes, not along them. `corner`: coordinates of the
+    corner of the first pixel."""
+    mask = binary_fill_holes(mask)
     if not outlines:
         return ["no outline"]
     inside = np.zeros(mask.shape, bool)
