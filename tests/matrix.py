@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from archives import Archive, both_archives
 from matrix_cells import DIMENSIONS, Cell, few_cells, valid_cells, why_not
 from matrix_films import DENSE, SHAPE, MatrixFilm, matrix_film
 from numpy.typing import NDArray
-from object_judges import Tool, Truth, dciodvfy, dcm2json, dcmqi, reads_back
+from object_judges import Tool, Truth, dciodvfy, dcm2json, dcmqi, dcmqi_program, reads_back
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from test_predict_mask import tiny_artifact
@@ -202,7 +203,7 @@ def report(found: Found, cells: Sequence[Cell], seconds: float) -> dict[str, Any
             "dcmtk": _output("dcm2json", "--version").split()[2],
             "dicom3tools": _output("dpkg-query", "-W", "-f", "${Version}", "dicom3tools"),
             "orthanc": _output("Orthanc", "--version").split()[1],
-            "dcmqi": version("dcmqi") if shutil.which("segimage2itkimage") else "not installed",
+            "dcmqi": "opens each positioned SEG" if dcmqi_program() else "not installed",
         },
         "dimensions": {name: list(values) for name, values in DIMENSIONS.items()},
         "cells": len(cells),
@@ -225,8 +226,6 @@ def _grouped(complaints: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]
 
 
 def _all_cells() -> Iterator[Cell]:
-    from itertools import product
-
     return (Cell(*values) for values in product(*DIMENSIONS.values()))
 
 

@@ -94,18 +94,19 @@ def covering(cells: Sequence[Cell]) -> list[Cell]:
 
     Each step takes the cell with most pairs still to be met; of equals, that whose values were taken least often, so that no
     value is rare, and then the first."""
-    meets = {cell: pairs_of(cell) for cell in cells}
-    missing: set[Pair] = set().union(*meets.values())
+    numbers: dict[Pair, int] = {}  # sets of pairs are the bits of an integer: there are many of them
+    meets = {cell: sum(1 << numbers.setdefault(pair, len(numbers)) for pair in pairs_of(cell)) for cell in cells}
+    missing = (1 << len(numbers)) - 1
     times = {(name, value): 0 for name, values in DIMENSIONS.items() for value in values}
     taken: list[Cell] = []
     while missing:
-        gain = {cell: len(pairs & missing) for cell, pairs in meets.items()}
+        gain = {cell: (pairs & missing).bit_count() for cell, pairs in meets.items()}
         most = max(gain.values())
         meets = {cell: pairs for cell, pairs in meets.items() if gain[cell]}  # the others never will meet a new one
         best = [cell for cell in meets if gain[cell] == most]
         chosen = min(best, key=lambda cell: sum(times[name, getattr(cell, name)] for name in DIMENSIONS))
         taken.append(chosen)
-        missing -= meets[chosen]
+        missing &= ~meets[chosen]
         for name in DIMENSIONS:
             times[name, getattr(chosen, name)] += 1
     return taken

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,9 +46,15 @@ def dcm2json(path: Path, tool: Tool) -> list[str]:
     return [f"dcm2json: {said or done.returncode}"] if said or done.returncode else []
 
 
+def dcmqi_program() -> str | None:
+    """A program of the Python package dcmqi: it lies beside the interpreter, on the path or not."""
+    name = "segimage2itkimage"
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+
+
 def dcmqi(path: Path) -> list[str]:
     """segimage2itkimage, by which 3D Slicer imports; only where it is installed."""
-    program = shutil.which("segimage2itkimage")
+    program = dcmqi_program()
     if program is None:
         return []
     with tempfile.TemporaryDirectory() as folder:
