@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint deploy/constraints.txt
 
-.PHONY: demo test lint bench chaos soak fuzz train-quick clean
+.PHONY: demo test lint bench chaos soak fuzz matrix train-quick clean
 .DELETE_ON_ERROR:
 
 demo: .make/worker          ## the whole path: six films in, SEGs back
@@ -44,6 +44,11 @@ soak: .make/test .make/tools
 # 5,000 broken films and 5,000 broken conversations (11 minutes on two idle cores); bench/fuzz.json holds the last run.
 fuzz: .make/test
 	$(BIN)/python tests/fuzz.py --seed 7 --objects 5000 --pdus 5000 --out bench/fuzz.json
+
+# Every kind of film through every judge: 7,488 films (two hours on two idle cores); MATRIX="--part 1/29" takes each 29th.
+# bench/matrix.json holds the last run.
+matrix: .make/test .make/tools
+	$(BIN)/python tests/matrix.py --out bench/matrix.json $(MATRIX)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
