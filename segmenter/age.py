@@ -18,8 +18,8 @@ YOUNG_CHILD_YEARS = 3.0
 ADULT_YEARS = 18.0
 _OLDEST_YEARS = 130.0
 _CONFLICT_YEARS = 2.0  # PatientAge is rounded, and sometimes as of another day
-_AGE = re.compile(r"(\d{1,3})([DWMY])")  # AS, PS3.5 section 6.2
-_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
+_AGE = re.compile(r"(\d{1,3})([DWMY]?)")  # AS, PS3.5 section 6.2; the unit is left out by some
+_PER_YEAR = {"": 1.0, "D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
 _DATE = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)")  # DA, and as ACR-NEMA wrote it
 _TAKEN = ("StudyDate", "AcquisitionDate", "SeriesDate", "ContentDate")
 
