@@ -136,7 +136,7 @@ def _place_notes(dataset: Dataset, spacing: Spacing | None, turn: Turn) -> tuple
     where: tuple[NoteCode, ...] = ()
     if spacing is None:
         where = (NoteCode.SPACING_UNKNOWN,)
-    elif source == "ImagerPixelSpacing":
+    elif spacing.corrected or spacing.in_detector_plane:
         where = (NoteCode.SPACING_DERIVED if spacing.corrected else NoteCode.DETECTOR_SPACING,)
     upright: tuple[NoteCode, ...] = (NoteCode.TURNED_UPRIGHT,) if turn != Turn() else ()
     if _said_turn(dataset) is None:
