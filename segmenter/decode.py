@@ -130,13 +130,15 @@ def _grey_notes(
 
 
 def _place_notes(dataset: Dataset, spacing: Spacing | None, turn: Turn) -> tuple[NoteCode, ...]:
+    """PixelSpacing equal to ImagerPixelSpacing was not corrected for magnification (PS3.3 10.7.1.3)."""
     source = spacing.source if spacing else ""
     ignored = present(dataset, "PixelSpacing") and source != "PixelSpacing"
     ignored = ignored or (present(dataset, "ImagerPixelSpacing") and spacing is None)
+    copied = source == "PixelSpacing" and numbers(dataset, "PixelSpacing") == numbers(dataset, "ImagerPixelSpacing")
     where: tuple[NoteCode, ...] = ()
     if spacing is None:
         where = (NoteCode.SPACING_UNKNOWN,)
-    elif spacing.corrected or spacing.in_detector_plane:
+    elif spacing.corrected or spacing.in_detector_plane or copied:
         where = (NoteCode.SPACING_DERIVED if spacing.corrected else NoteCode.DETECTOR_SPACING,)
     upright: tuple[NoteCode, ...] = (NoteCode.TURNED_UPRIGHT,) if turn != Turn() else ()
     if _said_turn(dataset) is None:

@@ -90,7 +90,7 @@ SKIPPED = [
 
 def plain(without: tuple[str, ...] = (), **values) -> Dataset:
     """A film that leaves nothing open."""
-    return changed("DX", without, **{"PixelSpacing": [0.4, 0.4], **values})
+    return changed("DX", without, **{"PixelSpacing": ["0.36", "0.36"], **values})
 
 
 def padded() -> Dataset:
@@ -155,6 +155,7 @@ NOTED = [
     ({NOTE.SPACING_UNKNOWN, NOTE.SPACING_IGNORED}, plain(("ImagerPixelSpacing",), PixelSpacing=[0, 0])),
     ({NOTE.SPACING_IGNORED, NOTE.DETECTOR_SPACING}, plain(PixelSpacing=[0, 0])),
     ({NOTE.DETECTOR_SPACING}, changed("DX")),
+    ({NOTE.DETECTOR_SPACING}, plain(PixelSpacing=["0.4", "0.4"])),  # as ImagerPixelSpacing says
     ({NOTE.SPACING_DERIVED}, changed("DX", EstimatedRadiographicMagnificationFactor="1.1")),
     ({NOTE.UPRIGHT_ASSUMED}, plain(("PatientOrientation",))),
     ({NOTE.UPRIGHT_ASSUMED}, plain(PatientOrientation=["L", "L"])),
