@@ -39,6 +39,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from segmenter import codes, seg
 from segmenter.envelope import LO, Envelope
+from segmenter.notes import NoteCode
 from segmenter.outline import Part, Side, parts_of
 from segmenter.uids import MANUFACTURER, MODEL_NAME, derived_uid
 from segmenter.values import Decision, Finding, Radiograph
@@ -193,8 +194,8 @@ def _comment(group: Any, sentences: Sequence[str]) -> None:
         group[0].ContentSequence.append(TextContentItem(codes.COMMENT, sentence, RelationshipTypeValues.CONTAINS))
 
 
-def _sentence(note: str) -> str:
-    return f"{note}: {note.sentence}" if hasattr(note, "sentence") else str(note)
+def _sentence(note: NoteCode) -> str:
+    return f"{note.value}: {note.sentence}"
 
 
 def _observer(envelope: Envelope) -> ObserverContext:
