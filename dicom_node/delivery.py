@@ -96,7 +96,7 @@ class Sender:
             return
         pairs = sorted({(one.object.sop_class_uid, self._syntax(one)) for one in sendable})
         try:
-            contexts = [build_context(sop_class, [syntax]) for sop_class, syntax in pairs]
+            contexts = [storage_context(*pair) for pair in pairs]
             association = associate(self._config, destination, contexts)
         except NoAssociation as why:
             for one in sendable:
@@ -200,6 +200,11 @@ def commits(config: Config, destination: str) -> str | None:
         reason = NOT_SUPPORTED if why.verdict is Verdict.REFUSED else str(why)
         return f"{reason} ({peer.ae_title} at {peer.host}:{peer.port})"
     return None
+
+
+def storage_context(sop_class: str, syntax: str) -> PresentationContext:
+    """What is proposed for objects of one class and syntax."""
+    return build_context(sop_class, [syntax])
 
 
 def echo_context() -> PresentationContext:
