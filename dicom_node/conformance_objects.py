@@ -16,7 +16,7 @@ class Objects:
     """The kinds of objects that a node with these settings makes. `demo`: whether its model is one."""
 
     def __init__(self, config: Config, *, demo: bool) -> None:
-        self._specimens: list[Specimen] = specimens(segment_settings(config.segment), demo=demo)
+        self._specimens: tuple[Specimen, ...] = specimens(segment_settings(config.segment), demo=demo)
         self.names = list(dict.fromkeys(name for one in self._specimens for name in one.objects))
 
     def sent(self) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ object copies, makes or always writes shows in the objects, and no list of it ha
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from io import BytesIO
 
@@ -45,16 +46,17 @@ class Specimen:
     objects: dict[str, FileDataset]
 
 
-def specimens(settings: Settings, *, demo: bool) -> list[Specimen]:
-    """Three of them, in some tenths of a second. `demo`: whether the model is one, which our objects say."""
+@functools.cache
+def specimens(settings: Settings, *, demo: bool) -> tuple[Specimen, ...]:
+    """Three of them, made once, in a second. `demo`: whether the model is one, which our objects say."""
     full = [_as_read(_full(1, "DX", (96, 80))), _as_read(_full(2, "CR", (80, 104)))]
     bare = _as_read(_bare(_full(3, "SC", (72, 64))))
     others = [settings, replace(settings, series_number=settings.series_number + 1), settings]
     with quietly():
-        return [
+        return tuple(
             _specimen(film, number, demo, chosen, film is bare)
             for number, (film, chosen) in enumerate(zip([*full, bare], others, strict=True), 1)
-        ]
+        )
 
 
 def _specimen(film: Dataset, number: int, demo: bool, settings: Settings, is_bare: bool) -> Specimen:
