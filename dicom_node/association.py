@@ -125,12 +125,12 @@ class Receiver:
         spool: Spool,
         ledger: Ledger,
         *,
-        queue: Queue | None = None,
+        triage: Triage | None = None,
         grace_seconds: float = 10.0,
         reports: Reports | None = None,
     ) -> None:
         self.receive = receive
-        self._triage = Triage(queue or Queue())
+        self._triage = triage or Triage(Queue())
         self._tls = tls.incoming(receive)
         self._spool = spool
         self._ledger = ledger
@@ -198,7 +198,7 @@ class Receiver:
     def _may_send(self, association: Inbound) -> tuple[Rejection | None, str]:
         """Whether the caller is one of [receive.allowed] and calls us."""
         calling, host = association.calling_ae, association.host
-        if association.called_ae != self.receive.ae_title:
+        if association.called_ae not in (self.receive.ae_title, *self.receive.also_called):
             called = f"it calls {association.called_ae!r}, we are {self.receive.ae_title!r} (receive.ae_title)"
             return Rejection.CALLED_AE, called
         hosts = self.receive.allowed.get(calling)
@@ -257,6 +257,7 @@ class Receiver:
         syntax = str(context.transfer_syntax[0])
         head = part10_head(class_uid, uid, syntax, association.calling_ae)
         stored = self._spool.write(request.DataSet.getbuffer(), head)
+        found = self._triage.look(association.calling_ae, association.called_ae, request.DataSet.getbuffer(), syntax)
         arrival = Arrival(
             sop_instance_uid=uid,
             sop_class_uid=class_uid,
@@ -268,7 +269,11 @@ class Receiver:
             called_ae=association.called_ae,
             host=association.host,
             association_id=association.journal_id,
-            queue=self._triage.queue_of(association.calling_ae, request.DataSet.getbuffer(), syntax),
+            queue=found.queue,
+            mode=found.mode,
+            rule=found.rule,
+            why=found.why,
+            destinations=found.destinations,
         )
         self._commit(arrival)
         return Answer.STORED

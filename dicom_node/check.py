@@ -140,15 +140,15 @@ def _destinations(config: Config) -> Iterator[Check]:
     from dicom_node.commitments import committing
     from dicom_node.delivery import commits, echo
 
-    if not config.send.destinations:
+    if not config.destinations:
         yield Check("send", False, "send.destinations is empty: results are made and kept, but go nowhere")
-    for name in config.send.destinations:
+    for name in config.destinations:
         if name == "@sender":
             missing = [ae for ae in config.receive.allowed if ae not in config.peers]
             text = f"[peers] has no entry for {', '.join(missing)}" if missing else "every sender has an entry in [peers]"
             yield Check("send @sender", not missing, text)
             by_tls = [ae for ae in config.receive.allowed if ae in config.peers and config.peers[ae].tls]
-            for sender in set(by_tls) - set(config.send.destinations):
+            for sender in set(by_tls) - set(config.destinations):
                 if (problem := echo(config, sender)) and "TLS" in problem:  # a modality may well be switched off
                     yield Check(f"send {sender}", False, problem)
             continue

@@ -37,6 +37,7 @@ class Claim:
 
     job: Job
     owner: str
+    kinds: tuple[str, ...] = ()  # what is to be made of it, of `segmenter.kinds.Kind`
 
 
 class Claims:

@@ -194,17 +194,21 @@ def jobs(state: str | None, uid: str | None, limit: int, config_path: Path | Non
 @config_option
 @json_option
 def show(job_id: str, config_path: Path | None, as_json: bool) -> None:
-    """One job, whole: what came, what was found, where the result is."""
+    """One job, whole: what came, which rule decided and why, what was found, where the result is."""
     from dicom_node import tables
     from dicom_node.outbox import Outbox
+    from dicom_node.routes import Router
 
-    _, ledger = open_ledger(config_path)
+    config, ledger = open_ledger(config_path)
     job = ledger.job(job_id)
     deliveries = Outbox(ledger.store).of_job(job.answered_by)
+    routes, made = Router.of(config).routes(job.arrival), ledger.objects(job.answered_by)
     if as_json:
-        print_json(tables.job_values(job) | {"deliveries": [tables.delivery_values(one) for one in deliveries]})
+        values = tables.job_values(job) | {"routes": {route.destination: list(route.kinds) for route in routes}}
+        values |= {"objects": [tables.object_values(one) for one in made]}
+        print_json(values | {"deliveries": [tables.delivery_values(one) for one in deliveries]})
     else:
-        tables.print_job(job, deliveries)
+        tables.print_job(job, routes, made, deliveries)
 
 
 # -- doing -----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from dicom_node.errors import ConfigError
 AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 StorageClass = Literal["CR", "DX", "DX-PROCESSING", "SC", "SC-MF-BYTE", "SC-MF-WORD"]
+ObjectName = Literal["seg", "seg-positioned", "sr", "capture", "presentation"]
 STORAGE_CLASSES: tuple[StorageClass, ...] = get_args(StorageClass)
 
 
@@ -40,6 +41,9 @@ class Receive(Section):
     """The C-STORE SCP."""
 
     ae_title: AETitle = Field("PTXSEG", description="Our AE title; an association that calls another one is rejected.")
+    also_called: tuple[AETitle, ...] = Field(
+        (), description="Further AE titles that we answer to; [[rules]] can tell their films apart."
+    )
     host: str = Field("0.0.0.0", description="Address to listen on.")
     port: Port = Field(11112, description="TCP port; 0 takes a free one (demo and tests).")
     allowed: dict[AETitle, list[str]] = Field(
@@ -69,6 +73,7 @@ class Peer(Section):
     host: str
     port: Annotated[int, Field(ge=1, le=65535)]
     ae_title: AETitle | None = Field(None, description="Its AE title when it differs from the name of the entry.")
+    objects: tuple[ObjectName, ...] | None = Field(None, description="What it gets; left out: send.objects.")
     tls: bool = Field(False, description="Speak TLS to it (send.tls_ca says whom to trust).")
     commit: bool = Field(False, description="Ask it for storage commitment; what it has not committed to is never removed.")
     commit_ae_title: AETitle | None = Field(None, description="AE title that commits, when it is another one at the same host.")
@@ -81,6 +86,11 @@ class Send(Section):
     ae_title: AETitle = Field("PTXSEG", description="Our AE title when we send.")
     destinations: tuple[str, ...] = Field(
         (), description='Names from [peers] that get every result; "@sender" returns it to the AE that sent the film.'
+    )
+    objects: tuple[ObjectName, ...] = Field(
+        ("seg", "sr"),
+        description="What a destination gets of a positive film: seg; seg-positioned (for dcmqi and 3D Slicer); sr (structured "
+        "report); capture (picture with the outline burned in); presentation (outline over the film).",
     )
     connect_seconds: float = Field(10, gt=0, description="Seconds to wait for TCP and for the association.")
     response_seconds: float = Field(60, gt=0, description="Seconds to wait for a C-STORE response.")
@@ -108,18 +118,25 @@ class Queue(Section):
         300, ge=0, description="A normal film that has waited so long goes before urgent ones: nothing starves."
     )
 
+    _known = field_validator("urgent_when")(lambda rules: _patterns(rules))
 
-    @field_validator("urgent_when")
-    @classmethod
-    def _known(cls, rules: dict[str, str]) -> dict[str, str]:
-        for keyword, pattern in rules.items():
-            if tag_for_keyword(keyword) is None:
-                raise ValueError(f"{keyword} is no DICOM keyword (example: RequestedProcedurePriority)")
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{keyword}: {pattern!r} is no regular expression ({error})") from error
-        return rules
+
+class Rule(Section):
+    """What becomes of the films that it matches; the first rule that matches decides, without one [send] and [queue] do."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9 ._-]{1,64}$", description="Shown by `show JOB`.")
+    calling_ae: tuple[AETitle, ...] = Field((), description="Sent by one of these; []: by any.")
+    called_ae: tuple[AETitle, ...] = Field((), description="Sent to one of our AE titles; []: to any.")
+    all_of: dict[str, str] = Field(default_factory=dict, description="DICOM keyword = regular expression; all match.")
+    any_of: dict[str, str] = Field(default_factory=dict, description="The same; at least one matches.")
+    none_of: dict[str, str] = Field(default_factory=dict, description="The same; none matches.")
+    mode: Literal["live", "shadow", "ignore"] = Field(
+        "live", description="live; shadow: answered and kept, nothing is sent; ignore: skipped, not ours."
+    )
+    destinations: tuple[str, ...] | None = Field(None, description="Instead of send.destinations.")
+    priority: Literal["", "urgent", "normal"] = Field("", description='"": as [queue] says.')
+
+    _known = field_validator("all_of", "any_of", "none_of")(lambda rules: _patterns(rules))
 
 
 class Work(Section):
@@ -175,6 +192,8 @@ class Segment(Section):
     min_side_px: int = Field(256, ge=1, description="Films with a shorter side are skipped.")
     max_pixels: int = Field(100_000_000, ge=1, description="Films with more pixels are skipped before decoding.")
     series_number: int = Field(9100, ge=1, description="SeriesNumber of our results.")
+    report_negative: bool = Field(True, description="A film without pneumothorax gets an SR that says so.")
+    language: Literal["en"] = Field("en", description="Language of the sentences in our objects.")
     plane_orientation: bool = Field(True, description="Write the orientation that OHIF needs to show a SEG on an X-ray.")
 
 
@@ -204,6 +223,7 @@ class Config(BaseSettings):
     retention: Retention = Retention()
     segment: Segment = Segment()
     log: Log = Log()
+    rules: tuple[Rule, ...] = ()
 
     @classmethod
     def settings_customise_sources(
@@ -218,9 +238,14 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _destinations_exist(self) -> Config:
-        unknown = [name for name in self.send.destinations if name != "@sender" and name not in self.peers]
-        if unknown:
-            raise ValueError(f"send.destinations names {', '.join(unknown)}, which [peers] does not hold")
+        named = [("send.destinations", self.send.destinations)]
+        named += [(f"rules: the destinations of {rule.name!r}", rule.destinations or ()) for rule in self.rules]
+        for where, destinations in named:
+            unknown = [name for name in destinations if name != "@sender" and name not in self.peers]
+            if unknown:
+                raise ValueError(f"{where} names {', '.join(unknown)}, which [peers] does not hold")
+        if len({rule.name for rule in self.rules}) < len(self.rules):
+            raise ValueError("rules: two of them have the same name")
         if self.work.heartbeat_seconds * 2 > self.work.lease_seconds:
             raise ValueError("work.heartbeat_seconds must be less than half of work.lease_seconds")
         for name, section in (("receive", self.receive), ("send", self.send), ("serve", self.serve)):
@@ -231,12 +256,28 @@ class Config(BaseSettings):
         return self
 
     @property
+    def destinations(self) -> tuple[str, ...]:
+        """Every name that results can go to, by [send] or a rule."""
+        return tuple(dict.fromkeys([*self.send.destinations, *(d for rule in self.rules for d in rule.destinations or ())]))
+
+    @property
     def spool_directory(self) -> Path:
         return self.node.directory / "spool"
 
     @property
     def ledger_path(self) -> Path:
         return self.node.directory / "ledger.sqlite"
+
+
+def _patterns(rules: dict[str, str]) -> dict[str, str]:
+    for keyword, pattern in rules.items():
+        if tag_for_keyword(keyword) is None:
+            raise ValueError(f"{keyword} is no DICOM keyword (example: RequestedProcedurePriority)")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{keyword}: {pattern!r} is no regular expression ({error})") from error
+    return rules
 
 
 def load(path: Path | None) -> Config:

@@ -29,10 +29,25 @@ _PEERS = """\
 # host = "127.0.0.1"
 # port = 104
 # ae_title = "PACS"
+# objects = ["seg", "sr"]    # what it gets; left out: send.objects
 # tls = false                # speak TLS to it; send.tls_ca says whom to trust
 # commit = false             # ask it for storage commitment; what it has not committed to is never removed
 # commit_ae_title = "PACS"   # AE title that commits, when it is another one at the same host
 # commit_port = 104          # its port, when it is another one
+"""
+
+_RULES = """\
+# [[rules]]: what becomes of which film; the first that matches decides, without one [send] and [queue] do.
+# [[rules]]
+# name = "portable unit on trial"
+# calling_ae = ["PORTABLE1"]                      # sent by one of these; []: by any
+# called_ae = ["PTXTRIAL"]                        # sent to one of our AE titles (receive.also_called); []: to any
+# all_of = { Modality = "^(CR|DX)$" }             # DICOM keyword = regular expression; all match
+# any_of = { StudyDescription = "(?i)thorax", BodyPartExamined = "CHEST" }    # at least one matches
+# none_of = { StationName = "^TEST" }             # none matches
+# mode = "shadow"                                 # live; shadow: answered and kept, nothing is sent; ignore: skipped
+# destinations = ["PACS"]                         # instead of send.destinations
+# priority = "urgent"                             # urgent, normal; left out: as [queue] says
 """
 
 
@@ -42,7 +57,7 @@ def render() -> str:
     for name, field in Config.model_fields.items():
         section = field.default
         if not isinstance(section, BaseModel):
-            parts.append(_PEERS)
+            parts.append({"peers": _PEERS, "rules": _RULES}[name])
             continue
         sentence = (type(section).__doc__ or "").strip()
         parts.append((f"# {sentence}\n" if sentence and "\n" not in sentence else "") + f"[{name}]\n" + _keys(section))

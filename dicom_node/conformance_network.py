@@ -27,6 +27,7 @@ from dicom_node.inbound import Rejection
 from dicom_node.job import DeliveryState
 from dicom_node.page import Section, Table
 from dicom_node.retry import Policy, decide
+from dicom_node.routes import Router
 from dicom_node.status import Answer, Verdict, named, sentence, verdict
 from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -74,7 +75,7 @@ def _model(config: Config) -> list[Section]:
                     "application entities",
                     "Application entity | AE title | Port | Function",
                     [
-                        (RECEIVER, config.receive.ae_title, config.receive.port or "any free one",
+                        (RECEIVER, ", ".join(_titles(config)), config.receive.port or "any free one",
                          "takes films, answers C-ECHO, hears storage commitment reports"),
                         (SENDER, config.send.ae_title, "none", "sends objects, asks for storage commitment, C-ECHO"),
                     ],
@@ -113,7 +114,7 @@ def _services(config: Config, sent: list[tuple[str, str]]) -> list[Section]:
             "Each object is sent in the transfer syntax in which it was made, and for each exactly this SOP class and "
             "syntax are proposed; there is no transcoding. Up to "
             f"{delivery.PER_ASSOCIATION} objects go over one association, one after the other.",
-            Table.of("destinations of results", "Destination", [(name,) for name in config.send.destinations] or [("none",)]),
+            Table.of("destinations of results", "Destination | Objects", _destinations(config)),
         )),
         Section("5.4", "Storage commitment as SCU (push model)", (
             f"Asked for from: {commits}.",
@@ -132,6 +133,11 @@ def _services(config: Config, sent: list[tuple[str, str]]) -> list[Section]:
             "file-sets), real-time video, de-identification.",
         )),
     ]  # fmt: skip
+
+
+def _destinations(config: Config) -> list[tuple[str, str]]:
+    router = Router.of(config)
+    return [(name, ", ".join(router.all_kinds([name]))) for name in config.destinations] or [("none", "")]
 
 
 # -- 6: configuration ------------------------------------------------------------------------------------------
@@ -153,9 +159,19 @@ def _configuration(config: Config) -> list[Section]:
         (name, peer.ae_title or name, peer.host, str(peer.port), _yes(peer.tls), _yes(peer.commit))
         for name, peer in config.peers.items()
     ]
+    rules = [
+        (one.name, ", ".join(one.calling_ae) or "any", ", ".join(one.called_ae) or "any", one.mode,
+         "as send.destinations" if one.destinations is None else ", ".join(one.destinations) or "none")
+        for one in config.rules
+    ]  # fmt: skip
     columns = "Peer | AE title | Host | Port | TLS | Storage commitment"
     sections.append(Section("6.5", "Remote application entities", (
         Table.of("remote application entities", columns, peers or [("none", "", "", "", "", "")]),)))  # fmt: skip
+    columns = "Rule | Calling AE titles | Called AE titles | Mode | Destinations"
+    sections.append(Section("6.6", "Rules", (
+        "The first rule that matches a film decides; a rule can also look at attributes of the film. Mode shadow: objects are "
+        "made and kept, nothing is sent. Mode ignore: the film is stored, and gets no object.",
+        Table.of("rules", columns, rules or [("none", "", "", "", "")]))))  # fmt: skip
     return sections
 
 
@@ -184,8 +200,8 @@ def _network(config: Config, sent: list[tuple[str, str]]) -> list[Section]:
             Table.of("association parameters", "Parameter | RECEIVER (acceptor) | SENDER (initiator)", _parameters(config)),
         )),
         Section("7.2", "Association acceptance: RECEIVER", (
-            "Who may come in: " + ("; ".join(_gate(config)) or "nobody, `receive.allowed` is empty") + ". It must call the "
-            f"AE title {config.receive.ae_title}. Of several transfer syntaxes in one context the first of table "
+            "Who may come in: " + ("; ".join(_gate(config)) or "nobody, `receive.allowed` is empty") + ". It must call "
+            f"{' or '.join(_titles(config))}. Of several transfer syntaxes in one context the first of table "
             "\"transfer syntaxes\" is taken. Role selection for storage is not answered: RECEIVER is SCP.",
             Table.of("presentation contexts accepted from senders", _CONTEXTS,
                      [_context(one, _SCP) for one in supported_contexts(config.receive)]),
@@ -355,6 +371,10 @@ def _security(config: Config) -> list[Section]:
             "security, no attribute confidentiality profile. The node's own log holds no patient data.",
         )),
     ]  # fmt: skip
+
+
+def _titles(config: Config) -> tuple[str, ...]:
+    return (config.receive.ae_title, *config.receive.also_called)
 
 
 def _yes(value: bool) -> str:

@@ -229,7 +229,7 @@ def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Pa
     undelivered = [one for one in deliveries if one.state is not DeliveryState.DELIVERED]
     stored = []
     for one in deliveries:
-        target = out / f"{film.name}-{one.object.role}.dcm"
+        target = out / f"{film.name}-{one.object.kind}.dcm"
         shutil.copyfile(config.spool_directory / one.object.path, target)
         os.chmod(target, 0o644)
         made = one.object

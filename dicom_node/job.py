@@ -54,6 +54,10 @@ class Arrival:
     host: str
     association_id: int | None = None
     queue: str = "normal"  # or "urgent"
+    mode: str = "live"  # shadow: answered and kept, nothing is sent; ignore: skipped
+    rule: str = ""  # the name of the one of [[rules]] that decided
+    why: str = ""  # what of it matched
+    destinations: tuple[str, ...] | None = None  # instead of send.destinations
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,12 @@ class StoredObject:
     path: str  # relative to the spool
     size: int
     intended_use: str  # of the model that made it; "demo" stays on this machine unless the site allows it
+
+
+    @property
+    def kind(self) -> str:
+        """Of `segmenter.kinds.Kind`; names the file."""
+        return f"{self.role}-{self.variant}" if self.variant else self.role
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import sqlite3
 import time
@@ -12,6 +13,7 @@ from dataclasses import astuple, dataclass
 from dicom_node.claims import Claim, Claims, Mode, owns
 from dicom_node.errors import LostClaim, NodeError
 from dicom_node.job import FINISHED, LEGAL, Arrival, Arrived, Job, Outcome, State, StoredObject
+from dicom_node.routes import Route
 from dicom_node.rows import to_job, to_object
 
 
@@ -34,10 +36,13 @@ class Ledger(Claims):
         The file of an arrival that is not `new` is not named by any row: its owner deletes it.
         """
         job_id = secrets.token_hex(8)
+        *values, destinations = astuple(arrival)
+        named = None if destinations is None else json.dumps(destinations)
         with self.store.write() as db:
             row = db.execute(
                 "INSERT INTO jobs (id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, dataset_sha256, path, size,"
-                " calling_ae, called_ae, host, association_id, queue, state, received_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+                " calling_ae, called_ae, host, association_id, queue, mode, rule, why, destinations, state, received_at)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
                 " ON CONFLICT (sop_instance_uid, transfer_syntax_uid, dataset_sha256)"
                 " DO UPDATE SET resends = resends + 1,"
                 " queue = CASE WHEN excluded.queue = 'urgent' THEN 'urgent' ELSE queue END,"
@@ -46,8 +51,9 @@ class Ledger(Claims):
                 " path = CASE WHEN path IS NULL OR code IS 'source-damaged' THEN excluded.path ELSE path END,"
                 " state = CASE WHEN code IS 'source-damaged' THEN 'received' ELSE state END,"
                 " code = CASE WHEN code IS 'source-damaged' THEN NULL ELSE code END RETURNING id, path",
-                (job_id, *astuple(arrival), State.RECEIVED, time.time()),
+                (job_id, *values, named, State.RECEIVED, time.time()),
             ).fetchone()
+            _answer_after_all(db, row["id"], arrival, named)
         return Arrived(row["id"], row["path"] == arrival.path)
 
     def open_association(self, calling_ae: str, called_ae: str, host: str) -> int:
@@ -94,11 +100,12 @@ class Ledger(Claims):
         objects = db.execute("SELECT * FROM objects WHERE answer_id = ? ORDER BY id", (row["id"],)).fetchall()
         return Answer(row["job_id"], tuple(to_object(one) for one in objects))
 
-    def finish(self, claim: Claim, outcome: Outcome, destinations: Sequence[str], *, redeliver: bool = False) -> Job:
+    def finish(self, claim: Claim, outcome: Outcome, routes: Sequence[Route], *, redeliver: bool = False) -> Job:
         """One transaction: token still valid, identity and objects inserted, deliveries created, job finished.
 
         An identity that exists already wins: this job then ends "same as" the other one (or, when it is a rerun of
-        the same job, keeps its stored bytes). Raises LostClaim when the token is no longer valid.
+        the same job, keeps its stored bytes); only objects of a kind that was never made are added to it, and deliveries
+        to destinations that never had one. Raises LostClaim when the token is no longer valid.
         """
         job, shas = claim.job, [one.sha256 for one in outcome.objects]
         with self.store.write() as db:
@@ -108,8 +115,7 @@ class Ledger(Claims):
             if outcome.state is State.SEGMENTED:
                 answer_id, first = self._insert_answer(db, job, outcome)
                 same_as = None if first == job.job_id else first
-                if same_as is None or redeliver_known:
-                    _deliver(db, same_as or job.job_id, answer_id, destinations)
+                _deliver(db, first, answer_id, routes, again=same_as is None or redeliver_known)
             row = db.execute(
                 "UPDATE jobs SET state = ?, owner = NULL, lease_until = NULL, finisher = ?, finished_at = ?, code = ?,"
                 " sentence = ?, finding = ?, probability = ?, area_mm2 = ?, model = ?, model_digest = ?, same_as = ?,"
@@ -134,7 +140,7 @@ class Ledger(Claims):
         return to_job(row)
 
     def _insert_answer(self, db: sqlite3.Connection, job: Job, outcome: Outcome) -> tuple[int, str]:
-        """(answer id, job that answered first). The objects of a later answer are not inserted."""
+        """(answer id, job that answered first). Of a later answer only kinds that were never made are inserted."""
         identity = (job.arrival.sop_instance_uid, outcome.content_sha256, outcome.model_digest)
         row = db.execute(
             "INSERT INTO answers (sop_instance_uid, content_sha256, model_digest, job_id, answered_at)"
@@ -146,11 +152,10 @@ class Ledger(Claims):
                 "SELECT id, job_id FROM answers WHERE sop_instance_uid = ? AND content_sha256 = ? AND model_digest = ?",
                 identity,
             ).fetchone()
-            return int(row["id"]), str(row["job_id"])
         for one in outcome.objects:
             db.execute(
                 "INSERT INTO objects (answer_id, role, variant, sop_class_uid, sop_instance_uid, sha256, path, size,"
-                " intended_use) VALUES (?,?,?,?,?,?,?,?,?)",
+                " intended_use) VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
                 (row["id"], *astuple(one)),
             )
         return int(row["id"]), str(row["job_id"])
@@ -163,6 +168,11 @@ class Ledger(Claims):
         if len(rows) != 1:
             raise NodeError(f"no job {job_id}" if not rows else f"more than one job begins with {job_id}")
         return to_job(rows[0])
+
+    def objects(self, job_id: str) -> tuple[StoredObject, ...]:
+        """What a job made, sent or not; `path` None once its files were removed."""
+        query = "SELECT objects.* FROM objects JOIN answers ON answers.id = answer_id WHERE job_id = ? ORDER BY objects.id"
+        return tuple(to_object(row) for row in self.store.read().execute(query, (job_id,)))
 
     def jobs(self, *, state: str | None = None, sop_instance_uid: str | None = None, limit: int = 50) -> list[Job]:
         """The newest first."""
@@ -260,15 +270,29 @@ def forget_files(db: sqlite3.Connection, job_id: str) -> list[str]:
     return [path for (path,) in paths if path is not None]
 
 
-def _deliver(db: sqlite3.Connection, job_id: str, answer_id: int, destinations: Sequence[str]) -> None:
-    """Deliveries of all objects of an answer; one that was delivered or refused before is opened again."""
+def _answer_after_all(db: sqlite3.Connection, job_id: str, arrival: Arrival, destinations: str | None) -> None:
+    """A film that came first to be kept or ignored, and now to be answered, is answered: who works on it loses the claim,
+    and one that was finished is opened again."""
+    if arrival.mode == "live":
+        db.execute(
+            "UPDATE jobs SET mode = 'live', rule = ?, why = ?, destinations = ?, calling_ae = ?, called_ae = ?, owner = NULL,"
+            " generation = generation + (state NOT IN ('received', 'claimed')), state = 'received', code = NULL,"
+            " sentence = NULL WHERE id = ? AND mode != 'live'",
+            (arrival.rule, arrival.why, destinations, arrival.calling_ae, arrival.called_ae, job_id),
+        )
+
+
+def _deliver(db: sqlite3.Connection, job_id: str, answer_id: int, routes: Sequence[Route], *, again: bool) -> None:
+    """Deliveries of the objects of an answer, to each destination those of its kinds. `again`: one that was delivered or
+    refused before is opened again."""
     now = time.time()
-    for (object_id,) in db.execute("SELECT id FROM objects WHERE answer_id = ? AND path IS NOT NULL", (answer_id,)).fetchall():
-        for destination in destinations:
+    stored = db.execute("SELECT * FROM objects WHERE answer_id = ? AND path IS NOT NULL ORDER BY id", (answer_id,)).fetchall()
+    for row in stored:
+        for destination in [route.destination for route in routes if to_object(row).kind in route.kinds]:
             db.execute(
                 "INSERT INTO deliveries (job_id, object_id, destination, state, created_at, next_try_at)"
                 " VALUES (?,?,?,'pending',?,?) ON CONFLICT (object_id, destination) DO UPDATE SET state = 'pending',"
                 " attempts = 0, reason = NULL, created_at = excluded.created_at, next_try_at = excluded.next_try_at"
-                " WHERE state IN ('delivered', 'refused')",
-                (job_id, object_id, destination, now, now),
+                " WHERE ? AND state IN ('delivered', 'refused')",
+                (job_id, row["id"], destination, now, now, again),
             )

@@ -79,6 +79,7 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
     from dicom_node.commitments import Commitments
     from dicom_node.ledger import Ledger
     from dicom_node.retention import Retention
+    from dicom_node.triage import Triage
 
     spool, stop = Spool.of(config), stop_event()
     ledger = Ledger(config.ledger_path)
@@ -87,7 +88,7 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
             config.receive,
             spool,
             ledger,
-            queue=config.queue,
+            triage=Triage.of(config),
             grace_seconds=config.node.stop_seconds / 3,
             reports=Reports(config, Commitments(ledger.store, config.send.max_delay_seconds)),
         )

@@ -13,9 +13,12 @@ from dicom_node.job import Job, Outcome, State
 from dicom_node.ledger import Ledger
 from dicom_node.process import Known
 from dicom_node.processes import process_is_alive
+from dicom_node.routes import Router
 from dicom_node.spool import Spool
 
 log = logging.getLogger(__name__)
+
+IGNORED, IGNORED_SENTENCE = "ignored-by-rule", "A rule of this site says that this film is not ours (`show JOB` names it)."
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class LocalNode:
     ledger: Ledger
     spool: Spool
     work: Work
-    destinations: tuple[str, ...]
+    router: Router
     normal_waits_seconds: float
     worker: str
     remote: str | None = None
@@ -37,7 +40,7 @@ class LocalNode:
             ledger=Ledger(config.ledger_path),
             spool=Spool.of(config),
             work=config.work,
-            destinations=config.send.destinations,
+            router=Router.of(config),
             normal_waits_seconds=config.queue.normal_waits_seconds,
             worker=worker,
         )
@@ -61,10 +64,15 @@ class LocalNode:
                 remote=self.remote,
                 owner=owner,
             )
-            if claim is None or claim.job.attempts <= self.work.max_attempts:
-                return claim
-            sentence = f"Given up after {self.work.max_attempts} tries; `rerun` tries again."
-            self.ledger.finish(claim, Outcome(State.FAILED, code="too-many-attempts", sentence=sentence), ())
+            if claim is None:
+                return None
+            if claim.job.arrival.mode == "ignore":
+                self.ledger.finish(claim, Outcome(State.SKIPPED, code=IGNORED, sentence=IGNORED_SENTENCE), ())
+            elif claim.job.attempts > self.work.max_attempts:
+                sentence = f"Given up after {self.work.max_attempts} tries; `rerun` tries again."
+                self.ledger.finish(claim, Outcome(State.FAILED, code="too-many-attempts", sentence=sentence), ())
+            else:
+                return replace(claim, kinds=self.router.kinds(claim.job.arrival))
 
     def renew(self, claim: Claim) -> None:
         self.ledger.renew(claim, self.work.lease_seconds)
@@ -84,7 +92,8 @@ class LocalNode:
     def known(self, claim: Claim, content_sha256: str, model_digest: str) -> Known:
         uid = claim.job.arrival.sop_instance_uid
         revision = self.ledger.revision(uid, content_sha256)
-        return Known(revision, self.ledger.answer(uid, content_sha256, model_digest) is not None)
+        answer = self.ledger.answer(uid, content_sha256, model_digest)
+        return Known(revision, None if answer is None else tuple(one.kind for one in answer.objects))
 
     def store(self, claim: Claim, name: str, data: bytes) -> tuple[str, str]:
         stored = self.spool.write_into(self.spool.folder_for(claim.job.job_id, claim.owner), name, data)
@@ -92,7 +101,9 @@ class LocalNode:
 
     def finish(self, claim: Claim, outcome: Outcome) -> Job:
         redeliver = self.work.on_resend == "redeliver"
-        return self.ledger.finish(claim, outcome, self.destinations, redeliver=redeliver)
+        arrival = claim.job.arrival
+        routes = self.router.routes(arrival) if arrival.mode == "live" else ()
+        return self.ledger.finish(claim, outcome, routes, redeliver=redeliver)
 
     def ready(self) -> int:
         """How many jobs could be claimed now."""

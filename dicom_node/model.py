@@ -58,6 +58,8 @@ def segment_settings(settings: Segment) -> Settings:
         max_pixels=settings.max_pixels,
         series_number=settings.series_number,
         plane_orientation=settings.plane_orientation,
+        language=settings.language,
+        report_negative=settings.report_negative,
     )
 
 
@@ -84,5 +86,5 @@ def refuse_demo_model(config: Config, intended_use: str) -> None:
 
 def _receivers(config: Config) -> Iterable[str]:
     """Peers that results can reach."""
-    named = [name for name in config.send.destinations if name != "@sender"]
-    return config.peers if "@sender" in config.send.destinations else named
+    named = [name for name in config.destinations if name != "@sender"]
+    return config.peers if "@sender" in config.destinations else named

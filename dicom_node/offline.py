@@ -15,6 +15,7 @@ from dicom_node.config import Config
 from dicom_node.model import load_model, model_folder, segment_settings, with_model
 from dicom_node.process import UNREADABLE
 from segmenter.engine import Segmenter
+from segmenter.kinds import kinds_for
 from segmenter.report import outline_png
 
 
@@ -26,7 +27,7 @@ def segment_files(config: Config, files: Sequence[Path], out: Path, as_json: boo
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     names = _distinct_names(files)
-    found = [_answer(segmenter, file, out, names[file]) for file in dict.fromkeys(files)]
+    found = [_answer(segmenter, file, out, names[file], config.send.objects) for file in dict.fromkeys(files)]
     report = answers.write_report(out, found, answers.model_values(model_folder(settings)))
     if as_json:
         click.echo(json.dumps(report, indent=2))
@@ -35,7 +36,7 @@ def segment_files(config: Config, files: Sequence[Path], out: Path, as_json: boo
     return answers.exit_code(found)
 
 
-def _answer(segmenter: Segmenter, file: Path, out: Path, name: str) -> answers.Answer:
+def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tuple[str, ...]) -> answers.Answer:
     started = time.monotonic()
     try:
         source = pydicom.dcmread(file)
@@ -45,8 +46,8 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str) -> answers.A
         return _unreadable(file, f"{file.name} has no File Meta with a transfer syntax: not a DICOM Part 10 file.")
     [finding] = segmenter.segment([source])
     stored = []
-    for one in segmenter.objects(source, finding):
-        target = out / f"{name}-{one.role}.dcm"
+    for one in segmenter.objects(source, finding, kinds=kinds_for(objects)):
+        target = out / f"{name}-{one.kind}.dcm"
         one.dataset.save_as(target, enforce_file_format=True)
         stored.append(answers.Stored(one.role, one.sop_class_uid, one.sop_instance_uid, answers.sha256_of(target), str(target)))
     if finding.radiograph is not None and finding.decision is not None:

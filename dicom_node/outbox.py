@@ -16,6 +16,12 @@ _SELECT = (
     " j.calling_ae"
     " FROM deliveries d JOIN objects o ON o.id = d.object_id JOIN jobs j ON j.id = d.job_id "
 )
+# A report waits for the SEG that it refers to, until that is there or refused. Variants of both are named alike.
+_NOT_BEFORE_ITS_SEG = (
+    "(o.role != 'sr' OR NOT EXISTS (SELECT 1 FROM objects s JOIN deliveries e ON e.object_id = s.id"
+    " WHERE s.answer_id = o.answer_id AND s.role = 'seg' AND s.variant = o.variant AND e.destination = d.destination"
+    " AND e.state IN ('pending', 'sent')))"
+)
 # Bytes that were removed can not go again.
 _ON_DISK = "(SELECT path FROM objects WHERE objects.id = object_id) IS NOT NULL"
 
@@ -47,7 +53,7 @@ class Outbox:
         found: list[Due] = []
         for condition, moment in (("d.next_try_at <= ?", now), ("d.next_try_at > ?", now + longest_wait)):
             rows = self._store.read().execute(
-                _SELECT + f"WHERE d.state = 'pending' AND {condition} ORDER BY d.next_try_at LIMIT ?",
+                _SELECT + f"WHERE d.state = 'pending' AND {condition} AND {_NOT_BEFORE_ITS_SEG} ORDER BY d.next_try_at LIMIT ?",
                 (moment, limit - len(found)),
             )
             found += [Due(to_delivery(row), row["calling_ae"]) for row in rows]

@@ -11,10 +11,9 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 import pydicom
@@ -24,6 +23,7 @@ from dicom_node.errors import LostClaim, NodeAway, NodeError, SourceDamaged, Spo
 from dicom_node.film import UNREADABLE, read_film
 from dicom_node.job import Job, Outcome, State, StoredObject
 from segmenter.errors import Refused
+from segmenter.kinds import Kind
 
 if TYPE_CHECKING:
     from segmenter.engine import Segmenter
@@ -74,10 +74,11 @@ class Node(Protocol):
 
 @dataclass(frozen=True)
 class Known:
-    """`revision`: which content under this SOP Instance UID it is; `answered`: its objects exist already."""
+    """`revision`: which content under this SOP Instance UID it is; `kinds`: the objects of its answer that exist already, None
+    when it was not answered."""
 
     revision: int
-    answered: bool
+    kinds: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,9 @@ def process(claim: Claim, source: pydicom.FileDataset, segmenter: Segmenter, nod
     content = finding.radiograph.content_sha256
     known = node.known(claim, content, segmenter.identity.digest)
     try:
-        # Known: the ledger holds the bytes that were fixed then, and sends no others.
-        objects = () if known.answered else _fix(claim, source, finding, segmenter, node, known.revision)
+        # Known: the ledger holds the bytes that were fixed then, and sends no others of the same kind.
+        kinds = [Kind(kind) for kind in claim.kinds if kind not in (known.kinds or ())]
+        objects = _fix(claim, source, finding, segmenter, node, known.revision, kinds)
     except Refused as problem:
         seconds = time.monotonic() - started
         return Outcome(State.FAILED, code=problem.code, sentence=problem.sentence, seconds=seconds)
@@ -209,14 +211,20 @@ def process(claim: Claim, source: pydicom.FileDataset, segmenter: Segmenter, nod
 
 
 def _fix(
-    claim: Claim, source: pydicom.FileDataset, finding: Finding, segmenter: Segmenter, node: Node, revision: int
+    claim: Claim,
+    source: pydicom.FileDataset,
+    finding: Finding,
+    segmenter: Segmenter,
+    node: Node,
+    revision: int,
+    kinds: Sequence[Kind],
 ) -> tuple[StoredObject, ...]:
     """Write the objects into the claim's own folder: from now on their bytes never change. Raises Refused, SpoolError."""
     stored = []
-    for one in segmenter.objects(source, finding, revision=revision):
+    for one in segmenter.objects(source, finding, revision=revision, kinds=kinds):
         buffer = io.BytesIO()
         one.dataset.save_as(buffer, enforce_file_format=True)
-        path, sha256 = node.store(claim, f"{PurePosixPath(one.role).name}{one.variant}.dcm", buffer.getvalue())
+        path, sha256 = node.store(claim, f"{one.kind}.dcm", buffer.getvalue())
         stored.append(
             StoredObject(
                 role=one.role,

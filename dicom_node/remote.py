@@ -109,7 +109,7 @@ class RemoteNode:
         content = Content(content_sha256=content_sha256, model_digest=model_digest)
         answer = self._call("POST", f"/v1/claims/{claim.job.job_id}/content", claim=claim, json=content.model_dump())
         seen = Seen.model_validate_json(answer.content)
-        return Known(seen.revision, seen.answered)
+        return Known(seen.revision, seen.kinds)
 
     def store(self, claim: Claim, name: str, data: bytes) -> tuple[str, str]:
         path = f"/v1/claims/{claim.job.job_id}/objects/{name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import fields
 
@@ -21,6 +22,10 @@ def to_job(row: sqlite3.Row) -> Job:
         host=row["host"],
         association_id=row["association_id"],
         queue=row["queue"],
+        mode=row["mode"],
+        rule=row["rule"],
+        why=row["why"],
+        destinations=None if row["destinations"] is None else tuple(json.loads(row["destinations"])),
     )
     known = {"job_id": row["id"], "arrival": arrival, "state": State(row["state"])}
     return Job(**known, **{one.name: row[one.name] for one in fields(Job) if one.name not in known})

@@ -143,7 +143,7 @@ def _claims(door: Door) -> APIRouter:
     def content(content: Content, held: Held, who: Who) -> Seen:
         """What the node knows of these pixels."""
         known = door.here.far(who).known(held, content.content_sha256, content.model_digest)
-        return Seen(revision=known.revision, answered=known.answered)
+        return Seen(revision=known.revision, kinds=known.kinds)
 
     @router.put("/claims/{job_id}/objects/{name}")
     async def store(request: Request, name: Annotated[str, Path(pattern=_OBJECT_NAME)], held: Held, who: Who) -> Kept:

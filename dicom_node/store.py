@@ -125,6 +125,13 @@ CREATE TABLE commitment_items (
 ) WITHOUT ROWID;
 CREATE INDEX commitment_items_delivery ON commitment_items (delivery_id);
 """,
+    """
+-- What [[rules]] said when the film came: mode live, shadow or ignore; destinations as JSON, NULL for send.destinations.
+ALTER TABLE jobs ADD COLUMN mode TEXT NOT NULL DEFAULT 'live';
+ALTER TABLE jobs ADD COLUMN rule TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN why TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN destinations TEXT;
+""",
 )
 SCHEMA_VERSION = 1 + len(_STEPS)
 

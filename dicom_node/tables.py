@@ -11,9 +11,10 @@ from rich.table import Table
 
 from dicom_node.commitments import Commitments, committing
 from dicom_node.config import Config
-from dicom_node.job import Delivery, DeliveryState, Job
+from dicom_node.job import Delivery, DeliveryState, Job, StoredObject
 from dicom_node.ledger import Ledger
 from dicom_node.options import time_text
+from dicom_node.routes import Route
 
 _STYLE = {"segmented": "green", "delivered": "green", "failed": "red", "refused": "red", "skipped": "yellow"}
 _QUANTILES = {"0.5": "half within", "0.9": "90 % within", "0.99": "99 % within", "1": "longest"}
@@ -113,7 +114,12 @@ def job_values(job: Job) -> dict[str, Any]:
         "sop_class_uid": job.arrival.sop_class_uid,
         "transfer_syntax_uid": job.arrival.transfer_syntax_uid,
         "calling_ae": job.arrival.calling_ae,
+        "called_ae": job.arrival.called_ae,
         "host": job.arrival.host,
+        "queue": job.arrival.queue,
+        "mode": job.arrival.mode,
+        "rule": job.arrival.rule or None,
+        "why": job.arrival.why or None,
         "received_at": time_text(job.received_at),
         "finished_at": time_text(job.finished_at),
         "seconds": job.seconds,
@@ -164,17 +170,30 @@ def print_jobs(jobs: Sequence[Job]) -> None:
     Console().print(table)
 
 
-def print_job(job: Job, deliveries: Sequence[Delivery]) -> None:
+def object_values(made: StoredObject) -> dict[str, Any]:
+    """An object that was made, sent or not; `path` relative to the spool, None once it was removed."""
+    return {"kind": made.kind, "sop_instance_uid": made.sop_instance_uid, "sha256": made.sha256, "path": made.path}
+
+
+def print_job(job: Job, routes: Sequence[Route], made: Sequence[StoredObject], deliveries: Sequence[Delivery]) -> None:
+    """`routes`: where its results go by the configuration of now."""
     console = Console()
     for key, value in job_values(job).items():
         if value is not None:
             console.print(f"{key.replace('_', ' '):>20}  {_styled(value) if key == 'state' else value}", highlight=False)
+    for route in routes:
+        console.print(f"{'goes to':>20}  {route.destination}: {', '.join(route.kinds)}", highlight=False)
+    if job.arrival.mode == "shadow":
+        console.print(f"{'':>20}  in shadow mode: nothing is sent", highlight=False)
+    for thing in made:
+        removed = "" if thing.path else " (removed)"
+        console.print(f"{'made':>20}  {thing.kind} {thing.sop_instance_uid}{removed}", highlight=False)
     for one in deliveries:
         values = delivery_values(one)
         status = f" ({values['status']})" if values["status"] else ""
         waits = f", next try {values['next_try_at']}" if values["next_try_at"] else ""
         console.print(
-            f"{one.object.role} to {one.destination}: {_styled(one.state)}{status} after {one.attempts} tries, "
+            f"{one.object.kind} to {one.destination}: {_styled(one.state)}{status} after {one.attempts} tries, "
             f"{one.reason or 'waits for the sender'}{waits}"
             + (f" (committed {values['committed_at']})" if values["committed_at"] else ""),
             highlight=False,

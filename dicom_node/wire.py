@@ -17,6 +17,7 @@ Code = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9-]+$"
 Text = Annotated[str, Field(max_length=400)]
 Role = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
 Variant = Annotated[str, Field(pattern=r"^[a-z0-9-]{0,32}$")]
+Kinds = Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,47}$")], ...], Field(max_length=32)]
 Model = Annotated[str, Field(min_length=1, max_length=128)]
 
 OWNER_HEADER = "X-Claim-Owner"
@@ -49,6 +50,7 @@ class Task(Body):
     crashes: int
     generation: int
     lease_seconds: float
+    kinds: Kinds
 
 
 class Trouble(Body):
@@ -66,10 +68,10 @@ class Content(Body):
 
 
 class Seen(Body):
-    """`revision`: which content under this SOP Instance UID it is; `answered`: this model has answered it already."""
+    """`revision`: which content under this SOP Instance UID it is; `kinds`: what this model made of it already, or None."""
 
     revision: int
-    answered: bool
+    kinds: Kinds | None
 
 
 class Kept(Body):
@@ -136,6 +138,7 @@ def task_of(claim: Claim, lease_seconds: float) -> Task:
         crashes=job.crashes,
         generation=job.generation,
         lease_seconds=lease_seconds,
+        kinds=claim.kinds,
     )
 
 
@@ -176,4 +179,4 @@ def claim_of(task: Task, owner: str) -> Claim:
         revision=1,
         seconds=None,
     )
-    return Claim(job, owner)
+    return Claim(job, owner, task.kinds)

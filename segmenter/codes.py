@@ -1,4 +1,4 @@
-"""The coded concepts that our objects use (PS3.16 CID 7150, 7151, 7162; SNOMED CT)."""
+"""The coded concepts that our objects use (PS3.16; SNOMED CT). None is our own: readers know no others."""
 
 from __future__ import annotations
 
@@ -7,4 +7,19 @@ from pydicom.sr.coding import Code
 MORPHOLOGICALLY_ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 PNEUMOTHORAX = Code("36118008", "SCT", "Pneumothorax")
 PLEURA = Code("3120008", "SCT", "Pleura")
+LEFT = Code("7771000", "SCT", "Left")
+RIGHT = Code("24028007", "SCT", "Right")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
+IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
+CHEST_RADIOGRAPHY = Code("399208008", "SCT", "Plain chest X-ray")
+PRESENCE = Code("705057003", "SCT", "Presence")
+PRESENT = Code("52101004", "SCT", "Present")
+ABSENT = Code("2667000", "SCT", "Absent")
+AREA = Code("42798000", "SCT", "Area")
+SQUARE_MILLIMETRE = Code("mm2", "UCUM", "mm2")
+PIXELS = Code("{pixels}", "UCUM", "pixels")
+
+CERTAINTY = Code("111012", "DCM", "Certainty of Finding")
+PERCENT = Code("%", "UCUM", "percent")
+COMMENT = Code("121106", "DCM", "Comment")

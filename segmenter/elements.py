@@ -84,27 +84,30 @@ def rows(specimens: Sequence[Specimen], name: str) -> list[Row]:
     return [_row(path, found[path], holders) for path in sorted(found)]
 
 
-def codes(specimens: Sequence[Specimen]) -> dict[tuple[str, str, str], set[str]]:
+def codes(specimens: Sequence[Specimen]) -> dict[tuple[str, str, str], dict[str, None]]:
     """(value, scheme, meaning) of every code that the objects hold -> the names of those objects."""
-    used: dict[tuple[str, str, str], set[str]] = {}
+    used: dict[tuple[str, str, str], dict[str, None]] = {}
     for one in specimens:
         for name, made in one.objects.items():
             for item in _items(made):
                 if "CodeValue" in item:
                     code = (str(item.CodeValue), str(item.CodingSchemeDesignator), str(item.CodeMeaning))
-                    used.setdefault(code, set()).add(name)
+                    used.setdefault(code, {})[name] = None
     return used
 
 
 def contents(specimens: Sequence[Specimen], name: str) -> list[Content]:
     """The kinds of content items of a structured report, in order of first appearance; none for other objects."""
     found: dict[tuple[Any, ...], dict[int, set[str]]] = {}
-    holders = [one for one in specimens if name in one.objects]
-    for number, one in enumerate(holders):
-        if _CONTENT in one.objects[name]:
-            for key, value in _content(one.objects[name], 0, ()):
-                found.setdefault(key, {}).setdefault(number, set()).add(value)
-    return [_content_row(key, values) for key, values in found.items()]
+    order: list[tuple[Any, ...]] = []
+    for number, one in enumerate(one for one in specimens if name in one.objects):
+        at = 0
+        for key, value in _content(one.objects[name], 0, ()) if _CONTENT in one.objects[name] else ():
+            if key not in found:
+                order.insert(at, key)
+            at = order.index(key) + 1
+            found.setdefault(key, {}).setdefault(number, set()).add(value)
+    return [_content_row(key, found[key]) for key in order]
 
 
 def private_elements(specimens: Sequence[Specimen]) -> list[str]:
@@ -153,8 +156,9 @@ def _content(item: Dataset, level: int, above: tuple[str, ...]) -> Iterator[tupl
 
 def _content_row(key: tuple[Any, ...], values: Mapping[int, set[str]]) -> Content:
     level, relationship, value_type, concept, _ = key
-    said = {frozenset(one) for one in values.values()}
-    return Content(level, relationship, value_type, concept, " or ".join(sorted(said.pop())) if len(said) == 1 else "")
+    said, every = {frozenset(one) for one in values.values()}, set().union(*values.values())
+    is_coded = all(one.startswith(("(", "in (")) for one in every)
+    return Content(level, relationship, value_type, concept, " or ".join(sorted(every)) if is_coded or len(said) == 1 else "")
 
 
 def _row(path: Path, found: _Found, holders: Sequence[Specimen]) -> Row:
@@ -179,8 +183,11 @@ def _source(path: Path, vr: str, filled: Mapping[int, str], holders: Sequence[Sp
         made_up = {value for number, value in filled.items() if number not in there}
         if not made_up or (len(there) > 1 and len(made_up) == 1):
             return "copied", f"{made_up.pop()} when the film has none" if made_up else ""
-    if all(str(holders[number].settings.series_number) == value for number, value in filled.items()):
-        return "configured", "`segment.series_number`"
+    if (
+        vr == "IS"
+        and len(more := {int(value) - holders[number].settings.series_number for number, value in filled.items()}) == 1
+    ):
+        return "configured", "`segment.series_number`" + (f" + {offset}" if (offset := more.pop()) else "")
     if vr not in _MOMENTS and all(len(value) >= _TELLING for value in filled.values()):
         for tag in dict.fromkeys(tag for number in filled for tag in films[number]):
             if all(films[number].get(tag) == value for number, value in filled.items()):
@@ -200,11 +207,14 @@ def _of_the_model(filled: Mapping[int, str], holders: Sequence[Specimen]) -> str
 
 def _presence(values: Mapping[int, str], filled: Mapping[int, str], holders: Sequence[Specimen]) -> str:
     bare = {number for number, one in enumerate(holders) if one.is_bare}
+    negative = {number for number, one in enumerate(holders) if one.is_negative}
     everywhere = set(range(len(holders)))
     if set(values) == everywhere:
         missing = everywhere - set(filled)
         return "always" if not missing or not filled else "always; empty when the film has none"
-    return "when the film has it" if everywhere - set(values) <= bare else "when it applies"
+    if everywhere - set(values) <= bare:
+        return "when the film has it"
+    return "when something is found" if everywhere - set(values) <= negative else "when it applies"
 
 
 def _plain(film: Dataset) -> dict[BaseTag, str]:
@@ -222,4 +232,6 @@ def _text(value: Any) -> str:
         return value.hex()
     if isinstance(value, MultiValue | list | tuple):
         return "\\".join(_text(one) for one in value)
+    if isinstance(value, float):
+        return f"{float(value):.7g}"
     return str(value)

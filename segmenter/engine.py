@@ -1,6 +1,6 @@
 """The one public door of the core: films in, findings and DICOM objects out.
 
-gate -> decode -> place -> predict -> mask         and for a positive film -> SEG
+gate -> decode -> place -> predict -> mask         and from the finding -> SEG, SR, picture, presentation state
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from pydicom.dataset import Dataset, FileDataset
 from torch import OutOfMemoryError
 
 from segmenter.artifact import Artifact
+from segmenter.builders import applies, build
 from segmenter.decode import decode
 from segmenter.errors import Refused
 from segmenter.gate import NotOurs, gate
 from segmenter.header import quietly, readable
 from segmenter.identity import ModelIdentity, identify
+from segmenter.kinds import DEFAULT, Kind
 from segmenter.mask import decide
 from segmenter.placement import Placement
 from segmenter.predict import Predictor
-from segmenter.seg import build_seg
 from segmenter.settings import Settings
 from segmenter.values import Finding, Image, Prediction, Radiograph
 
@@ -32,11 +33,15 @@ from segmenter.values import Finding, Image, Prediction, Radiograph
 class ResultObject:
     """One DICOM object of a result, ready to be written. (role, variant) and the film's identity make its UID."""
 
-    role: str  # "seg"
+    role: str  # of `kinds.Kind`
     variant: str
     sop_class_uid: str
     sop_instance_uid: str
     dataset: FileDataset
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(f"{self.role}-{self.variant}" if self.variant else self.role)
 
 
 @contextmanager
@@ -110,14 +115,22 @@ class Segmenter:
             film.run("mask", self._decide)
         return [film.finding for film in films if film.finding is not None]
 
-    def objects(self, dataset: Dataset, finding: Finding, *, revision: int = 1) -> list[ResultObject]:
-        """The DICOM objects of a finding; none for a film without pneumothorax. `revision` 2 and up marks results of other
-        pixels under a SOP Instance UID that was used before. Raises Refused when an object can not be built."""
-        if finding.decision is None or not finding.decision.positive:
+    def objects(
+        self, dataset: Dataset, finding: Finding, *, revision: int = 1, kinds: Sequence[Kind] = DEFAULT
+    ) -> list[ResultObject]:
+        """The DICOM objects of a finding, of the `kinds` that apply: a film without pneumothorax has at most a report, one
+        without an answer nothing. `revision` 2 and up marks results of other pixels under a SOP Instance UID that was used
+        before. Raises Refused when an object can not be built."""
+        if finding.decision is None or finding.radiograph is None:
             return []
-        with quietly(), _single_film("write the SEG of"):
-            seg = build_seg(dataset, finding, self.identity, revision, self._settings)
-        return [ResultObject("seg", "", str(seg.SOPClassUID), str(seg.SOPInstanceUID), seg)]
+        positive = finding.decision.positive
+        wanted = [kind for kind in kinds if applies(kind, positive=positive, settings=self._settings)]
+        return [self._object(dataset, finding, revision, kind) for kind in wanted]
+
+    def _object(self, dataset: Dataset, finding: Finding, revision: int, kind: Kind) -> ResultObject:
+        with quietly(), _single_film(f"write the {kind} of"):
+            made = build(kind, dataset, finding, self.identity, self._settings, revision=revision)
+        return ResultObject(kind.role, kind.variant, str(made.SOPClassUID), str(made.SOPInstanceUID), made)
 
     def _gate(self, film: _Film) -> None:
         film.dataset = readable(film.dataset)  # `objects` wants the bytes as they arrived

@@ -26,6 +26,23 @@ class ModelIdentity:
     settings_sha256: str
     digest: str
 
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What an object says of the algorithm beside name and version."""
+        point = self.thresholds
+        return {
+            "model_digest": self.digest,
+            "weights_sha256": self.weights_sha256,
+            "manifest_sha256": self.manifest_sha256,
+            "settings_sha256": self.settings_sha256,
+            "training_commit": self.commit or "unknown",
+            "operating_point": self.operating_point,
+            "image_threshold": f"{point.image_threshold:g}",
+            "mask_threshold": f"{point.mask_threshold:g}",
+            "min_area_mm2": f"{point.min_area_mm2:g}",
+            "min_area_px": f"{point.min_area_px:g}",
+        }
+
 
 def identify(artifact: Artifact, settings: Settings) -> ModelIdentity:
     """Device and threads do not enter: they change the speed, not the answer. Nor does what only shapes the objects.

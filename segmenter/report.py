@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -9,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmenter.values import Decision, Mask, Radiograph
+from segmenter.words import WORDS
 
 _LONGEST_SIDE = 1024
 _FOUND = (255, 96, 64)  # sRGB
 _TRUTH = (64, 220, 120)
-_NOTICE = "AI result - not for primary diagnosis"
+_PLAIN, _QUIET = (230, 230, 230), (150, 150, 150)
 
 
 def outline_png(radiograph: Radiograph, decision: Decision, path: Path, truth: Mask | None = None) -> None:
@@ -21,29 +23,30 @@ def outline_png(radiograph: Radiograph, decision: Decision, path: Path, truth: M
 
     The film lies as it is stored. Below it stand the answer and a notice. Raises OSError when `path` can not be written.
     """
-    picture = _canvas(radiograph)
-    for mask, colour in ((truth, _TRUTH), (decision.mask if decision.positive else None, _FOUND)):
-        if mask is not None:
-            _draw(picture, mask, colour)
-    captioned = np.concatenate([picture, _caption(picture.shape[1], decision, truth is not None)])
-    done, data = cv2.imencode(".png", captioned[:, :, ::-1])
+    said = WORDS["en"]
+    answered = said.answer(decision, radiograph.spacing) + ("   green: truth" if truth is not None else "")
+    done, data = cv2.imencode(".png", picture(radiograph, decision, _LONGEST_SIDE, (answered, said.notice), truth)[:, :, ::-1])
     if not done:
         raise OSError("the picture could not be encoded")
     Path(path).write_bytes(data.tobytes())
 
 
-def answer(decision: Decision) -> str:
-    """One line, such as "pneumothorax 0.97, 1234 mm2"."""
-    if not decision.positive:
-        return f"no pneumothorax found ({decision.image_probability:.2f})"
-    area = "" if decision.area_mm2 is None else f", {decision.area_mm2:.0f} mm2"
-    return f"pneumothorax {decision.image_probability:.2f}{area}"
+def picture(
+    radiograph: Radiograph, decision: Decision, longest_side: int, captions: Sequence[str], truth: Mask | None = None
+) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8 RGB: the film as it is stored, longer side at most `longest_side` px, with the outline of the mask (and
+    of `truth`, in green); below it the captions, the first one in the colour of the outline."""
+    film = _canvas(radiograph, longest_side)
+    for mask, colour in ((truth, _TRUTH), (decision.mask if decision.positive else None, _FOUND)):
+        if mask is not None:
+            _draw(film, mask, colour)
+    return np.concatenate([film, _caption(film.shape[1], captions, decision.positive)])
 
 
-def _canvas(radiograph: Radiograph) -> NDArray[np.uint8]:
+def _canvas(radiograph: Radiograph, longest_side: int) -> NDArray[np.uint8]:
     """(h, w, 3) uint8 RGB."""
     height, width = radiograph.image.shape
-    scale = min(1.0, _LONGEST_SIDE / max(height, width))
+    scale = min(1.0, longest_side / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     grey = cv2.resize(radiograph.image, size, interpolation=cv2.INTER_AREA)
     return np.repeat(np.rint(grey * 255).astype(np.uint8)[:, :, None], 3, axis=2)
@@ -57,12 +60,12 @@ def _draw(picture: NDArray[np.uint8], mask: Mask, colour: tuple[int, int, int]) 
     cv2.polylines(picture, fine, True, colour, 1, cv2.LINE_AA, 4)
 
 
-def _caption(width: int, decision: Decision, truth: bool) -> NDArray[np.uint8]:
-    """(h, width, 3) uint8: the answer in the colour of the outline, and the notice."""
+def _caption(width: int, captions: Sequence[str], positive: bool) -> NDArray[np.uint8]:
+    """(h, width, 3) uint8: one line of text per caption, small enough for the longest one."""
     size = min(0.6, width / 900)
     line = round(40 * size)
-    strip = np.zeros((round(line * 2.3), width, 3), np.uint8)
-    answered = answer(decision) + ("   green: truth" if truth else "")
-    for row, words, colour in ((1, answered, _FOUND if decision.positive else (230, 230, 230)), (2, _NOTICE, (150, 150, 150))):
+    strip = np.zeros((round(line * (len(captions) + 0.3)), width, 3), np.uint8)
+    for row, words in enumerate(captions, start=1):
+        colour = (_FOUND if positive else _PLAIN) if row == 1 else _QUIET
         cv2.putText(strip, words, (round(12 * size), row * line), cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
     return strip

@@ -17,3 +17,5 @@ class Settings:
     absurd_fraction: float = 0.4  # a mask larger than this part of the film is refused
     series_number: int = 9100
     plane_orientation: bool = True  # the compatibility value without which OHIF stays at "Loading SEG"
+    language: str = "en"  # of the sentences in our objects, see `words.WORDS`
+    report_negative: bool = True  # a film without pneumothorax gets an SR that says so

@@ -1,8 +1,8 @@
 """Objects about films that never were: every kind of object, built by the code that builds all others.
 
-They serve to describe what we write. The three films differ in everything that an object could take from a film: each
-holds its own value in every plain element of patient, study and series, and the last one holds none of them. So what an
-object copies, makes or always writes shows in the objects, and no list of it has to be kept.
+They serve to describe what we write. The films differ in everything that an object could take from a film: each holds its
+own value in every plain element of patient, study and series, but for one that holds none of them. So what an object
+copies, makes or always writes shows in the objects, and no list of it has to be kept.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from pydicom.tag import Tag
 
 from segmenter import phantom
 from segmenter.artifact import OperatingPoint
+from segmenter.builders import applies, build
 from segmenter.decode import decode
 from segmenter.header import quietly
 from segmenter.identity import ModelIdentity
-from segmenter.phantom_film import Kind
-from segmenter.seg import build_seg
+from segmenter.kinds import Kind
+from segmenter.phantom_film import Kind as FilmKind
 from segmenter.settings import Settings
 from segmenter.values import Decision, Finding
 
@@ -37,37 +38,46 @@ _CHARACTER_SETS = ("ISO_IR 100", "ISO_IR 192")
 
 @dataclass(frozen=True)
 class Specimen:
-    """One film, and its objects by name, as a reader finds them in their files. `is_bare`: the film holds only what it must."""
+    """One film, and its objects by kind, as a reader finds them in their files. `is_bare`: the film holds only what it must;
+    `is_negative`: nothing was found on it."""
 
     film: Dataset
     identity: ModelIdentity
     settings: Settings
     is_bare: bool
+    is_negative: bool
     objects: dict[str, FileDataset]
 
 
 @functools.cache
 def specimens(settings: Settings, *, demo: bool) -> tuple[Specimen, ...]:
-    """Three of them, made once, in a second. `demo`: whether the model is one, which our objects say."""
-    full = [_as_read(_full(1, "DX", (96, 80))), _as_read(_full(2, "CR", (80, 104)))]
-    bare = _as_read(_bare(_full(3, "SC", (72, 64))))
-    others = [settings, replace(settings, series_number=settings.series_number + 1), settings]
+    """Four of them, made once, in a second or two. `demo`: whether the model is one, which our objects say."""
+    other = replace(settings, series_number=settings.series_number + 100)
     with quietly():
-        return tuple(
-            _specimen(film, number, demo, chosen, film is bare)
-            for number, (film, chosen) in enumerate(zip([*full, bare], others, strict=True), 1)
+        return (
+            _specimen(1, _full(1, "DX", (96, 80)), demo, settings),
+            _specimen(2, _full(2, "CR", (80, 104)), demo, other),
+            # Wide, because pictures of large films are reduced.
+            _specimen(3, _bare(_full(3, "SC", (72, 1300))), demo, settings, is_bare=True),
+            _specimen(4, _full(4, "DX", (64, 76)), demo, settings, is_negative=True),
         )
 
 
-def _specimen(film: Dataset, number: int, demo: bool, settings: Settings, is_bare: bool) -> Specimen:
-    identity = _identity(number, demo)
+def _specimen(
+    number: int, made: Dataset, demo: bool, settings: Settings, *, is_bare: bool = False, is_negative: bool = False
+) -> Specimen:
+    film, identity = _as_read(made), _identity(number, demo)
     radiograph = decode(film)
     mask = np.zeros(radiograph.image.shape, bool)
-    mask[10 : 20 + number, 12 : 30 + number] = True
+    if not is_negative:
+        mask[10 : 20 + number, 12 : 30 + number] = mask[12 : 14 + number, 12:40] = True
+        mask[40 : 40 + 4 * number, 40:50] = mask[40:50, 40 : 40 + 2 * number] = True
     area = mask.sum() * radiograph.spacing.pixel_area_mm2 if radiograph.spacing else None
-    finding = Finding("done", radiograph=radiograph, decision=Decision(True, 0.9 + number / 100, mask, area, 1))
-    built = {"seg": build_seg(film, finding, identity, 1, settings)}
-    return Specimen(film, identity, settings, is_bare, {name: _as_read(one) for name, one in built.items()})
+    decision = Decision(not is_negative, 0.9 + number / 100, mask, area, 0 if is_negative else 2)
+    finding = Finding("done", radiograph=radiograph, decision=decision)
+    kinds = [kind for kind in Kind if applies(kind, positive=decision.positive, settings=settings)]
+    objects = {str(kind): _as_read(build(kind, film, finding, identity, settings)) for kind in kinds}
+    return Specimen(film, identity, settings, is_bare, is_negative, objects)
 
 
 def _identity(number: int, demo: bool) -> ModelIdentity:
@@ -79,10 +89,10 @@ def _identity(number: int, demo: bool) -> ModelIdentity:
     )  # fmt: skip
 
 
-def _full(number: int, kind: Kind, shape: tuple[int, int]) -> Dataset:
+def _full(number: int, kind: FilmKind, shape: tuple[int, int]) -> Dataset:
     """A film with every plain element of its header, each with a value of its own."""
     drawn = phantom.draw(number, shape=shape, pneumothorax=True)
-    film = phantom.film(drawn, kind=kind)
+    film = phantom.film(drawn, kind=kind, bits=16 - 2 * number)
     for tag, (vr, _, _, retired, keyword) in DicomDictionary.items():
         group, element = tag >> 16, tag & 0xFFFF
         named = any(group == one and first <= element <= last for one, first, last in _HEADER)

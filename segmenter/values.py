@@ -41,6 +41,11 @@ class Spacing:
     def pixel_area_mm2(self) -> float:
         return self.row_mm * self.column_mm
 
+    @property
+    def in_detector_plane(self) -> bool:
+        """Lengths over-read by the magnification."""
+        return self.source == "ImagerPixelSpacing" and not self.corrected
+
 
 @dataclass(frozen=True)
 class Radiograph:

@@ -19,6 +19,7 @@ from dicom_node.delivery import Sender
 from dicom_node.job import Arrival, Delivery, DeliveryState, Outcome, State, StoredObject
 from dicom_node.ledger import Ledger
 from dicom_node.outbox import Outbox
+from dicom_node.routes import Route
 from dicom_node.spool import Spool
 
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -59,7 +60,7 @@ class AnsweredFilms:
         stored = self.spool.write_into(self.spool.folder_for(job_id, claim.owner), "seg.dcm", data)
         one = StoredObject("seg", "", sop_class, uid, stored.sha256, stored.path, stored.size, "research")
         outcome = Outcome(State.SEGMENTED, content_sha256=f"c{number}", model_digest="m", objects=(one,))
-        self.ledger.finish(claim, outcome, self.config.send.destinations)
+        self.ledger.finish(claim, outcome, [Route(name) for name in self.config.send.destinations])
         self.sources.append(source)
         self.uids.append(uid)
         self.jobs.append(job_id)

@@ -13,10 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-from dicom_node.config import Work
+from dicom_node.config import Send, Work
 from dicom_node.ledger import Ledger
 from dicom_node.local import LocalNode
 from dicom_node.process import Workbench
+from dicom_node.routes import Router
 from dicom_node.spool import Spool
 from segmenter.artifact import load_artifact
 from segmenter.engine import Segmenter
@@ -31,7 +32,8 @@ SETTINGS = Settings(device="cpu", threads=1, min_side_px=128, absurd_fraction=1.
 def main(folder: Path) -> None:
     segmenter = Segmenter(load_artifact(folder / "artifact"), SETTINGS)
     ledger, spool = Ledger(folder / "ledger.sqlite"), Spool(folder / "spool", 0)
-    bench = Workbench(LocalNode(ledger, spool, Work(max_crashes=MAX_CRASHES), ("PACS",), 300.0, NAME), segmenter)
+    router = Router(Send(destinations=("PACS",)), {})
+    bench = Workbench(LocalNode(ledger, spool, Work(max_crashes=MAX_CRASHES), router, 300.0, NAME), segmenter)
     limit = _kb("VmSize") * 1024 + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     say(ready=True)

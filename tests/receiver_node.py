@@ -19,6 +19,7 @@ from dicom_node.association import Receiver, bind
 from dicom_node.config import Queue, Receive
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Spool
+from dicom_node.triage import Triage
 
 
 @dataclass
@@ -44,7 +45,7 @@ def running(
 ) -> Iterator[Node]:
     receive = Receive(**({"host": "127.0.0.1", "port": 0, "allowed": {"MODALITY": []}} | settings))
     spool, ledger = Spool(tmp_path / "spool", reserve_bytes), Ledger(tmp_path / "ledger.sqlite")
-    receiver = Receiver(receive, spool, ledger, queue=queue, grace_seconds=grace_seconds)
+    receiver = Receiver(receive, spool, ledger, triage=Triage(queue or Queue()), grace_seconds=grace_seconds)
     listener = bind(receive)
     port = listener.getsockname()[1]
     thread = threading.Thread(target=receiver.serve, args=(listener,))

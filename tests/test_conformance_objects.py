@@ -161,7 +161,6 @@ def test_every_element_that_arrived_is_as_the_statement_says(site) -> None:
 def attributes(said: Statement, made: Dataset) -> dict[tuple[int, ...], Row]:
     """The table of the object's kind, by path."""
     uid = str(made.SOPClassUID)
-    [name] = [name for name in re.findall(rf"### A\.\d+ (.+)\n\nSOP class: .* \({re.escape(uid)}\)", said.text)]
     rows, path = {}, ()
     for row in said.tables[f"attributes of {name}"]:
         depth = row["Tag"].count(">")

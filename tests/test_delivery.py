@@ -17,6 +17,7 @@ from dicom_node.delivery import echo
 from dicom_node.job import Arrival, Delivery, DeliveryState, Outcome, State, StoredObject
 from dicom_node.ledger import Ledger
 from dicom_node.outbox import Outbox
+from dicom_node.routes import Route
 from dicom_node.spool import Spool
 from dicom_node.standin import StandInPacs
 from segmenter import phantom
@@ -50,7 +51,7 @@ class Desk:
             "seg", "", made.SOPClassUID, made.SOPInstanceUID, stored.sha256, stored.path, stored.size, intended_use
         )
         outcome = Outcome(State.SEGMENTED, content_sha256="c", model_digest="m", objects=(one,))
-        self.ledger.finish(claim, outcome, self.config.send.destinations)
+        self.ledger.finish(claim, outcome, [Route(name) for name in self.config.send.destinations])
 
     @property
     def delivery(self) -> Delivery:

@@ -18,6 +18,7 @@ from dicom_node.model import load_model
 from segmenter.engine import Segmenter
 from segmenter.errors import Refused
 from segmenter.identity import identify
+from segmenter.kinds import Kind
 from segmenter.phantom import film
 from segmenter.settings import Settings
 from segmenter.values import Prediction
@@ -65,17 +66,21 @@ def test_the_mask_lies_on_the_pixels_it_came_from(segmenter, photometric, orient
     (finding,) = segmenter.segment([read_back(dataset)])
     assert finding.outcome == "done" and finding.name == "pneumothorax", finding
     assert dice(finding.decision.mask, truth) > 0.9
-    (result,) = segmenter.objects(read_back(dataset), finding)
+    result, report = segmenter.objects(read_back(dataset), finding)
+    assert (report.role, report.variant) == ("sr", "")
     assert np.array_equal(read_back(result.dataset).pixel_array.squeeze() > 0, finding.decision.mask)
     assert (result.role, result.variant, result.sop_instance_uid) == ("seg", "", result.dataset.SOPInstanceUID)
 
 
-def test_a_negative_film_is_done_and_has_no_objects(segmenter):
+def test_a_negative_film_is_done_and_has_a_report_only(segmenter, artifact):
     segmenter.predict = lambda images: [Prediction(np.zeros((SIZE, SIZE), np.float32), 0.2) for _ in images]
     dataset = small_film()
     (finding,) = segmenter.segment([dataset])
     assert (finding.outcome, finding.name, finding.code) == ("done", "none", None)
-    assert segmenter.objects(dataset, finding) == [] and set(finding.seconds) >= {"decode", "predict", "mask"}
+    (report,) = segmenter.objects(dataset, finding, kinds=(Kind.SEG, Kind.SR, Kind.CAPTURE, Kind.PRESENTATION))
+    assert report.role == "sr" and set(finding.seconds) >= {"decode", "predict", "mask"}
+    silent = Segmenter(artifact, replace(SETTINGS, report_negative=False))
+    assert silent.objects(dataset, finding) == []
 
 
 def test_the_real_network_answers_a_batch_like_single_films(artifact):
@@ -211,7 +216,7 @@ def test_patient_data_never_reaches_a_warning_or_a_log(segmenter, recwarn, caplo
     segmenter.predict = darkest_lung
     recwarn.clear(), caplog.clear()
     (finding,) = segmenter.segment([dataset])
-    assert finding.outcome == "done" and len(segmenter.objects(dataset, finding)) == 1
+    assert finding.outcome == "done" and len(segmenter.objects(dataset, finding, kinds=tuple(Kind))) == 7
     assert not [w for w in recwarn if "SECRET" in str(w.message)] and "SECRET" not in caplog.text
 
 
@@ -221,14 +226,15 @@ def test_reading_a_film_leaves_its_bytes_alone(segmenter, tmp_path):
     dataset = read_back(raw(small_film(kind="CR"), SpecificCharacterSet=b"", PatientName=b"\xc8\xe2^\xdf", **odd))
     segmenter.predict = darkest_lung
     (finding,) = segmenter.segment([dataset])
-    (result,) = segmenter.objects(dataset, finding)
-    path = write(result.dataset, tmp_path / "seg.dcm")
-    for keyword, value in odd.items():
-        assert stored_bytes(path, keyword) == value, keyword
+    for result in segmenter.objects(dataset, finding, kinds=tuple(Kind)):
+        path = write(result.dataset, tmp_path / f"{result.kind}.dcm")
+        for keyword, value in odd.items():
+            assert stored_bytes(path, keyword) == value, (result.kind, keyword)
 
 
 def test_the_light_rooms_import_neither_torch_nor_highdicom():
-    names = "values errors settings uids header gate codestream pixels tone decode placement artifact identity mask codes"
+    names = "values errors settings uids header gate kinds words outline codestream pixels tone decode placement artifact"
+    names += " identity mask codes"
     code = "import sys\n" + "".join(f"import segmenter.{n}\n" for n in names.split())
     code += "assert not {'torch', 'highdicom', 'segmentation_models_pytorch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,6 +18,7 @@ from dicom_node.job import Arrival, DeliveryState, Job, Outcome, State, StoredOb
 from dicom_node.ledger import Ledger
 from dicom_node.outbox import Outbox
 from dicom_node.retention import DAY, Kind, Removed, Retention, candidates_query
+from dicom_node.routes import Route
 from dicom_node.spool import Spool
 
 EXPLICIT, CR = "1.2.840.10008.1.2.1", "1.2.840.10008.5.1.4.1.1.1"
@@ -71,7 +72,7 @@ class House:
             State.SEGMENTED, finding="none", content_sha256=content, model="m 1", model_digest="m",
             objects=known.objects if known else (one,),
         )  # fmt: skip
-        return self.ledger.finish(claim, outcome, destinations, redeliver=redeliver)
+        return self.ledger.finish(claim, outcome, [Route(name) for name in destinations], redeliver=redeliver)
 
     def fail(self, state: State = State.FAILED, code: str = "not-dicom") -> Job:
         claim = self.ledger.claim("w", 30)
@@ -270,6 +271,7 @@ import os, signal, sys
 from pathlib import Path
 from dicom_node.config import load
 from dicom_node.ledger import Ledger
+from dicom_node.routes import Route
 from dicom_node.retention import Retention
 from dicom_node.spool import Spool
 import time

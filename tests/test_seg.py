@@ -15,11 +15,14 @@ from small_film import SHAPE, raw, read_back, small_film, stored_bytes, write
 
 from segmenter.artifact import OperatingPoint
 from segmenter.decode import decode
+from segmenter.envelope import Envelope
 from segmenter.identity import ModelIdentity
-from segmenter.seg import DEMO_NOTICE, build_seg
+from segmenter.kinds import Kind
+from segmenter.seg import build_seg
 from segmenter.settings import Settings
 from segmenter.uids import IMPLEMENTATION_CLASS_UID
 from segmenter.values import Decision, Finding
+from segmenter.words import ENGLISH
 
 FILMS = os.environ.get("SEGMENTER_FILMS")
 
@@ -40,7 +43,8 @@ def seg_of(film: Dataset, identity=IDENTITY, revision=1, settings=Settings()):
     mask = np.zeros(radiograph.image.shape, bool)
     mask[: SHAPE[0], : SHAPE[1]] = MASK
     decision = Decision(True, 0.97, mask, 830.0, 2)
-    return build_seg(film, Finding("done", radiograph=radiograph, decision=decision), identity, revision, settings)
+    envelope = Envelope.of(Kind.SEG, film, radiograph.content_sha256, identity, revision, settings)
+    return build_seg(Finding("done", radiograph=radiograph, decision=decision), envelope)
 
 
 def complaints(path: Path, tool) -> set[str]:
@@ -122,8 +126,8 @@ def test_the_maker_stands_in_the_object(tmp_path):
 def test_a_demo_model_says_so_and_another_revision_too():
     long_name = dataclasses.replace(IDENTITY, demo=True, name="n" * 64, version="v" * 64)
     seg = seg_of(small_film(), long_name, revision=2)
-    assert DEMO_NOTICE in seg.SeriesDescription and seg.SeriesDescription.endswith(" rev 2")
-    assert DEMO_NOTICE in seg.SegmentSequence[0].SegmentLabel
+    assert ENGLISH.demo_notice in seg.SeriesDescription and seg.SeriesDescription.endswith(" rev 2")
+    assert ENGLISH.demo_notice in seg.SegmentSequence[0].SegmentLabel
     for element in seg.iterall():
         if element.VR in ("LO", "SH") and isinstance(element.value, str):
             assert len(element.value) <= (64 if element.VR == "LO" else 16), element.keyword

@@ -1,0 +1,44 @@
+"""What can be made of one answer. Each kind is a role, and a variant where destinations differ; (film, content, model, role,
+variant) derive its UIDs, so two variants are two objects and never two versions of one."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """The value is "role" or "role-variant"; the order is the order of sending."""
+
+    SEG = "seg"
+    SEG_POSITIONED = "seg-positioned"  # with a plane position, without which dcmqi (3D Slicer) opens no SEG
+    SR = "sr"  # refers to SEG
+    SR_POSITIONED = "sr-positioned"  # refers to SEG_POSITIONED
+    SR_ALONE = "sr-alone"  # for a destination that gets no SEG
+    CAPTURE = "capture"
+    PRESENTATION = "presentation"
+
+    @property
+    def role(self) -> str:
+        return self.value.partition("-")[0]
+
+    @property
+    def variant(self) -> str:
+        return self.value.partition("-")[2]
+
+    @property
+    def segmentation(self) -> Kind | None:
+        """The SEG that this kind refers to."""
+        return {Kind.SR: Kind.SEG, Kind.SR_POSITIONED: Kind.SEG_POSITIONED}.get(self)
+
+
+DEFAULT = (Kind.SEG, Kind.SR)
+
+
+def kinds_for(objects: tuple[str, ...]) -> tuple[Kind, ...]:
+    """What one destination gets: the kinds of its `objects`, its SR being the one that refers to the SEG it also gets."""
+    wanted = {Kind(one) for one in objects}
+    if Kind.SR in wanted:
+        wanted.remove(Kind.SR)
+        refers = {Kind.SEG: Kind.SR, Kind.SEG_POSITIONED: Kind.SR_POSITIONED}
+        wanted.add(next((report for seg, report in refers.items() if seg in wanted), Kind.SR_ALONE))
+    return tuple(kind for kind in Kind if kind in wanted)
