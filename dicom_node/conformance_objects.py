@@ -53,19 +53,24 @@ class Objects:
         said = f"SOP class: {made.SOPClassUID.name} ({made.SOPClassUID}). {sent}"
         rows, plain = elements.rows(self._specimens, kind), Kind(kind.role)
         if kind is not plain:
-            said += f" As `{plain}`, with these differences:"
             rows = _differences(elements.rows(self._specimens, plain), rows)
+            said += f" As `{plain}`, with these differences:" if rows else f" As `{plain}` in every attribute."
+        if not rows:
+            return [said]
         cells = [(one.tag, one.keyword, one.vr, one.source, one.value, one.presence) for one in rows]
         return [said, Table.of(f"attributes of {kind}", _ATTRIBUTES, cells)]
 
     def _content(self) -> list[Section]:
         said = "Every kind of content item that occurs, in the order in which it appears. Root template: TID 1500 (PS3.16)."
         sections = [Section("B", "Structured report content", (said,))]
-        for kind in (kind for kind in Kind if kind.role == "sr"):
-            rows = [(">" * one.level or "root", one.relationship, one.value_type, one.concept, one.value)
-                    for one in elements.contents(self._specimens, kind)]  # fmt: skip
-            table = Table.of(f"content of {kind}", _CONTENT, rows)
-            sections.append(Section(f"B.{len(sections)}", str(kind), (table,)))
+        plain = elements.contents(self._specimens, Kind.SR)
+        for number, kind in enumerate((kind for kind in Kind if kind.role == "sr"), 1):
+            found = elements.contents(self._specimens, kind)
+            block: str | Table = f"As `{Kind.SR}`."
+            if kind is Kind.SR or found != plain:
+                cells = [(">" * one.level or "root", one.relationship, one.value_type, one.concept, one.value) for one in found]
+                block = Table.of(f"content of {kind}", _CONTENT, cells)
+            sections.append(Section(f"B.{number}", str(kind), (block,)))
         return sections
 
     def _codes(self) -> list[Section]:

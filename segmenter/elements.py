@@ -29,8 +29,7 @@ _MOMENTS = ("DA", "TM", "DT")
 _CONTENT = Tag("ContentSequence")
 _CODE = {Tag(name) for name in ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning", "LongCodeValue")}
 _MODEL = {
-    "name": "the model's name", "version": "its version", "commit": "its training commit", "digest": "its digest",
-    "operating_point": "the operating point",
+    "name": "name", "version": "version", "commit": "training commit", "digest": "digest", "operating_point": "operating point",
 }  # fmt: skip
 
 
@@ -202,7 +201,7 @@ def _of_the_model(filled: Mapping[int, str], holders: Sequence[Specimen]) -> str
         if (word := _MODEL.get(one.name))
         and all(str(getattr(holders[number].identity, one.name)) in value for number, value in filled.items())
     ]
-    return f"with {', '.join(named)}" if named else ""
+    return f"with the model's {', '.join(named)}" if named else ""
 
 
 def _presence(values: Mapping[int, str], filled: Mapping[int, str], holders: Sequence[Specimen]) -> str:

@@ -40,6 +40,7 @@ CLASSES = sorted({
 RESTRICTED = """
 [receive]
 ae_title = "OTHER"
+also_called = ["TRIAL"]
 sop_classes = ["DX", "SC"]
 max_pdu_kb = 64
 max_per_host = 1
@@ -141,7 +142,7 @@ def test_the_command_writes_the_same_for_people_and_programs_without_torch(tmp_p
 
     page, values = Statement.read((tmp_path / "page.md").read_text()), json.loads((tmp_path / "page.json").read_text())
     assert values["tables"] == page.tables
-    assert {"OTHER", "RESULTS"} == {row["AE title"] for row in page.tables["application entities"]}
+    assert {"OTHER, TRIAL", "RESULTS"} == {row["AE title"] for row in page.tables["application entities"]}
     assert str(tmp_path) not in page.text
 
 

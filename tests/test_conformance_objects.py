@@ -5,22 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from io import BytesIO
+from pathlib import Path
 
+import numpy as np
 import pytest
-from answered_films import running_sender
+from answered_films import EXPLICIT, running_sender
 from conformance_page import Row, Statement
 from instant_model import MIN_SIDE_PX, film
 from pydicom import dcmread
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pynetdicom import AE, evt
 from pynetdicom.presentation import AllStoragePresentationContexts
 from quick_model import quick_model
 from servers import free_port, wait_for
-from small_film import read_back
+from small_film import read_back, small_film
 
 from dicom_node.commitment_report import PUSH_MODEL
 from dicom_node.config import Config, load
@@ -29,8 +33,11 @@ from dicom_node.job import Arrival, DeliveryState, Outcome, State, StoredObject
 from dicom_node.ledger import Ledger
 from dicom_node.model import load_model, segment_settings
 from dicom_node.outbox import Outbox
+from dicom_node.routes import Route
 from dicom_node.spool import Spool
-from segmenter.engine import Segmenter
+from segmenter.engine import ResultObject, Segmenter
+from segmenter.kinds import Kind, kinds_for
+from segmenter.values import Decision
 
 CODES = {"CodeValue", "CodingSchemeDesignator", "CodeMeaning", "CodingSchemeVersion"}
 
@@ -70,29 +77,69 @@ class Pacs:
 
 
 def films() -> dict[str, Dataset]:
-    """By SOP Instance UID: a film with what films have, and one with what they must have."""
-    rich, bare = film(1), film(2)
+    """By SOP Instance UID: a film with what films have, one with what they must have, and one on which nothing is found."""
+    rich, bare, clear = film(1), small_film(kind="SC", seed=2, bits=10), small_film(kind="CR", seed=3, bits=8)
     rich.StudyDescription, rich.PatientAge, rich.IssuerOfPatientID = "Thorax in two planes", "061Y", "Ward 7"
     for keyword in ("StudyDate", "StudyID", "AccessionNumber", "PatientOrientation", "FrameOfReferenceUID", "PatientSex"):
         if keyword in bare:
             del bare[keyword]
-    return {str(one.SOPInstanceUID): one for one in (read_back(rich), read_back(bare))}
+    return {str(one.SOPInstanceUID): one for one in (read_back(rich), read_back(bare), read_back(clear))}
+
+
+@dataclass
+class Site:
+    """Films that a real network answered, a sender's configuration, and the PACS to which it sent every object."""
+
+    config: Config
+    pacs: Pacs
+    sources: dict[str, Dataset]
+    kinds: dict[str, str] = field(default_factory=dict)  # by SOP Instance UID of the object
+    source_of: dict[str, Dataset] = field(default_factory=dict)
+
+    def answer(self, segmenter: Segmenter, spool: Spool, ledger: Ledger) -> None:
+        routes = [Route(name, kinds_for(self.config.peers[name].objects or ())) for name in self.config.send.destinations]
+        kinds = [kind for kind in Kind if any(kind in route.kinds for route in routes)]
+        for number, (uid, source) in enumerate(self.sources.items()):
+            [finding] = segmenter.segment([source])
+            assert finding.decision is not None and finding.decision.positive, finding
+            if number == 2:
+                nothing = Decision(False, 0.01, np.zeros_like(finding.decision.mask), None, 0)
+                finding = replace(finding, decision=nothing)
+            arrival = Arrival(uid, str(source.SOPClassUID), EXPLICIT, uid, uid, 1, "MODALITY", "PTXSEG", "127.0.0.1")
+            job_id = ledger.add_arrival(arrival).job_id
+            claim = ledger.claim("w", 30)
+            assert claim is not None
+            folder = spool.folder_for(job_id, claim.owner)
+            objects = [self._stored(made, source, spool, folder) for made in segmenter.objects(source, finding, kinds=kinds)]
+            outcome = Outcome(State.SEGMENTED, content_sha256=uid, model_digest="m", objects=tuple(objects))
+            ledger.finish(claim, outcome, routes)
+
+    def _stored(self, made: ResultObject, source: Dataset, spool: Spool, folder: Path) -> StoredObject:
+        self.kinds[made.sop_instance_uid], self.source_of[made.sop_instance_uid] = str(made.kind), source
+        buffer = BytesIO()
+        made.dataset.save_as(buffer, enforce_file_format=True)
+        stored = spool.write_into(folder, f"{made.kind}.dcm", buffer.getvalue())
+        return StoredObject(made.role, made.variant, made.sop_class_uid, made.sop_instance_uid, stored.sha256, stored.path,
+                            stored.size, "research")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Config, Pacs, dict[str, Dataset]]]:
-    """Films that a real model answered, and a PACS to which a real sender sent every object."""
-    pacs, folder, sources = Pacs(), tmp_path_factory.mktemp("site"), films()
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    pacs, folder = Pacs(), tmp_path_factory.mktemp("site")
+    wanted = {
+        "CLINICAL": ["seg", "sr", "capture", "presentation"], "RESEARCH": ["seg-positioned", "sr"], "REPORTS": ["sr"]
+    }  # fmt: skip
+    peers = "".join(
+        f"[peers.{name}]\nhost = '127.0.0.1'\nport = {pacs.port}\nobjects = {objects}\n" for name, objects in wanted.items()
+    )
     (folder / "config.toml").write_text(
-        f"[peers.PACS]\nhost = '127.0.0.1'\nport = {pacs.port}\n[send]\nae_title = 'RESULTS'\ndestinations = ['PACS']\n"
+        f"{peers}[send]\nae_title = 'RESULTS'\ndestinations = {list(wanted)}\n[node]\nreserve_mb = 0\n"
         f"[segment]\nmodel = '{quick_model()}'\nmin_side_px = {MIN_SIDE_PX}\ndevice = 'cpu'\nthreads = 1\nseries_number = 77\n"
-        "[node]\nreserve_mb = 0\n"
     )
     config = load(folder / "config.toml")
     spool, ledger = Spool(config.spool_directory, 0), Ledger(config.ledger_path)
-    segmenter = Segmenter(load_model(config.segment), segment_settings(config.segment))
-    for uid, source in sources.items():
-        answer(source, uid, segmenter, config, spool, ledger)
+    found = Site(config, pacs, films())
+    found.answer(Segmenter(load_model(config.segment), segment_settings(config.segment)), spool, ledger)
     outbox = Outbox(ledger.store)
 
     def all_there() -> bool:
@@ -101,37 +148,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Config, Pac
 
     with pacs.serving(), running_sender(config, spool, ledger, outbox):
         wait_for(all_there, 60, "delivery")
-    yield config, pacs, sources
+    return found
 
 
-def answer(source: Dataset, uid: str, segmenter: Segmenter, config: Config, spool: Spool, ledger: Ledger) -> None:
-    arrival = Arrival(uid, str(source.SOPClassUID), "1.2.840.10008.1.2.1", uid, uid, 1, "MODALITY", "PTXSEG", "127.0.0.1")
-    job_id = ledger.add_arrival(arrival).job_id
-    claim = ledger.claim("w", 30)
-    assert claim is not None
-    [finding] = segmenter.segment([source])
-    objects = []
-    for made in segmenter.objects(source, finding):
-        buffer = BytesIO()
-        made.dataset.save_as(buffer, enforce_file_format=True)
-        stored = spool.write_into(spool.folder_for(job_id, claim.owner), f"{made.role}{made.variant}.dcm", buffer.getvalue())
-        objects.append(
-            StoredObject(made.role, made.variant, made.sop_class_uid, made.sop_instance_uid, stored.sha256, stored.path,
-                         stored.size, "research")
-        )  # fmt: skip
-    assert objects, finding
-    outcome = Outcome(State.SEGMENTED, content_sha256=uid, model_digest="m", objects=tuple(objects))
-    ledger.finish(claim, outcome, config.send.destinations)
-
-
-def test_our_associations_are_those_of_the_statement(site) -> None:
-    config, pacs, _ = site
+def test_our_associations_are_those_of_the_statement(site: Site) -> None:
+    config, pacs = site.config, site.pacs
     said = Statement.of(config)
-    asked = config.model_copy(update={"peers": {"PACS": config.peers["PACS"].model_copy(update={"commit": True})}})
+    peers = {name: peer.model_copy(update={"commit": True}) for name, peer in config.peers.items()}
+    asked = config.model_copy(update={"peers": peers})
     with pacs.serving():
-        assert echo(config, "PACS") is None
+        assert echo(config, "CLINICAL") is None
         assert pacs.proposed == set(said.contexts("presentation contexts proposed"))
-        assert commits(asked, "PACS") is None
+        assert commits(asked, "CLINICAL") is None
     assert pacs.proposed == set(Statement.of(asked).contexts("presentation contexts proposed"))
     for request in pacs.requests:
         assert request.primitive.calling_ae_title.strip() == "RESULTS"
@@ -144,27 +172,61 @@ def test_our_associations_are_those_of_the_statement(site) -> None:
     }
 
 
-def test_every_element_that_arrived_is_as_the_statement_says(site) -> None:
-    config, pacs, sources = site
-    said = Statement.of(config)
-    for made in pacs.objects:
-        rows = attributes(said, made)
-        found = dict(walk(made, ()))
-        assert not {path for path in found if path not in rows}, "elements that the statement does not name"
-        missing = [path for path, row in rows.items() if row["Presence"].startswith("always") and path not in found]
-        assert not missing
-        source = source_of(made, sources)
+def test_every_element_that_arrived_is_as_the_statement_says(site: Site) -> None:
+    said = Statement.of(site.config)
+    assert {site.kinds[str(made.SOPInstanceUID)] for made in site.pacs.objects} == set(Kind)
+    for made in site.pacs.objects:
+        kind, source = site.kinds[str(made.SOPInstanceUID)], site.source_of[str(made.SOPInstanceUID)]
+        assert f" {kind}\n\nSOP class: {made.SOPClassUID.name} ({made.SOPClassUID}). Sent by" in said.text
+        rows, found = attributes(said, kind), dict(walk(made, ()))
+        assert not {path for path in found if path not in rows}, f"{kind} has elements that the statement does not name"
+        missing = [row for path, row in rows.items() if row["Presence"].startswith("always") and path not in found]
+        assert not missing, kind
         for path, values in found.items():
             assert_is(rows[path], path, values, source)
 
 
-def attributes(said: Statement, made: Dataset) -> dict[tuple[int, ...], Row]:
-    """The table of the object's kind, by path."""
-    uid = str(made.SOPClassUID)
-    rows, path = {}, ()
-    for row in said.tables[f"attributes of {name}"]:
-        depth = row["Tag"].count(">")
-        path = (*path[:depth], int(Tag(row["Tag"].strip(">()").replace(",", ""))))
+def test_every_content_item_that_arrived_is_one_of_the_statement(site: Site) -> None:
+    said = Statement.of(site.config)
+    reports = [made for made in site.pacs.objects if "ContentSequence" in made]
+    assert len(reports) == 9  # three films, three destinations
+    for made in reports:
+        table = said.tables.get(f"content of {site.kinds[str(made.SOPInstanceUID)]}", said.tables["content of sr"])
+        named = {(row["Level"].count(">"), row["Relationship"], row["Value type"], row["Concept"]) for row in table}
+        assert set(content(made, 0)) <= named
+    assert {code for made in site.pacs.objects for code in codes(made)} <= {
+        (row["Code value"], row["Coding scheme"], row["Meaning"]) for row in said.tables["coded terms"]
+    }
+
+
+def content(item: Dataset, level: int) -> Iterator[tuple[int, str, str, str]]:
+    names = item.get("ConceptNameCodeSequence") or ()
+    yield level, item.get("RelationshipType", ""), item.ValueType, "".join(map(code_text, names))
+    for below in item.get("ContentSequence") or ():
+        yield from content(below, level + 1)
+
+
+def codes(dataset: Dataset) -> Iterator[tuple[str, str, str]]:
+    for item in (item for element in dataset if element.VR == "SQ" for item in element.value):
+        if "CodeValue" in item:
+            yield item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning
+        yield from codes(item)
+
+
+def attributes(said: Statement, kind: str) -> dict[tuple[int, ...], Row]:
+    """The table of a kind by path; that of a variant is the difference to the plain one."""
+    plain = Kind(kind).role
+    rows = table_of(said, plain)
+    if kind != plain and f"attributes of {kind}" in said.tables:
+        rows |= table_of(said, kind)
+    return {path: row for path, row in rows.items() if row["Presence"] != "never"}
+
+
+def table_of(said: Statement, kind: str) -> dict[tuple[int, ...], Row]:
+    rows: dict[tuple[int, ...], Row] = {}
+    path: tuple[int, ...] = ()
+    for row in said.tables[f"attributes of {kind}"]:
+        path = (*path[: row["Tag"].count(">")], int(Tag(row["Tag"].strip(">()").replace(",", ""))))
         assert row["Attribute"] == keyword_for_tag(path[-1])
         rows[path] = row
     return rows
@@ -188,41 +250,35 @@ def is_codes(element: DataElement) -> bool:
 
 
 def assert_is(row: Row, path: tuple[int, ...], elements: list[DataElement], source: Dataset) -> None:
-    texts = {shown(element) for element in elements} - {""}
+    texts, value = {shown(element) for element in elements} - {""}, row["Value or origin"]
     assert {element.VR for element in elements} == {row["VR"]}, row
     if row["Source"] == "fixed":
-        assert texts <= {row["Value or origin"]} or all(one.startswith(row["Value or origin"].rstrip(".")) for one in texts), (
-            row
-        )
+        assert all(one == value or (value.endswith("...") and one.startswith(value[:-3])) for one in texts) and texts, row
     elif row["Source"] == "copied":
-        other = re.search(r"from \((....),(....)\)", row["Value or origin"])
+        other = re.search(r"from \((....),(....)\)", value)
         tag = Tag(int(other[1] + other[2], 16)) if other else Tag(path[-1])
-        if tag in source:
-            assert texts <= {shown(source[tag])}, row
-        elif texts:
-            assert texts == {row["Value or origin"].removesuffix(" when the film has none")}, row
+        assert texts <= ({shown(source[tag])} if tag in source else {value.removesuffix(" when the film has none")}), row
     elif row["Source"] == "configured":
-        assert texts == {"77"}, row
+        assert texts == {str(77 + int(value.partition("+")[2] or 0))}, row
     elif row["Source"] == "empty":
         assert not texts, row
-    elif row["Source"] == "generated" and element_is_plain(elements[0]):
+    elif row["Source"] == "generated" and row["VR"] != "SQ":
         assert texts, row
-
-
-def element_is_plain(element: DataElement) -> bool:
-    return element.VR != "SQ"
 
 
 def shown(element: DataElement) -> str:
     if element.VR == "SQ":
-        code = '({0.CodeValue}, {0.CodingSchemeDesignator}, "{0.CodeMeaning}")'
-        return " and ".join(code.format(item) for item in element.value) if is_codes(element) else ""
-    value = element.value
+        return " and ".join(map(code_text, element.value)) if is_codes(element) else ""
+    return text_of(element.value)
+
+
+def text_of(value: object) -> str:
     if isinstance(value, bytes):
         return value.hex()
-    return "" if value is None else "\\".join(map(str, value)) if isinstance(value, list) or element.VM > 1 else str(value)
+    if isinstance(value, MultiValue | list):
+        return "\\".join(map(text_of, value))
+    return "" if value is None else f"{float(value):.7g}" if isinstance(value, float) else str(value)
 
 
-def source_of(made: Dataset, sources: dict[str, Dataset]) -> Dataset:
-    [uid] = [uid for uid in sources if uid in str(made)]
-    return sources[uid]
+def code_text(item: Dataset) -> str:
+    return f'({item.CodeValue}, {item.CodingSchemeDesignator}, "{item.CodeMeaning}")'
