@@ -5,6 +5,7 @@ Everything that can be counted or listed is read from the configuration and from
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -315,18 +316,24 @@ def _statuses(config: Config) -> list[Section]:
 
 
 def _received(config: Config) -> list[tuple[str, ...]]:
-    """All 65,536 statuses, those that mean the same to us together; what nobody defined comes last."""
-    groups: dict[tuple[str, Verdict], list[int]] = {}
-    for status in range(0x10000):
-        known = named(status)
-        meaning = sentence(known).rpartition(" (")[0] if known is not None else "(no sentence of its own)"
-        groups.setdefault((meaning, verdict(status)), []).append(status)
+    groups = _alike()
     undefined = max(groups, key=lambda key: len(groups[key]))
     rows = []
     for (meaning, judged), statuses in groups.items():
         codes = "any other" if (meaning, judged) == undefined else ", ".join(_ranges(statuses))
         rows.append((codes, meaning, _what_follows(judged, config)))
     return sorted(rows, key=lambda row: (row[0] == "any other", row[0]))
+
+
+@functools.cache
+def _alike() -> dict[tuple[str, Verdict], list[int]]:
+    """All 65,536 statuses, those together that mean the same to us: (meaning, verdict) -> statuses."""
+    groups: dict[tuple[str, Verdict], list[int]] = {}
+    for status in range(0x10000):
+        known = named(status)
+        meaning = sentence(known).rpartition(" (")[0] if known is not None else "(no sentence of its own)"
+        groups.setdefault((meaning, verdict(status)), []).append(status)
+    return groups
 
 
 def _what_follows(judged: Verdict, config: Config) -> str:

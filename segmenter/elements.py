@@ -80,7 +80,8 @@ def rows(specimens: Sequence[Specimen], name: str) -> list[Row]:
         for path, vr, value in _walk(one.objects[name], ()):
             here = found.setdefault(path, _Found(vr))
             here.by_specimen.setdefault(number, []).append(value)
-    return [_row(path, found[path], holders) for path in sorted(found)]
+    films = [_plain(one.film) for one in holders]
+    return [_row(path, found[path], holders, films) for path in sorted(found)]
 
 
 def codes(specimens: Sequence[Specimen]) -> dict[tuple[str, str, str], dict[str, None]]:
@@ -160,14 +161,20 @@ def _content_row(key: tuple[Any, ...], values: Mapping[int, set[str]]) -> Conten
     return Content(level, relationship, value_type, concept, " or ".join(sorted(every)) if is_coded or len(said) == 1 else "")
 
 
-def _row(path: Path, found: _Found, holders: Sequence[Specimen]) -> Row:
+def _row(path: Path, found: _Found, holders: Sequence[Specimen], films: Sequence[Mapping[BaseTag, str]]) -> Row:
     values = {number: "; ".join(dict.fromkeys(one for one in held if one)) for number, held in found.by_specimen.items()}
     filled = {number: value for number, value in values.items() if value}
-    source, shown = _source(path, found.vr, filled, holders)
+    source, shown = _source(path, found.vr, filled, holders, films)
     return Row(path, found.vr, source, shown, _presence(values, filled, holders))
 
 
-def _source(path: Path, vr: str, filled: Mapping[int, str], holders: Sequence[Specimen]) -> tuple[str, str]:
+def _source(
+    path: Path,
+    vr: str,
+    filled: Mapping[int, str],
+    holders: Sequence[Specimen],
+    films: Sequence[Mapping[BaseTag, str]],
+) -> tuple[str, str]:
     if not filled:
         return "empty", ""
     if vr == "SQ" and set(filled.values()) in ({"items"}, {"its content"}):
@@ -176,7 +183,6 @@ def _source(path: Path, vr: str, filled: Mapping[int, str], holders: Sequence[Sp
     if is_same and len(filled) > 1 and vr not in _MOMENTS and path[-1] != Tag("PixelData"):
         (value,) = set(filled.values())
         return "fixed", value if len(value) <= _SHOWN or vr == "SQ" else f"{value[: _SHOWN - 3]}..."
-    films = {number: _plain(holders[number].film) for number in filled}
     there = {number for number in filled if path[-1] in films[number]}
     if there and all(films[number][path[-1]] == filled[number] for number in there):
         made_up = {value for number, value in filled.items() if number not in there}
