@@ -6,6 +6,7 @@ are put in afterwards.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -103,7 +104,7 @@ class Envelope:
 
     def stand_in_of(self, kind: Kind, sop_class_uid: str) -> Dataset:
         """A header of another of our objects of this film, to refer to."""
-        other = Dataset(self.header)
+        other = deepcopy(self.header)  # Dataset(header) would share its elements
         other.SOPClassUID, other.SOPInstanceUID = sop_class_uid, result_uid(*self._names(kind))
         other.SeriesInstanceUID = series_uid(*self._names(kind))
         return other

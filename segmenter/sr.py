@@ -61,7 +61,8 @@ def build_sr(finding: Finding, envelope: Envelope) -> FileDataset:
     report = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(envelope)),
         procedure_reported=codes.CHEST_RADIOGRAPHY,
-        title=codes.IMAGING_MEASUREMENT_REPORT,
+        # Without a region to draw, OHIF shows nothing of a measurement report, and all of any other as text.
+        title=codes.IMAGING_MEASUREMENT_REPORT if decision.positive else codes.DIAGNOSTIC_IMAGING_REPORT,
         imaging_measurements=list(groups.all(evidence[1] if segmentation is not None else None)),
         language_of_content_item_and_descendants=_language(envelope),
     )
@@ -180,8 +181,11 @@ class _Groups:
         return self._envelope.words.plane(spacing) if self._decision.positive and spacing else ""
 
     def _tracking(self, name: str, *more: str) -> TrackingIdentifier:
+        """What the groups say of the finding is tracked as one; further regions are findings of their own. OHIF puts groups of
+        one UID together, and fails over any that then has no coordinates: the viewport stays black."""
         said = ", ".join(["Pneumothorax " + name, *filter(None, more)])
-        return TrackingIdentifier(derived_uid("tracking", *self._envelope.derived(name)), said)
+        own = name if name.startswith("region") and name != "region 1" else "finding"
+        return TrackingIdentifier(derived_uid("tracking", *self._envelope.derived(own)), said)
 
 
 def _comment(group: Any, sentences: Sequence[str]) -> None:
