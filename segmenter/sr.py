@@ -117,7 +117,7 @@ class _Groups:
         )
         words = self._envelope.words
         said = [
-            words.answer(decision, self._radiograph.spacing),
+            words.answer(decision, self._radiograph),
             words.notice,
             f"{words.operating_point}: {identity.operating_point}",
         ]
@@ -177,8 +177,7 @@ class _Groups:
     @property
     def _unit(self) -> str:
         """In what plane the area lies; "" when its unit says all."""
-        spacing = self._radiograph.spacing
-        return self._envelope.words.plane(spacing) if self._decision.positive and spacing else ""
+        return self._envelope.words.plane(self._radiograph) if self._decision.positive else ""
 
     def _tracking(self, name: str, *more: str) -> TrackingIdentifier:
         """What the groups say of the finding is tracked as one; further regions are findings of their own. OHIF puts groups of

@@ -45,7 +45,7 @@ class Spacing:
 
     @property
     def in_detector_plane(self) -> bool:
-        """Lengths over-read by the magnification."""
+        """Lengths over-read by the magnification, by the tag alone."""
         return self.source == "ImagerPixelSpacing" and not self.corrected
 
 
@@ -58,6 +58,11 @@ class Radiograph:
     spacing: Spacing | None
     content_sha256: str  # stored pixel values and every tag that affects decoding
     notes: tuple[NoteCode, ...] = ()  # what was assumed, guessed or repaired; not part of the content
+
+    @property
+    def in_detector_plane(self) -> bool:
+        """Lengths over-read by the magnification."""
+        return NoteCode.DETECTOR_SPACING in self.notes
 
 
 @dataclass(frozen=True)

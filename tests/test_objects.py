@@ -15,7 +15,6 @@ from test_seg import IDENTITY, complaints
 
 from segmenter.builders import build
 from segmenter.decode import decode
-from segmenter.envelope import Envelope
 from segmenter.kinds import Kind, kinds_for
 from segmenter.outline import parts_of
 from segmenter.settings import Settings
@@ -35,8 +34,7 @@ def made(kind: Kind, film: Dataset, mask: np.ndarray = MASK, identity=IDENTITY, 
     radiograph = decode(film)
     area = None if radiograph.spacing is None else mask.sum() * radiograph.spacing.pixel_area_mm2
     decision = Decision(bool(mask.any()), PROBABILITY, mask, area, PARTS)
-    envelope = Envelope.of(kind, film, radiograph.content_sha256, identity, 1, settings)
-    return build(Finding("done", radiograph=radiograph, decision=decision), envelope)
+    return build(kind, film, Finding("done", radiograph=radiograph, decision=decision), identity, settings)
 
 
 def again(dataset: Dataset, path: Path) -> Dataset:
