@@ -7,12 +7,15 @@ film is found out as surely as a shifted overlay.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from segmenter.phantom import Phantom
 
 BAND = 4  # screen pixels along the true border where a line may lie, or not
 FAITHFUL = 0.97  # correlation of a film with its picture on the screen; inverted it is negative
@@ -47,8 +50,9 @@ def photograph(path: str | Path) -> NDArray[np.int16]:
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.int16)
 
 
-def find(image: NDArray[Any], picture: NDArray[np.int16], pane: dict[str, float]) -> Place:
-    """The film `image` (H, W) in the viewport `pane` (x, y, width, height) of the window, which it fits into."""
+def find(image: NDArray[Any], picture: NDArray[np.int16], pane: dict[str, float], smaller: float = 0.02) -> Place:
+    """The film `image` (H, W) in the viewport `pane` (x, y, width, height) of the window, which it fits into, or is smaller
+    than what fits by that share."""
     left, top = round(pane["x"]), round(pane["y"])
     width, height = round(pane["width"]), round(pane["height"])
     margin = 12
@@ -56,7 +60,7 @@ def find(image: NDArray[Any], picture: NDArray[np.int16], pane: dict[str, float]
     view = cv2.copyMakeBorder(view, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
     fit = min(width / image.shape[1], height / image.shape[0])
     best = Place(0, 0, 0, 0, -1.0)
-    for scale in fit * np.linspace(0.98, 1.01, 13):
+    for scale in fit * np.arange(1 - smaller, 1.01, 0.0025):
         size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
         shrunk = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         _, likeness, _, (x, y) = cv2.minMaxLoc(cv2.matchTemplate(view, shrunk, cv2.TM_CCOEFF_NORMED))
@@ -65,30 +69,51 @@ def find(image: NDArray[Any], picture: NDArray[np.int16], pane: dict[str, float]
     return best
 
 
-def coloured(picture: NDArray[np.int16], least: int = 24) -> NDArray[np.bool_]:
-    """Where a picture of a grey film is not grey."""
-    return picture.max(axis=2) - picture.min(axis=2) >= least
+class Colour(StrEnum):
+    """What a viewer draws with; the films are grey."""
+
+    RED = "red"  # of our SEG, and of the capture's outline
+    GREEN = "green"  # OHIF's, of an SR
+
+    def where(self, picture: NDArray[np.int16], least: int = 24) -> NDArray[np.bool_]:
+        red, green, blue = (picture[..., n] for n in range(3))
+        own, other = (red, green) if self is Colour.RED else (green, red)
+        return (own - other >= least) & (own - blue >= least)
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """What was drawn on a film, against the truth. Shares of pixels."""
+    """What was drawn on a film, against the truth."""
 
-    inside: float  # of the true region, its border band left out, that is coloured
+    likeness: float  # of the film and its picture: it lies where it was found, unturned and not inverted
+    inside: float  # share of the true region, its border band left out, that is coloured
     outside: int  # coloured pixels of the film outside the region and its border band
-    border: float  # of the true border near which something is coloured
+    border: float  # share of the true border near which something is coloured
+
+    @property
+    def fills(self) -> bool:
+        """A filled region lies on the truth and nowhere else."""
+        return self.likeness >= FAITHFUL and self.inside >= 0.98 and self.outside == 0 and self.border >= 0.98
+
+    @property
+    def outlines(self) -> bool:
+        """A line runs along the truth and nowhere else."""
+        return self.likeness >= FAITHFUL and self.inside <= 0.1 and self.outside == 0 and self.border >= 0.95
 
 
-def compare(before: NDArray[np.int16], after: NDArray[np.int16], truth: NDArray[np.bool_]) -> Overlay:
-    """`before` and `after` are the film without and with overlay, cut out alike; `truth` is true to their scale."""
-    drawn = coloured(after) & ~coloured(before)
+def look(path: str | Path, pane: dict[str, float], phantom: Phantom, colour: Colour) -> Overlay:
+    """Find the film in the screenshot and hold what is drawn in `colour` against its truth."""
+    picture = photograph(path)
+    place = find(phantom.image, picture, pane)
+    drawn = colour.where(picture)[place.window]
+    region = place.on_screen(phantom.truth, picture.shape[:2])[place.window].astype(np.uint8)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * BAND + 1, 2 * BAND + 1))
-    region = truth.astype(np.uint8)
     core, reach = cv2.erode(region, disc).astype(bool), cv2.dilate(region, disc).astype(bool)
     border = region.astype(bool) & ~cv2.erode(region, np.ones((3, 3), np.uint8)).astype(bool)
     near = cv2.dilate(drawn.astype(np.uint8), disc).astype(bool)
     return Overlay(
-        inside=float(drawn[core].mean()) if core.any() else 0.0,
+        likeness=round(place.likeness, 4),
+        inside=round(float(drawn[core].mean()), 4) if core.any() else 0.0,
         outside=int(np.count_nonzero(drawn & ~reach)),
-        border=float(near[border].mean()) if border.any() else 0.0,
+        border=round(float(near[border].mean()), 4) if border.any() else 0.0,
     )

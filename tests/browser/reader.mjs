@@ -3,7 +3,7 @@
 // Reads one JSON object from standard input:
 //   {chromium, playwright, dist, pacs, pictures, width, height, visits: [{name, study, open: ["SEG", "SR"]}]}
 // For each visit the study is opened; then each entry of the series list whose modality is named in `open`, in order. Writes
-// NAME-film.png and NAME-SEG.png (the whole window) and prints one JSON object: NAME -> what could be read there.
+// NAME-film.png, NAME-SEG.png (the whole window), of an SR also NAME-SR-bare.png, without labels and their leaders, and prints one JSON object: NAME -> what could be read there.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -54,8 +54,12 @@ async function read(room, { name, study, open }) {
     await photograph('film');
     for (const modality of open) {
       await openSeries(page, modality);
-      seen.asked[modality] = await answerYes(page, modality === 'SEG' ? 20 : 4);
+      seen.asked[modality] = await answerYes(page, modality === 'SEG' ? 20 : 3);
       await photograph(modality);
+      if (modality !== 'SR') continue;
+      const hiding = await page.addStyleTag({ content: `${PANE} svg :is(text, line) { display: none }` });
+      await photograph('SR-bare');
+      await hiding.evaluate(style => style.remove());
     }
   } catch (error) {
     seen.stuck = error.message;
@@ -102,7 +106,7 @@ async function answerYes(page, seconds) {
 async function settled(page) {
   let before = Buffer.alloc(0);
   for (let tries = 0; tries < 60; tries++) {
-    await page.waitForTimeout(700);
+    await page.waitForTimeout(500);
     const now = await page.screenshot();
     if (now.equals(before)) return now;
     before = now;
