@@ -177,7 +177,7 @@ def _body_part(dataset: Dataset) -> bool | None:
 
 
 def _region_code(dataset: Dataset) -> bool | None:
-    """Whether AnatomicRegionSequence (PS3.3 C.8.11.2: of type 1 in DX) says chest; None: nothing that is known here."""
+    """Whether AnatomicRegionSequence (PS3.3 C.8.11.2) says chest; None: nothing that is known here."""
     found = items(dataset, "AnatomicRegionSequence")
     meant = " ".join(text(one, "CodeMeaning") for one in found).upper()
     if _names_another_region(meant):

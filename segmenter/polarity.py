@@ -7,9 +7,9 @@ values (so that window and gamma do not matter) at SIDE pixels:
     border    the film's edges are darker than its middle (air beside the patient)
     centre    the mediastinum is brighter than the lungs beside it
 
-Measured by `bench/polarity.py` (figures in docs/gate.md): of 838 frontal films of NIH ChestX-ray14 and 2,400 phantoms through
-the decoder none is suspected, and none of their negatives is missed. Negatives are so rare, though, that a film is only said to
-be suspect and never turned round: 1 false alarm in 280 films can not be excluded by 838.
+Measured by `bench/polarity.py` (figures in docs/gate.md): of 838 frontal films of NIH ChestX-ray14, and of 2,400 films of
+phantoms through the decoder, none is suspected, and none of their negatives is missed. Negatives are so rare, though, that a
+film is only said to be suspect and never turned round: 1 false alarm in 280 films can not be excluded by 838.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Frontal or not? What the header says of the view, who says it, and who contradicts.
 
-ViewPosition is absent in a third of all chest films (and CR may leave it out, PS3.3 C.8.1.1): then the view code, what the
+ViewPosition is absent in a third of all chest films (CR may leave it empty, PS3.3 C.8.1.1): then the view code, what the
 device wrote on the image, and the patient orientation are asked, in this order. A study's description names all views of the
 examination: it decides nothing, but may contradict.
 """
@@ -91,7 +91,7 @@ def _names_both(said: str) -> bool:
 
 
 def _coded(dataset: Dataset) -> View | None:
-    """ViewCodeSequence (PS3.3 C.8.11.5.1.2): its code, else its meaning."""
+    """ViewCodeSequence (PS3.3 C.8.11.5): its code, else its meaning."""
     found = items(dataset, "ViewCodeSequence")
     values = {text(one, "CodeValue").upper() for one in found}
     for view, known in ((View.OTHER, _OBLIQUE_CODES), (View.FRONTAL, _FRONTAL_CODES), (View.LATERAL, _LATERAL_CODES)):

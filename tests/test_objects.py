@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 from small_film import SHAPE, small_film, write
 from test_seg import IDENTITY, complaints
 
+from segmenter.builders import build
 from segmenter.decode import decode
-from segmenter.engine import _BUILDERS
 from segmenter.envelope import Envelope
 from segmenter.kinds import Kind, kinds_for
 from segmenter.outline import parts_of
@@ -36,7 +36,7 @@ def made(kind: Kind, film: Dataset, mask: np.ndarray = MASK, identity=IDENTITY, 
     area = None if radiograph.spacing is None else mask.sum() * radiograph.spacing.pixel_area_mm2
     decision = Decision(bool(mask.any()), PROBABILITY, mask, area, PARTS)
     envelope = Envelope.of(kind, film, radiograph.content_sha256, identity, 1, settings)
-    return _BUILDERS[kind.role](Finding("done", radiograph=radiograph, decision=decision), envelope)
+    return build(Finding("done", radiograph=radiograph, decision=decision), envelope)
 
 
 def again(dataset: Dataset, path: Path) -> Dataset:
@@ -156,6 +156,7 @@ def test_a_report_without_a_segmentation_at_its_side_names_none():
     film = small_film()
     by_kind = {kind: made(kind, film) for kind in (Kind.SEG, Kind.SEG_POSITIONED, Kind.SR, Kind.SR_POSITIONED, Kind.SR_ALONE)}
     assert len({one.SOPInstanceUID for one in by_kind.values()} | {one.SeriesInstanceUID for one in by_kind.values()}) == 10
+    assert all(film.SOPInstanceUID in _references(one) for one in by_kind.values())
     for report, seg in ((Kind.SR, Kind.SEG), (Kind.SR_POSITIONED, Kind.SEG_POSITIONED), (Kind.SR_ALONE, None)):
         others = {uid for uid in _references(by_kind[report]) if uid != film.SOPInstanceUID}
         assert others == ({by_kind[seg].SOPInstanceUID} if seg else set())
