@@ -139,7 +139,8 @@ def _items(dataset: Dataset) -> Iterator[Dataset]:
 
 def _content(item: Dataset, level: int, above: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
     concept = _code(item.ConceptNameCodeSequence[0]) if item.get("ConceptNameCodeSequence") else ""
-    path = (*above, f"{item.get('RelationshipType', '')} {item.get('ValueType', '')} {concept}")
+    # Not the title: a report without a finding has another one, and the same items below it.
+    path = (*above, f"{item.get('RelationshipType', '')} {item.get('ValueType', '')} {concept}") if level else ()
     value = ""
     if item.get("ConceptCodeSequence"):
         value = _code(item.ConceptCodeSequence[0])
@@ -158,7 +159,8 @@ def _content_row(key: tuple[Any, ...], values: Mapping[int, set[str]]) -> Conten
     level, relationship, value_type, concept, _ = key
     said, every = {frozenset(one) for one in values.values()}, set().union(*values.values())
     is_coded = all(one.startswith(("(", "in (")) for one in every)
-    return Content(level, relationship, value_type, concept, " or ".join(sorted(every)) if is_coded or len(said) == 1 else "")
+    is_fixed = len(said) == 1 and len(values) > 1
+    return Content(level, relationship, value_type, concept, " or ".join(sorted(every)) if is_coded or is_fixed else "")
 
 
 def _row(path: Path, found: _Found, holders: Sequence[Specimen], films: Sequence[Mapping[BaseTag, str]]) -> Row:
@@ -183,6 +185,8 @@ def _source(
     if is_same and len(filled) > 1 and vr not in _MOMENTS and path[-1] != Tag("PixelData"):
         (value,) = set(filled.values())
         return "fixed", value if len(value) <= _SHOWN or vr == "SQ" else f"{value[: _SHOWN - 3]}..."
+    if vr == "SQ":
+        return "generated", " or ".join(sorted(set(filled.values())))
     there = {number for number in filled if path[-1] in films[number]}
     if there and all(films[number][path[-1]] == filled[number] for number in there):
         made_up = {value for number, value in filled.items() if number not in there}
