@@ -77,3 +77,12 @@ def _by_gdcm(source: Path, path: Path, syntax: str) -> None:
     writer.SetFile(reader.GetFile())
     writer.SetImage(change.GetOutput())
     assert writer.Write(), syntax
+    # Its pixels only: GDCM's header says a pixel is 1 mm wide where the film does not say.
+    dataset, made = pydicom.dcmread(source), pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = made.file_meta.TransferSyntaxUID
+    dataset.PixelData = made.PixelData
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    dataset.LossyImageCompression = "01" if syntax in LOSSY else "00"
+    if syntax in LOSSY:
+        dataset.LossyImageCompressionRatio, dataset.LossyImageCompressionMethod = str(J2K_RATE), "ISO_15444_1"
+    write(dataset, path)

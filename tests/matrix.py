@@ -111,22 +111,29 @@ class Court:
             films = list(
                 self._pool.map(lambda one: matrix_film(one[1], one[0], folder, self._tool), enumerate(cells, start=first))
             )
-            made = [one for at in range(0, len(films), AT_ONCE) for one in self._made(films[at : at + AT_ONCE], found)]
+            made = self._looked_at(films, found)
             found.films += len(films)
             found.objects.update(str(one.kind) for one in made)
-            of_film = dict(zip([f.path for f in films], self._pool.map(self._verify, [f.path for f in films]), strict=True))
-            for messages in of_film.values():
-                found.dciodvfy_of_films.update(messages)
-            for one, messages in zip(made, self._pool.map(self._verify, [m.path for m in made]), strict=True):
-                forgiven = of_film[one.film.path]
-                found.dciodvfy_of_objects.update(messages & forgiven)
-                self._complain(found, one, [f"dciodvfy: {message}" for message in sorted(messages - forgiven)])
-            for one, sentences in zip(made, self._pool.map(self._opened, made), strict=True):
-                self._complain(found, one, sentences)
-            for one in made:
-                self._complain(found, one, reads_back(one.path, one.kind.role, one.kind.variant, one.truth))
             self._store(made, archives, found)
         return found
+
+    def _looked_at(self, films: Sequence[MatrixFilm], found: Found) -> list[Made]:
+        """The objects of these films, after all judges but the archives: other programs look at one while the next is made."""
+        of_film = {film.path: self._pool.submit(self._verify, film.path) for film in films}
+        made, asked = [], []
+        for at in range(0, len(films), AT_ONCE):
+            for one in self._made(films[at : at + AT_ONCE], found):
+                made.append(one)
+                asked.append((self._pool.submit(self._verify, one.path), self._pool.submit(self._opened, one)))
+                self._complain(found, one, reads_back(one.path, one.kind.role, one.kind.variant, one.truth))
+        for one, (verified, opened) in zip(made, asked, strict=True):
+            messages, forgiven = verified.result(), of_film[one.film.path].result()
+            found.dciodvfy_of_objects.update(messages & forgiven)
+            self._complain(found, one, [f"dciodvfy: {message}" for message in sorted(messages - forgiven)])
+            self._complain(found, one, opened.result())
+        for verified in of_film.values():
+            found.dciodvfy_of_films.update(verified.result())
+        return made
 
     def _made(self, films: Sequence[MatrixFilm], found: Found) -> Iterator[Made]:
         """The objects of some films, through the one public door of the core."""

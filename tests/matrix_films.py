@@ -59,13 +59,13 @@ class MatrixFilm:
 
 
 def finding(number: int) -> np.ndarray:
-    """(H, W) bool: a slanted ellipse and a small disc, at another place for every number; each fourth ellipse has a hole."""
+    """(H, W) bool: a slanted ellipse and a small disc, at another place for every number; each third ellipse has a hole."""
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]].astype(float)
     y -= 90 + 7 * (number % 11)
     x -= 62 + 9 * (number % 7)
     across, along = x * 0.8 + y * 0.6, y * 0.8 - x * 0.6
     distance = (across / 38) ** 2 + (along / 19) ** 2
-    ellipse = (distance < 1) & ((distance > 0.2) | (number % 4 > 0))
+    ellipse = (distance < 1) & ((distance > 0.2) | (number % 3 > 0))
     return ellipse | ((x - 70) ** 2 + (y - 60) ** 2 < 40)
 
 

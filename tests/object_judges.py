@@ -85,6 +85,8 @@ def belongs(found: Dataset, film: Dataset) -> list[str]:
     for keyword in ("PatientID", "PatientName", "AccessionNumber", "StudyDate"):
         if str(found.get(keyword) or "") != str(film.get(keyword) or ""):
             wrong.append(f"{keyword} is not its film's")
+    if "Rows" in found and list(found.get("PatientOrientation") or []) != list(film.get("PatientOrientation") or []):
+        wrong.append("PatientOrientation is not its film's")  # the matrix lies as the film's does
     return wrong
 
 
