@@ -64,7 +64,10 @@ def _judge(case: Case, modality: str, seen: dict[str, Any]) -> dict[str, Any]:
         label = " ".join(seen["texts"]["SR"])
         return {"good": overlay.outlines and "Area" in label, "seen": asdict(overlay) | {"label": label}}
     if modality == "SR":
-        return {"good": "no pneumothorax found" in seen["said"]["SR"], "seen": "text: " + " ".join(seen["said"]["SR"].split())[:120]}
+        return {
+            "good": "no pneumothorax found" in seen["said"]["SR"],
+            "seen": "text: " + " ".join(seen["said"]["SR"].split())[:120],
+        }
     if modality == "OT":
         picture = photograph(seen["pictures"]["OT"])
         return {"good": _is_drawn_on(case, picture, pane), "seen": "the picture, its outline on the pneumothorax"}
@@ -83,8 +86,14 @@ def _is_drawn_on(case: Case, picture: Any, pane: dict[str, float]) -> bool:
     drawn[: place.y] = drawn[place.y + place.height - 2 :] = False
     at_rows, at_columns = drawn.nonzero()
     corners = [(v.min(), v.max()) for v in (rows, columns, at_rows, at_columns)] if len(at_rows) else []
-    return place.likeness > 0.95 and len(corners) == 4 and all(
-        abs(int(a) - int(b)) <= 5 for mine, true in zip(corners[2:], corners[:2], strict=True) for a, b in zip(mine, true, strict=True)
+    return (
+        place.likeness > 0.95
+        and len(corners) == 4
+        and all(
+            abs(int(a) - int(b)) <= 5
+            for mine, true in zip(corners[2:], corners[:2], strict=True)
+            for a, b in zip(mine, true, strict=True)
+        )
     )
 
 
@@ -95,7 +104,9 @@ def _keep(path: Path, ohif: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _tool(name: str) -> str:
-    found = shutil.which(name, path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin") or (name if Path(name).exists() else "")
+    found = shutil.which(name, path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin") or (
+        name if Path(name).exists() else ""
+    )
     return found or sys.exit(f"{name} is not installed; `make viewer` installs it")
 
 
