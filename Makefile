@@ -2,15 +2,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OHIF := 3.13.2
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint deploy/constraints.txt
 
-.PHONY: demo test lint bench chaos soak fuzz matrix train-quick clean
+.PHONY: demo test lint bench chaos soak fuzz matrix viewer train-quick clean
 .DELETE_ON_ERROR:
 
 demo: .make/worker          ## the whole path: six films in, SEGs back
 	$(BIN)/segmenter-worker demo
 
-test: .make/test .make/tools  ## every test
+test: .make/test .make/tools .make/viewer/installed-$(OHIF)  ## every test
 	$(BIN)/python -m pytest --junit-xml=junit.xml
 
 lint: .make/test
@@ -45,6 +46,10 @@ soak: .make/test .make/tools
 fuzz: .make/test
 	$(BIN)/python tests/fuzz.py --seed 7 --objects 5000 --pdus 5000 --out bench/fuzz.json
 
+# What a radiologist sees, in OHIF and a headless Chromium (minutes); OHIF=3.11.1 for another version of deploy/viewer.sha512.
+viewer: .make/test .make/tools .make/viewer/installed-$(OHIF)
+	$(BIN)/python tests/viewer.py --ohif $(OHIF) --out bench/viewer.json --pictures .make/viewer/pictures-$(OHIF)
+
 # Every kind of film through every judge: 7,488 films (two hours on two idle cores); MATRIX="--part 1/29" takes each 29th.
 # bench/matrix.json holds the last run.
 matrix: .make/test .make/tools
@@ -74,6 +79,9 @@ $(BIN)/python:
 .PHONY: .make/tools
 .make/tools:
 	@sh deploy/install-test-tools.sh
+
+.make/viewer/installed-%: deploy/install-viewer.sh deploy/viewer.sha512 | .make/tools
+	@sh deploy/install-viewer.sh $*
 
 clean:
 	rm -rf $(VENV) .make demo-output runs/quick junit.xml

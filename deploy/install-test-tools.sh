@@ -14,6 +14,10 @@ need mount mount
 need openssl openssl
 need dciodvfy dicom3tools
 need systemd-analyze systemd
+need chromium chromium
+need node nodejs
+need npm npm
+[ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing="$missing orthanc-dicomweb"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" = 0 ]; then as_root=''

@@ -104,7 +104,7 @@ class Envelope:
 
     def stand_in_of(self, kind: Kind, sop_class_uid: str) -> Dataset:
         """A header of another of our objects of this film, to refer to."""
-        other = deepcopy(self.header)  # a copy of the dataset alone shares its elements
+        other = deepcopy(self.header)  # Dataset(header) would share its elements
         other.SOPClassUID, other.SOPInstanceUID = sop_class_uid, result_uid(*self._names(kind))
         other.SeriesInstanceUID = series_uid(*self._names(kind))
         return other

@@ -39,6 +39,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from segmenter import codes, seg
 from segmenter.envelope import LO, Envelope
+from segmenter.notes import NoteCode
 from segmenter.outline import Part, Side, parts_of
 from segmenter.uids import MANUFACTURER, MODEL_NAME, derived_uid
 from segmenter.values import Decision, Finding, Radiograph
@@ -60,7 +61,8 @@ def build_sr(finding: Finding, envelope: Envelope) -> FileDataset:
     report = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(envelope)),
         procedure_reported=codes.CHEST_RADIOGRAPHY,
-        title=codes.IMAGING_MEASUREMENT_REPORT,
+        # Without a region to draw, OHIF shows nothing of a measurement report, and all of any other as text.
+        title=codes.IMAGING_MEASUREMENT_REPORT if decision.positive else codes.DIAGNOSTIC_IMAGING_REPORT,
         imaging_measurements=list(groups.all(evidence[1] if segmentation is not None else None)),
         language_of_content_item_and_descendants=_language(envelope),
     )
@@ -115,7 +117,7 @@ class _Groups:
         )
         words = self._envelope.words
         said = [
-            words.answer(decision, self._radiograph.spacing),
+            words.answer(decision, self._radiograph),
             words.notice,
             f"{words.operating_point}: {identity.operating_point}",
         ]
@@ -175,12 +177,14 @@ class _Groups:
     @property
     def _unit(self) -> str:
         """In what plane the area lies; "" when its unit says all."""
-        spacing = self._radiograph.spacing
-        return self._envelope.words.plane(spacing) if self._decision.positive and spacing else ""
+        return self._envelope.words.plane(self._radiograph) if self._decision.positive else ""
 
     def _tracking(self, name: str, *more: str) -> TrackingIdentifier:
+        """What the groups say of the finding is tracked as one; further regions are findings of their own. OHIF puts groups of
+        one UID together, and fails over any that then has no coordinates: the viewport stays black."""
         said = ", ".join(["Pneumothorax " + name, *filter(None, more)])
-        return TrackingIdentifier(derived_uid("tracking", *self._envelope.derived(name)), said)
+        own = name if name.startswith("region") and name != "region 1" else "finding"
+        return TrackingIdentifier(derived_uid("tracking", *self._envelope.derived(own)), said)
 
 
 def _comment(group: Any, sentences: Sequence[str]) -> None:
@@ -189,8 +193,8 @@ def _comment(group: Any, sentences: Sequence[str]) -> None:
         group[0].ContentSequence.append(TextContentItem(codes.COMMENT, sentence, RelationshipTypeValues.CONTAINS))
 
 
-def _sentence(note: str) -> str:
-    return f"{note}: {note.sentence}" if hasattr(note, "sentence") else str(note)
+def _sentence(note: NoteCode) -> str:
+    return f"{note.value}: {note.sentence}"
 
 
 def _observer(envelope: Envelope) -> ObserverContext:

@@ -15,9 +15,11 @@ def in_ci() -> bool:
 
 @pytest.fixture(scope="session")
 def tool() -> Callable[[str], str]:
-    """`tool("storescu")` -> its path. Missing: skip at home, fail in CI."""
+    """`tool("storescu")` -> its path, `tool("/a/file")` -> itself. Missing: skip at home, fail in CI."""
 
     def find(name: str) -> str:
+        if os.path.isabs(name) and os.path.exists(name):
+            return name
         path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
         if path:
             return path

@@ -29,8 +29,10 @@ TYPE_2 = (
 
 @dataclass(frozen=True)
 class MatrixFilm:
-    """A film on disk, the `number`-th, and what is true of it. `truth` (H, W) bool; `stored` (H, W) int, the values before
-    encoding."""
+    """A film on disk, the `number`-th, and what is true of it.
+
+    `truth` (H, W) bool; `stored` (H, W) int, the values before encoding.
+    """
 
     cell: Cell
     number: int

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,7 @@ class Orthanc:
     dicom_port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
     modalities: Mapping[str, Any] = field(default_factory=dict)  # whom it knows (DicomModalities)
+    plugins: Sequence[str] = ()  # its shared libraries, by path
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Orthanc:
@@ -195,7 +196,7 @@ class Orthanc:
             "DicomCheckCalledAet": True,
             "DicomAlwaysAllowFind": True,
             "DicomAlwaysAllowGet": True,
-            "Plugins": [],
+            "Plugins": list(self.plugins),
             "DicomModalities": dict(self.modalities),
         }
         (self.folder / "orthanc.json").write_text(json.dumps(settings))
@@ -236,8 +237,8 @@ class Orthanc:
 
 
 @contextlib.contextmanager
-def running_orthanc(program: str, folder: Path) -> Iterator[Orthanc]:
-    orthanc = Orthanc(program, folder).start()
+def running_orthanc(program: str, folder: Path, **more: Any) -> Iterator[Orthanc]:
+    orthanc = Orthanc(program, folder, **more).start()
     try:
         yield orthanc
     finally:

@@ -1,0 +1,101 @@
+"""Studies to look at in a viewer: films whose truth is known, and the objects that we would send for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+from small_film import read_back
+from test_predict_mask import tiny_artifact
+
+from segmenter.decode import decode
+from segmenter.engine import Segmenter
+from segmenter.kinds import Kind
+from segmenter.phantom import Phantom, draw, film
+from segmenter.settings import Settings
+from segmenter.values import Decision, Finding
+
+PORTRAIT, LANDSCAPE = (720, 560), (560, 720)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One study as it lies in the PACS. `phantom` is the film that the objects are about, and its truth."""
+
+    name: str
+    phantom: Phantom
+    films: tuple[Dataset, ...]
+    objects: tuple[Dataset, ...]
+
+    @property
+    def study(self) -> str:
+        return str(self.films[0].StudyInstanceUID)
+
+
+class Cases:
+    """Makes them; the mask of every object is the truth."""
+
+    def __init__(self, folder: Path) -> None:
+        self._segmenter = Segmenter(tiny_artifact(folder), Settings(device="cpu", threads=1))
+
+    def positive(self) -> Case:
+        return self._case("positive", draw(7, shape=PORTRAIT, pneumothorax=True), [Kind.SEG, Kind.SR])
+
+    def monochrome1(self) -> Case:
+        phantom = draw(11, shape=LANDSCAPE, pneumothorax=True)
+        return self._case("monochrome1", phantom, [Kind.SEG, Kind.SR], photometric="MONOCHROME1", bits=16)
+
+    def without_spacing(self) -> Case:
+        phantom = draw(21, shape=PORTRAIT, pneumothorax=True)
+        return self._case("without-spacing", phantom, [Kind.SEG, Kind.SR], without=["ImagerPixelSpacing"], kind="CR")
+
+    def pa_and_lateral(self) -> Case:
+        """Two views in one series, as many devices send them."""
+        case = self._case("pa-and-lateral", draw(31, shape=PORTRAIT, pneumothorax=True), [Kind.SEG, Kind.SR])
+        lateral = film(draw(32, shape=PORTRAIT, pneumothorax=False))
+        for keyword in (
+            "StudyInstanceUID",
+            "SeriesInstanceUID",
+            "PatientID",
+            "PatientName",
+            "PatientBirthDate",
+            "PatientSex",
+            "StudyDate",
+            "StudyTime",
+            "AccessionNumber",
+            "StudyID",
+        ):
+            lateral[keyword] = case.films[0][keyword]
+        lateral.InstanceNumber, lateral.ViewPosition, lateral.PatientOrientation = 2, "LL", ["P", "F"]
+        return Case(case.name, case.phantom, (*case.films, lateral), case.objects)
+
+    def negative(self) -> Case:
+        return self._case("negative", draw(41, shape=PORTRAIT, pneumothorax=False), [Kind.SEG, Kind.SR])
+
+    def capture(self) -> Case:
+        return self._case("capture", draw(51, shape=PORTRAIT, pneumothorax=True), [Kind.CAPTURE])
+
+    def presentation(self) -> Case:
+        return self._case("presentation", draw(61, shape=PORTRAIT, pneumothorax=True), [Kind.SEG, Kind.PRESENTATION])
+
+    def all(self) -> list[Case]:
+        return [
+            self.positive(), self.monochrome1(), self.without_spacing(), self.pa_and_lateral(), self.negative(), self.capture(),
+            self.presentation(),
+        ]  # fmt: skip
+
+    def _case(self, name: str, phantom: Phantom, kinds: list[Kind], without: Iterable[str] = (), **how: Any) -> Case:
+        dataset = film(phantom, **how)
+        for keyword in without:
+            del dataset[keyword]
+        dataset = read_back(dataset)
+        radiograph = decode(dataset)
+        area_px = int(np.count_nonzero(phantom.truth))
+        area = area_px * radiograph.spacing.pixel_area_mm2 if radiograph.spacing else None
+        decision = Decision(phantom.pneumothorax, 0.97 if area_px else 0.02, phantom.truth, area, 1 if area_px else 0)
+        results = self._segmenter.objects(dataset, Finding("done", radiograph=radiograph, decision=decision), kinds=kinds)
+        return Case(name, phantom, (dataset,), tuple(read_back(result.dataset) for result in results))
