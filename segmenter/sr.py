@@ -104,8 +104,11 @@ class _Groups:
         measurements = [Measurement(codes.CERTAINTY, round(decision.image_probability * 100, 2), codes.PERCENT)]
         if decision.positive:
             measurements.append(self._area(int(np.count_nonzero(decision.mask))))
+        words = self._envelope.words
+        # Readers that show a report as text show the tracking identifier first: a negative film's says the answer.
+        first = self._unit if decision.positive else words.answer(decision, self._radiograph)
         group = MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=self._tracking("film", self._unit),
+            tracking_identifier=self._tracking("film", first),
             finding_type=codes.PNEUMOTHORAX,
             finding_category=codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
             algorithm_id=self._algorithm(self._parameters),
@@ -115,7 +118,6 @@ class _Groups:
             ],
             source_images=[SourceImageForMeasurementGroup(*self._film)],
         )
-        words = self._envelope.words
         said = [
             words.answer(decision, self._radiograph),
             words.notice,
@@ -145,7 +147,6 @@ class _Groups:
             ),
             finding_type=codes.PNEUMOTHORAX,
             algorithm_id=self._algorithm(self._parameters[:1]),
-            measurements=[self._area(int(np.count_nonzero(self._decision.mask)))],
         )
 
     def _quality(self) -> Any:

@@ -116,7 +116,7 @@ def test_the_report_says_what_was_found_and_where(kind, tmp_path, tool):
     seg = made(Kind.SEG, film)
     reference = segment["Referenced Segmentation Frame"][0]
     assert (reference.ReferencedSOPInstanceUID, reference.ReferencedSegmentNumber) == (seg.SOPInstanceUID, 1)
-    assert "ReferencedFrameNumber" not in reference and segment["Area"] == [area]
+    assert "ReferencedFrameNumber" not in reference and "Area" not in segment  # said once, of the film
     assert quality["Comment"] and sr.SeriesNumber == 9101
 
 
@@ -146,6 +146,7 @@ def test_a_film_without_pneumothorax_gets_a_report_that_says_so(tmp_path, tool):
     assert complaints(tmp_path / "sr.dcm", tool) <= complaints(written, tool)
     whole, _ = (values_of(group) for group in groups_of(sr))
     assert whole["Presence"] == ["Absent"] and "Area" not in whole
+    assert "no pneumothorax found" in whole["Tracking Identifier"][0], "readers that show a report as text show this first"
     assert any("no pneumothorax found" in said for said in whole["Comment"])
     assert not [uid for uid in _references(sr) if uid != film.SOPInstanceUID]  # no SEG was made: none is named
 
