@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OHIF := 3.13.2
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint deploy/constraints.txt
 
-.PHONY: demo test lint bench chaos soak fuzz viewer train-quick clean
+.PHONY: demo test lint bench chaos soak fuzz matrix viewer train-quick clean
 .DELETE_ON_ERROR:
 
 demo: .make/worker          ## the whole path: six films in, SEGs back
@@ -49,6 +49,11 @@ fuzz: .make/test
 # What a radiologist sees, in OHIF and a headless Chromium (minutes); OHIF=3.11.1 for another version of deploy/viewer.sha512.
 viewer: .make/test .make/tools .make/viewer/installed-$(OHIF)
 	$(BIN)/python tests/viewer.py --ohif $(OHIF) --out bench/viewer.json --pictures .make/viewer/pictures-$(OHIF)
+
+# Every kind of film through every judge: 7,488 films (two hours on two idle cores); MATRIX="--part 1/29" takes each 29th.
+# bench/matrix.json holds the last run.
+matrix: .make/test .make/tools
+	$(BIN)/python tests/matrix.py --out bench/matrix.json $(MATRIX)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

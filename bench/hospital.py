@@ -162,7 +162,8 @@ class Hospital:
             doubled |= {uid for uid in stored if uid not in sent or stored.count(uid) > 1}
         return {
             "in": len(self.accepted),
-            "results": found.results,
+            "results": len({one.source for one in self.pacs.journal()}),  # films with an answer
+            "objects": found.results,
             "lost": len(lost),
             "doubled": len(doubled),  # with results of films that no modality knows to have sent
             **(

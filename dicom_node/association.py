@@ -1,16 +1,8 @@
 """The C-STORE SCP: what is offered, who may come in, and one thin handler: bytes -> spool -> ledger -> status.
 
-Answers to a C-STORE (PS3.4 B.2.3, PS3.7 9.1.1.1.9). What is answered with a failure was not stored, and the sender
-still has it; what is answered with 0000 is on disk and in the ledger, whatever its content turns out to be.
-
-| status | when | what the sender should do |
-|---|---|---|
-| 0000 | written, fsynced, renamed, folder fsynced, committed; or an equal object is there already | forget it |
-| A700 | disk or ledger in trouble, free space under the reserve, any error of ours | send it again later |
-| 0117 | no SOP Instance UID, or one that breaks the rules of PS3.5 9.1 (path characters, over 64 bytes) | call for help |
-| 0122 | the SOP class of the command is missing, not that of the presentation context, or no storage class | call for help |
-| 0124 | the caller is known as a destination that reports storage commitment, not as a sender | call for help |
-| C000 | there is no dataset | call for help |
+What is answered to a C-STORE, and when: `status.Answer`; when an association is rejected: `inbound.Rejection`. What is
+answered with a failure was not stored, and the sender still has it; what is answered with 0000 is on disk and in the
+ledger, whatever its content turns out to be.
 
 The dataset itself is not parsed here: a film that can not be read is stored, answered with 0000, and ends as a coded
 skip or failure of its job.
@@ -18,7 +10,6 @@ skip or failure of its job.
 A destination with commit = true may come in to report (commitment_report.py), whether it is in [receive.allowed] or not:
 it is then offered Verification and Storage Commitment, and nothing that stores.
 
-Rejections: called AE wrong 1/1/7; calling AE or its host unknown 1/1/3; draining, or the ledger away 2/3/1; limits 2/3/2.
 An object over `max_object_mb` aborts the association.
 """
 
@@ -49,7 +40,7 @@ from dicom_node.job import Arrival
 from dicom_node.ledger import Ledger
 from dicom_node.server import Server
 from dicom_node.spool import Spool
-from dicom_node.status import Status
+from dicom_node.status import Answer
 from dicom_node.triage import Triage
 from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -238,31 +229,30 @@ class Receiver:
     def _store(self, association: Inbound, request: C_STORE, context: PresentationContext) -> tuple[int, str]:
         """One C-STORE request -> its status and Error Comment. Never raises: the edge of DIMSE."""
         try:
-            status, comment = self._take(association, request, context)
+            answer = self._take(association, request, context)
         except (SpoolError, OSError, sqlite3.Error) as error:
             log.error("film from %s not taken, it is told to try again: %s", association.peer, error)
-            status, comment = Status.OUT_OF_RESOURCES, "disk or ledger in trouble; send again later"
+            answer = Answer.TROUBLE
         except Exception:
-            # A bug of ours, or no memory. Not C000: the film may be sound, the sender must keep it and try again.
             log.exception("film from %s not taken, it is told to try again", association.peer)
-            status, comment = Status.OUT_OF_RESOURCES, "internal error; send again later"
-        if status is Status.SUCCESS:
+            answer = Answer.INTERNAL
+        if answer is Answer.STORED:
             association.received += 1
-        return int(status), comment
+        return int(answer.value.status), answer.value.comment
 
-    def _take(self, association: Inbound, request: C_STORE, context: PresentationContext) -> tuple[Status, str]:
+    def _take(self, association: Inbound, request: C_STORE, context: PresentationContext) -> Answer:
         if request.AffectedSOPInstanceUID is None:
             log.warning("film from %s refused: no valid SOP Instance UID", association.peer)
-            return Status.INVALID_SOP_INSTANCE, "SOP Instance UID missing or not a UID"
+            return Answer.NO_INSTANCE
         if not association.may_store:
             log.warning("film from %s refused: it may only report commitment", association.peer)
-            return Status.NOT_AUTHORIZED, "not a sender here"
+            return Answer.NO_SENDER
         if request.AffectedSOPClassUID != context.abstract_syntax or request.AffectedSOPClassUID in NOT_STORAGE:
             log.warning("film from %s refused: SOP class is not that of its context", association.peer)
-            return Status.SOP_CLASS_NOT_SUPPORTED, "SOP class is not that of the context"
+            return Answer.OTHER_CLASS
         if request.DataSet is None or not request.DataSet.getbuffer().nbytes:
             log.warning("film from %s refused: it has no dataset", association.peer)
-            return Status.CANNOT_UNDERSTAND, "no dataset"
+            return Answer.NO_DATASET
         uid, class_uid = str(request.AffectedSOPInstanceUID), str(request.AffectedSOPClassUID)
         syntax = str(context.transfer_syntax[0])
         head = part10_head(class_uid, uid, syntax, association.calling_ae)
@@ -286,7 +276,7 @@ class Receiver:
             destinations=found.destinations,
         )
         self._commit(arrival)
-        return Status.SUCCESS, ""
+        return Answer.STORED
 
     def _commit(self, arrival: Arrival) -> None:
         """The ledger decides; the file of an arrival that it does not name is removed. Raises sqlite3.Error."""

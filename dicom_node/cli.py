@@ -16,6 +16,7 @@ import click
 
 from dicom_node import __version__
 from dicom_node.cli_workers import workers
+from dicom_node.conformance import conformance
 from dicom_node.errors import ConfigError, Missing, NodeError
 from dicom_node.journal import journal
 from dicom_node.options import (
@@ -317,6 +318,7 @@ def config(config_path: Path | None, as_json: bool) -> None:
 
 
 main.add_command(journal)
+main.add_command(conformance)
 
 
 @main.group()

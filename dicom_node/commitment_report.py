@@ -1,15 +1,7 @@
 """The answer to a storage commitment request: an N-EVENT-REPORT comes in, the ledger is written, a status goes out.
 
 It comes on the association of the request or on a new one to our receiver, from whoever the destination lets speak:
-its own AE title or `commit_ae_title`, at its host. Statuses (PS3.7 10.1.1.1.8, PS3.4 J.3.3.1.2):
-
-| status | when |
-|---|---|
-| 0000 | written to the ledger, or written before: a repeated answer changes nothing |
-| 0110 | ledger in trouble, or an error of ours: send it again |
-| 0113 | an event type other than 1 (all committed) and 2 (failures exist) |
-| 0115 | it can not be read, or names no transaction that this destination was asked in |
-| 0118 | not the Storage Commitment Push Model class |
+its own AE title or `commit_ae_title`, at its host. Statuses: `EventStatus`.
 """
 
 from __future__ import annotations
@@ -37,13 +29,21 @@ MAX_REPORT_BYTES = 16 * 2**20  # some 100,000 references
 
 
 class EventStatus(IntEnum):
-    """Statuses of an N-EVENT-REPORT that we answer."""
+    """Statuses of an N-EVENT-REPORT that we answer (PS3.7 10.1.1.1.8, PS3.4 J.3.3.1.2), and when."""
 
-    SUCCESS = 0x0000
-    PROCESSING_FAILURE = 0x0110
-    NO_SUCH_EVENT_TYPE = 0x0113
-    INVALID_ARGUMENT = 0x0115
-    NO_SUCH_SOP_CLASS = 0x0118
+    when: str
+
+    def __new__(cls, status: int, when: str) -> EventStatus:
+        member = int.__new__(cls, status)
+        member._value_ = status
+        member.when = when
+        return member
+
+    SUCCESS = 0x0000, "written to the ledger, or written before: a repeated answer changes nothing"
+    PROCESSING_FAILURE = 0x0110, "ledger in trouble, or an error of ours: send it again"
+    NO_SUCH_EVENT_TYPE = 0x0113, "an event type other than 1 (all committed) and 2 (failures exist)"
+    INVALID_ARGUMENT = 0x0115, "it can not be read, or names no transaction that this destination was asked in"
+    NO_SUCH_SOP_CLASS = 0x0118, "not the Storage Commitment Push Model class"
 
 
 class Reports:

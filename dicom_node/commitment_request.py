@@ -40,7 +40,7 @@ GATHER_SECONDS = 2.0  # the first object of a batch waits so long for others
 LINGER_SECONDS = 10.0  # the association stays open for a report on it
 
 # No such SOP class or action, not supported, not authorised, operation unknown: does not pass by waiting minutes.
-_PERMANENT = (0x0118, 0x0122, 0x0123, 0x0124, 0x0211)
+PERMANENT = (0x0118, 0x0122, 0x0123, 0x0124, 0x0211)
 
 
 class CommitmentRequests:
@@ -128,14 +128,14 @@ class CommitmentRequests:
             log.info("commitment asked for", extra={"destination": name, "transaction_uid": uid, "objects": len(batch)})
             self._wait(association, uid, replied)
             return
-        if status in _PERMANENT:
+        if status in PERMANENT:
             reason = f"{NOT_SUPPORTED} (N-ACTION was answered with {status:04X})"
         elif status is None:
             reason = "no answer to the N-ACTION"
         else:
             reason = f"N-ACTION was answered with {status:04X}"
         self._commitments.failed(uid, reason)
-        self._back_off(name, reason, permanent=status in _PERMANENT)
+        self._back_off(name, reason, permanent=status in PERMANENT)
 
     def _wait(self, association: Association, uid: str, replied: Replied) -> None:
         """Leave the association open until the report was answered, here or at our receiver."""

@@ -30,7 +30,7 @@ FIRST_ROUND_SECONDS = 60.0  # wait before the first repetition; doubles, up to s
 COMMITTED = "The destination has committed itself to keep the object."
 
 # Failure Reason (0008,1197) of PS3.3 C.14.1.1.
-_REASONS = {
+FAILURE_REASONS = {
     0x0110: "it failed while it looked for the object",
     0x0112: "it does not have the object",
     0x0119: "it has the object under another class",
@@ -256,7 +256,7 @@ class Commitments:
     def _reopen(self, db: sqlite3.Connection, row: sqlite3.Row, code: int, now: float) -> str:
         """The destination does not have it: the identical bytes go again, or a person must look."""
         rounds = row["commit_failures"] + 1
-        why = f"{_REASONS.get(code, 'without a reason that has a name')} ({code:04X})"
+        why = f"{FAILURE_REASONS.get(code, 'without a reason that has a name')} ({code:04X})"
         delay = 0.0
         if row["path"] is None:
             state, reason = DeliveryState.REFUSED, f"the destination does not commit to the object: {why}; it was purged here"

@@ -191,6 +191,9 @@ class Segment(Section):
     threads: int = Field(0, ge=0, description="CPU threads of the forward pass; 0: all cores.")
     min_side_px: int = Field(256, ge=1, description="Films with a shorter side are skipped.")
     max_pixels: int = Field(100_000_000, ge=1, description="Films with more pixels are skipped before decoding.")
+    min_age_years: float = Field(
+        0, ge=0, description="Films of patients known to be younger are skipped; 0: answered, and children marked by a note."
+    )
     series_number: int = Field(9100, ge=1, description="SeriesNumber of our results.")
     report_negative: bool = Field(True, description="A film without pneumothorax gets an SR that says so.")
     language: Literal["en"] = Field("en", description="Language of the sentences in our objects.")

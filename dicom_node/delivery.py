@@ -19,7 +19,7 @@ from pathlib import Path
 import pydicom
 import pynetdicom
 from pynetdicom import Association
-from pynetdicom.presentation import build_context
+from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.caller import NO_CONTEXT, NoAssociation, associate
 from dicom_node.commitment_request import NOT_SUPPORTED, CommitmentRequests, request_context, who_commits
@@ -96,7 +96,7 @@ class Sender:
             return
         pairs = sorted({(one.object.sop_class_uid, self._syntax(one)) for one in sendable})
         try:
-            contexts = [build_context(sop_class, [syntax]) for sop_class, syntax in pairs]
+            contexts = [storage_context(*pair) for pair in pairs]
             association = associate(self._config, destination, contexts)
         except NoAssociation as why:
             for one in sendable:
@@ -202,11 +202,21 @@ def commits(config: Config, destination: str) -> str | None:
     return None
 
 
+def storage_context(sop_class: str, syntax: str) -> PresentationContext:
+    """What is proposed for objects of one class and syntax."""
+    return build_context(sop_class, [syntax])
+
+
+def echo_context() -> PresentationContext:
+    """What a C-ECHO of ours proposes."""
+    return build_context(VERIFICATION)
+
+
 def echo(config: Config, destination: str) -> str | None:
     """A real C-ECHO to a peer; None when it answered, else the sentence that says what is wrong."""
     peer = config.peers[destination]
     try:
-        association = associate(config, destination, [build_context(VERIFICATION)])
+        association = associate(config, destination, [echo_context()])
     except NoAssociation as why:
         return f"{why} at {peer.host}:{peer.port}"
     status = association.send_c_echo().get("Status")

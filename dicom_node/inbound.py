@@ -47,12 +47,20 @@ _QUIET = 1.0  # seconds without a byte after which a stopping server ends an ass
 
 
 class Rejection(Enum):
-    """A-ASSOCIATE-RJ: (result, source, reason) of PS3.8 table 9-21."""
+    """A-ASSOCIATE-RJ: (result, source, reason) of PS3.8 table 9-21, and when it is said."""
 
-    CALLED_AE = (1, 1, 7)  # permanent: called AE title not recognised
-    CALLING_AE = (1, 1, 3)  # permanent: calling AE title not recognised
-    BUSY = (2, 3, 1)  # transient: temporary congestion
-    LIMIT = (2, 3, 2)  # transient: local limit exceeded
+    when: str
+
+    def __new__(cls, result: int, source: int, reason: int, when: str) -> Rejection:
+        member = object.__new__(cls)
+        member._value_ = (result, source, reason)
+        member.when = when
+        return member
+
+    CALLED_AE = 1, 1, 7, "it calls another AE title than ours"
+    CALLING_AE = 1, 1, 3, "its AE title, or the host it comes from, is not in [receive.allowed]"
+    BUSY = 2, 3, 1, "the node is draining, or its ledger can not be used"
+    LIMIT = 2, 3, 2, "receive.max_associations or receive.max_per_host is reached"
 
 
 class Desk(NamedTuple):

@@ -56,6 +56,7 @@ def segment_settings(settings: Segment) -> Settings:
         threads=settings.threads,
         min_side_px=settings.min_side_px,
         max_pixels=settings.max_pixels,
+        min_age_years=settings.min_age_years,
         series_number=settings.series_number,
         plane_orientation=settings.plane_orientation,
         language=settings.language,

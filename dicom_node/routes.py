@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dicom_node.config import Config, Peer, Send
@@ -42,6 +42,15 @@ class Router:
         wanted = {kind for route in routes for kind in route.kinds} if routes else set(kinds_for(self.send.objects))
         return tuple(kind for kind in Kind if kind in wanted)
 
+    def all_kinds(self, destinations: Sequence[str]) -> tuple[Kind, ...]:
+        """All that any of `destinations` could get, whoever sent the film; without any, what one would get by default."""
+        peers = [name for one in destinations for name in (self.peers if one == TO_SENDER else (one,))]
+        found = {kind for name in peers for kind in kinds_for(self._objects_of(name))}
+        return tuple(kind for kind in Kind if kind in (found if destinations else kinds_for(self.send.objects)))
+
     def _objects(self, destination: str, arrival: Arrival) -> tuple[str, ...]:
-        peer = self.peers.get(arrival.calling_ae if destination == TO_SENDER else destination)
+        return self._objects_of(arrival.calling_ae if destination == TO_SENDER else destination)
+
+    def _objects_of(self, name: str) -> tuple[str, ...]:
+        peer = self.peers.get(name)
         return self.send.objects if peer is None or peer.objects is None else peer.objects

@@ -1,8 +1,9 @@
-"""DIMSE statuses (PS3.4 B.2.3, PS3.7 9.1.1.1.9 and Annex C): those we answer, and what an answer to us means."""
+"""DIMSE statuses of C-STORE (PS3.4 B.2.3, PS3.7 9.1.1.1.9 and Annex C): those we answer, and what an answer to us means."""
 
 from __future__ import annotations
 
 from enum import Enum, IntEnum
+from typing import NamedTuple
 
 
 class Status(IntEnum):
@@ -26,6 +27,43 @@ class Status(IntEnum):
     STORED_BUT_DOES_NOT_MATCH = 0xB007
     CANNOT_UNDERSTAND = 0xC000
     CANCELLED = 0xFE00
+
+
+class _Answer(NamedTuple):
+    status: Status
+    comment: str  # Error Comment (0000,0902), LO
+    when: str
+    advice: str  # what the sender should do
+
+
+class Answer(Enum):
+    """What our receiver answers to a C-STORE. What is answered with a failure was not stored, and the sender still has it."""
+
+    STORED = _Answer(
+        Status.SUCCESS, "",
+        "written, fsynced, renamed, folder fsynced, committed; or an equal object is there already", "forget it",
+    )  # fmt: skip
+    TROUBLE = _Answer(
+        Status.OUT_OF_RESOURCES, "disk or ledger in trouble; send again later",
+        "disk or ledger in trouble, or free space under the reserve", "send it again later",
+    )  # fmt: skip
+    # A bug of ours, or no memory. Not C000: the film may be sound, the sender must keep it and try again.
+    INTERNAL = _Answer(
+        Status.OUT_OF_RESOURCES, "internal error; send again later", "any error of ours", "send it again later"
+    )  # fmt: skip
+    NO_INSTANCE = _Answer(
+        Status.INVALID_SOP_INSTANCE, "SOP Instance UID missing or not a UID",
+        "no SOP Instance UID, or one that breaks the rules of PS3.5 9.1 (path characters, over 64 bytes)", "call for help",
+    )  # fmt: skip
+    OTHER_CLASS = _Answer(
+        Status.SOP_CLASS_NOT_SUPPORTED, "SOP class is not that of the context",
+        "the SOP class of the command is missing, not that of the presentation context, or no storage class", "call for help",
+    )  # fmt: skip
+    NO_SENDER = _Answer(
+        Status.NOT_AUTHORIZED, "not a sender here",
+        "the caller is known as a destination that reports storage commitment, not as a sender", "call for help",
+    )  # fmt: skip
+    NO_DATASET = _Answer(Status.CANNOT_UNDERSTAND, "no dataset", "there is no dataset", "call for help")
 
 
 class Verdict(Enum):

@@ -104,6 +104,13 @@ def verify(config: Config) -> None:
             log.warning("%s.tls_certificate expires in %d days; renew it", identity.section, days)
 
 
+def suites() -> list[tuple[str, str]]:
+    """(TLS version, cipher suite) that we offer and take, in both directions, by OpenSSL's names."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _narrow(context)
+    return sorted({(str(one["protocol"]), str(one["name"])) for one in context.get_ciphers()})
+
+
 def identities(config: Config) -> Iterator[Identity]:
     """The certificates that we show."""
     if config.receive.tls_certificate:

@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from segmenter.gate import NotOurs, SkipCode
-from segmenter.header import integer, number, numbers, text, words
+from segmenter.gate import NotOurs, SkipCode, assumptions
+from segmenter.header import integer, number, numbers, present, text, words
+from segmenter.notes import NoteCode
 from segmenter.pixels import Stored, stored_values
-from segmenter.tone import Tone, greys, tone_of
+from segmenter.placement import turned
+from segmenter.polarity import looks_inverted
+from segmenter.tone import Tone, greys, tone_of, unread
 from segmenter.values import Radiograph, Spacing, Turn
 
 _MOST_PADDING = 0.9  # of the film: such a padding value is the film's own black
@@ -29,7 +32,7 @@ def decode(dataset: Dataset) -> Radiograph:
     tone, padding, inverted = tone_of(dataset, stored.signed), _padding(dataset, stored), _inverted(dataset, stored)
     film = _film(stored.values, padding)
     try:
-        image, how = greys(stored.values, tone, film)
+        image, assumed = greys(stored.values, tone, film)
     except ValueError as error:
         raise NotOurs(SkipCode.BLANK) from error
     if inverted:
@@ -38,7 +41,12 @@ def decode(dataset: Dataset) -> Radiograph:
         image[~film] = 0
     spacing, turn = spacing_of(dataset), turn_of(dataset)
     digest = _digest(stored, tone, padding, inverted, turn, spacing)
-    return Radiograph(np.ascontiguousarray(image, np.float32), turn, spacing, digest, (*stored.notes, how))
+    image = np.ascontiguousarray(image, np.float32)
+    notes = (
+        *assumptions(dataset), *stored.notes, *unread(dataset, tone), *assumed, *_grey_notes(dataset, stored, padding, film),
+        *_place_notes(dataset, spacing, turn), *((NoteCode.POLARITY_SUSPECT,) if looks_inverted(turned(image, turn)) else ()),
+    )  # fmt: skip
+    return Radiograph(image, turn, spacing, digest, tuple(dict.fromkeys(notes)))
 
 
 def spacing_of(dataset: Dataset) -> Spacing | None:
@@ -61,9 +69,13 @@ def turn_of(dataset: Dataset) -> Turn:
     """How to bring the film upright from PatientOrientation (PS3.3 C.7.6.1.1.1): a frontal film read face to face has rows
     towards the patient's left and columns towards the feet, L\\F. What is absent or no frontal orientation is left as it
     is."""
+    return _said_turn(dataset) or Turn()
+
+
+def _said_turn(dataset: Dataset) -> Turn | None:
     found = words(dataset, "PatientOrientation")
     if len(found) != 2 or not all(found):
-        return Turn()
+        return None
     rows, columns = (v[0] for v in found)
     for mirror in (False, True):
         across, down = (_OPPOSITE.get(rows, "") if mirror else rows), columns
@@ -71,7 +83,7 @@ def turn_of(dataset: Dataset) -> Turn:
             if (across, down) == ("L", "F"):
                 return Turn(mirror, quarters)
             across, down = down, _OPPOSITE.get(across, "")  # np.rot90 turns counter-clockwise
-    return Turn()
+    return None
 
 
 def _inverted(dataset: Dataset, stored: Stored) -> bool:
@@ -103,6 +115,35 @@ def _film(values: NDArray[np.int32], padding: tuple[int, int] | None) -> NDArray
     film = (values < padding[0]) | (values > padding[1])
     share = float(film.mean())
     return None if share == 1 or share < 1 - _MOST_PADDING else film
+
+
+def _grey_notes(
+    dataset: Dataset, stored: Stored, padding: tuple[int, int] | None, film: NDArray[np.bool_] | None
+) -> tuple[NoteCode, ...]:
+    """PS3.3 C.8.11.3.1.2: IDENTITY belongs to MONOCHROME2, INVERSE to MONOCHROME1."""
+    shape = text(dataset, "PresentationLUTShape").upper()
+    conflict = shape == ("IDENTITY" if stored.monochrome1 else "INVERSE")
+    ignored = padding is not None and film is None
+    if ignored and padding:
+        ignored = bool(((stored.values >= padding[0]) & (stored.values <= padding[1])).any())  # else there is none in the film
+    return (*((NoteCode.INVERSE_CONFLICT,) if conflict else ()), *((NoteCode.PADDING_IGNORED,) if ignored else ()))
+
+
+def _place_notes(dataset: Dataset, spacing: Spacing | None, turn: Turn) -> tuple[NoteCode, ...]:
+    """PixelSpacing equal to ImagerPixelSpacing was not corrected for magnification (PS3.3 10.7.1.3)."""
+    source = spacing.source if spacing else ""
+    ignored = present(dataset, "PixelSpacing") and source != "PixelSpacing"
+    ignored = ignored or (present(dataset, "ImagerPixelSpacing") and spacing is None)
+    copied = source == "PixelSpacing" and numbers(dataset, "PixelSpacing") == numbers(dataset, "ImagerPixelSpacing")
+    where: tuple[NoteCode, ...] = ()
+    if spacing is None:
+        where = (NoteCode.SPACING_UNKNOWN,)
+    elif spacing.corrected or spacing.in_detector_plane or copied:
+        where = (NoteCode.SPACING_DERIVED if spacing.corrected else NoteCode.DETECTOR_SPACING,)
+    upright: tuple[NoteCode, ...] = (NoteCode.TURNED_UPRIGHT,) if turn != Turn() else ()
+    if _said_turn(dataset) is None:
+        upright = (NoteCode.UPRIGHT_ASSUMED,)
+    return (*((NoteCode.SPACING_IGNORED,) if ignored else ()), *where, *upright)
 
 
 def _digest(

@@ -15,9 +15,8 @@ from pydicom.dataset import Dataset, FileDataset
 from torch import OutOfMemoryError
 
 from segmenter.artifact import Artifact
-from segmenter.capture import build_capture
+from segmenter.builders import applies, build
 from segmenter.decode import decode
-from segmenter.envelope import Envelope
 from segmenter.errors import Refused
 from segmenter.gate import NotOurs, gate
 from segmenter.header import quietly, readable
@@ -26,13 +25,8 @@ from segmenter.kinds import DEFAULT, Kind
 from segmenter.mask import decide
 from segmenter.placement import Placement
 from segmenter.predict import Predictor
-from segmenter.presentation import build_presentation
-from segmenter.seg import build_seg
 from segmenter.settings import Settings
-from segmenter.sr import build_sr
 from segmenter.values import Finding, Image, Prediction, Radiograph
-
-_BUILDERS = {"seg": build_seg, "sr": build_sr, "capture": build_capture, "presentation": build_presentation}
 
 
 @dataclass(frozen=True)
@@ -130,15 +124,12 @@ class Segmenter:
         if finding.decision is None or finding.radiograph is None:
             return []
         positive = finding.decision.positive
-        apply = [kind for kind in kinds if positive or (kind.role == "sr" and self._settings.report_negative)]
-        return [self._object(dataset, finding, revision, kind) for kind in apply]
+        wanted = [kind for kind in kinds if applies(kind, positive=positive, settings=self._settings)]
+        return [self._object(dataset, finding, revision, kind) for kind in wanted]
 
     def _object(self, dataset: Dataset, finding: Finding, revision: int, kind: Kind) -> ResultObject:
-        assert finding.radiograph is not None
         with quietly(), _single_film(f"write the {kind} of"):
-            content = finding.radiograph.content_sha256
-            envelope = Envelope.of(kind, dataset, content, self.identity, revision, self._settings)
-            made = _BUILDERS[kind.role](finding, envelope)
+            made = build(kind, dataset, finding, self.identity, self._settings, revision=revision)
         return ResultObject(kind.role, kind.variant, str(made.SOPClassUID), str(made.SOPInstanceUID), made)
 
     def _gate(self, film: _Film) -> None:

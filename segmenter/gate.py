@@ -2,7 +2,8 @@
 answered with a coded `Skip` that an administrator can list and count.
 
 Headers lie and leave out: an absent BodyPartExamined or ViewPosition never rejects, and what is there is read with the
-descriptions as second witnesses. The rules stand in `RULES`, in the order in which they are asked.
+descriptions as second witnesses. The rules stand in `RULES`, in the order in which they are asked. What was assumed of a
+film that is ours, `assumptions` says.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from enum import StrEnum
 
 from pydicom.dataset import Dataset
 
+from segmenter.age import age_notes, is_under
 from segmenter.header import integer, is_uid, items, text, words
+from segmenter.notes import NoteCode
 from segmenter.settings import Settings
 from segmenter.uids import MANUFACTURER, MODEL_NAME
 from segmenter.values import Skip
+from segmenter.view import IMAGE_DESCRIPTIONS, View, view_notes, view_of
 
 
 class SkipCode(StrEnum):
@@ -42,6 +46,7 @@ class SkipCode(StrEnum):
     NOT_A_CHEST = "not-a-chest", "Body part or description name another region than the chest."
     LATERAL_VIEW = "lateral-view", "A lateral view; only frontal views are read."
     NOT_FRONTAL = "not-frontal", "An oblique, decubitus or lordotic view; only frontal views are read."
+    TOO_YOUNG = "too-young", "The patient is younger than min_age_years."
     NO_PIXELS = "no-pixels", "It holds no pixel data."
     MULTI_FRAME = "multi-frame", "It has more than one frame."
     COLOUR = "colour", "A colour picture, not a grey film."
@@ -75,16 +80,9 @@ _RADIOGRAPHS = {"CR", "DX", "RG", "DR", "XR"}  # DR and XR are not defined terms
 _UNSPECIFIC = {"", "OT", "SC"}  # says nothing either way
 _NOTHING_SAID = {"", "UNKNOWN", "OTHER", "NONE", "DEFAULT", "NULL", "N/A", "UNDEFINED", "UNSPECIFIED"}
 _DESCRIPTIONS = (
-    "SeriesDescription",
-    "StudyDescription",
-    "ProtocolName",
-    "AcquisitionDeviceProcessingDescription",
-    "PerformedProcedureStepDescription",
-    "RequestedProcedureDescription",
+    *IMAGE_DESCRIPTIONS, "StudyDescription", "PerformedProcedureStepDescription", "RequestedProcedureDescription",
     "ImageComments",
-)
-# Written by the device for this one image; a study description names all views of the examination.
-_IMAGE_DESCRIPTIONS = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
+)  # fmt: skip
 
 _CHEST = re.compile(
     r"CHEST|THORA[XK]|TORA[XKC]|LUNG|PULMO|POITRINE|PECHO|BRUST|CXR|RIB ?CAGE|ГРУД|ЛЕГК|ЛЁГК|ΘΩΡΑΚ|胸|흉부|肺|PTX|PNEUMOTH"
@@ -92,6 +90,7 @@ _CHEST = re.compile(
 _NOT_CHEST = re.compile(  # regions whose names contain a chest word, or stand beside one
     r"THORACIC ?SPINE|T[- ]?SPINE|TSPINE|DORSAL ?SPINE|BWS|RACHIS|COLUMNA"
 )
+_CHEST_CODES = {"51185008", "T-D3000", "43799004", "T-D3200"}  # thorax, thoracic cavity (SNOMED CT and its older form)
 _OTHER_REGION = re.compile(
     r"\b(ABDOMEN|PELVIS|HIP|KNEE|HAND|WRIST|FOOT|ANKLE|SKULL|SPINE|[CLT]SPINE|SHOULDER|ELBOW|FEMUR|TIBIA|HUMERUS|FOREARM"
     r"|FINGER|TOE|MANDIBLE|SINUS(ES)?|MAMMO\w*|BREAST|LEG|ARM|CLAVICLE|HEEL|CALCANEUS|PATELLA|KUB|NECK|HEAD|TEETH|DENTAL)\b"
@@ -99,9 +98,6 @@ _OTHER_REGION = re.compile(
 # Not DOG (bites) and not CAT (scans).
 _ANIMAL = re.compile(r"\b(CANINE|FELINE|EQUINE|BOVINE|PORCINE|AVIAN|CANIS|FELIS|VETERINARY)\b")
 _HUMAN = re.compile(r"HUMAN|HOMO|SAPIENS|337915000|L-85B00")
-_LATERAL = re.compile(r"\b(LAT|LATERAL|LATERALIS|LL|RL|SEITLICH|PROFIL|PROFILE|LLAT|RLAT|LATL|LATR)\b|БОКОВ|側面|측면")
-_FRONTAL = re.compile(r"\b(PA|AP|P\.A\.|A\.P\.|FRONTAL|POSTERO-?ANTERIOR|ANTERO-?POSTERIOR)\b|ПРЯМ|正面")
-_OBLIQUE = re.compile(r"\b(OBL|OBLIQUE|LAO|RAO|LPO|RPO|DECUB\w*|LLD|RLD|LORDOTIC|LINDBLOM)\b")
 _RESULT = re.compile(r"\bAI\b.*\b(RESULT|OVERLAY)|\bCAD\b|HEAT ?MAP|SCREEN ?SAVE|\bRESULT OVERLAY\b")
 
 
@@ -166,29 +162,40 @@ def _species(dataset: Dataset, settings: Settings) -> SkipCode | None:
 
 
 def _region(dataset: Dataset, settings: Settings) -> SkipCode | None:
-    """BodyPartExamined decides when it says something; else a description that names another region and no chest."""
+    """BodyPartExamined decides when it says something, else the region's code; else a description that names another region
+    and no chest."""
+    part, coded = _body_part(dataset), _region_code(dataset)
+    if part is not None or coded is not None:
+        return None if (coded if part is None else part) else SkipCode.NOT_A_CHEST
+    return SkipCode.NOT_A_CHEST if _names_another_region(_said(dataset)) else None
+
+
+def _body_part(dataset: Dataset) -> bool | None:
+    """Whether BodyPartExamined says chest; None: it says nothing."""
     part = text(dataset, "BodyPartExamined").upper().replace("_", " ")
-    if part not in _NOTHING_SAID:
-        chest = _CHEST.search(part) and not _NOT_CHEST.search(part)
-        return None if chest else SkipCode.NOT_A_CHEST
-    said = _said(dataset)
-    other = _NOT_CHEST.search(said) or (_OTHER_REGION.search(said) and not _CHEST.search(said))
-    return SkipCode.NOT_A_CHEST if other else None
+    return None if part in _NOTHING_SAID else bool(_CHEST.search(part) and not _NOT_CHEST.search(part))
+
+
+def _region_code(dataset: Dataset) -> bool | None:
+    """Whether AnatomicRegionSequence (PS3.3 C.8.11.2) says chest; None: nothing that is known here."""
+    found = items(dataset, "AnatomicRegionSequence")
+    meant = " ".join(text(one, "CodeMeaning") for one in found).upper()
+    if _names_another_region(meant):
+        return False
+    return True if _CHEST.search(meant) or {text(one, "CodeValue").upper() for one in found} & _CHEST_CODES else None
+
+
+def _names_another_region(said: str) -> bool:
+    return bool(_NOT_CHEST.search(said) or (_OTHER_REGION.search(said) and not _CHEST.search(said)))
 
 
 def _view(dataset: Dataset, settings: Settings) -> SkipCode | None:
-    """ViewPosition, else the view code, else what the device wrote on the image, else an orientation towards A or P."""
-    codes = " ".join(text(i, "CodeMeaning") for i in items(dataset, "ViewCodeSequence"))
-    for witness in (text(dataset, "ViewPosition"), codes, _said(dataset, _IMAGE_DESCRIPTIONS)):
-        witness = witness.upper()
-        if _FRONTAL.search(witness) and not _OBLIQUE.search(witness):
-            return None
-        if _OBLIQUE.search(witness):
-            return SkipCode.NOT_FRONTAL
-        if _LATERAL.search(witness):
-            return SkipCode.LATERAL_VIEW
-    rows = (words(dataset, "PatientOrientation") or ("",))[0]
-    return SkipCode.LATERAL_VIEW if rows[:1] in ("A", "P") else None
+    view = view_of(dataset).view
+    return {View.FRONTAL: None, View.LATERAL: SkipCode.LATERAL_VIEW, View.OTHER: SkipCode.NOT_FRONTAL}[view]
+
+
+def _age(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    return SkipCode.TOO_YOUNG if is_under(dataset, settings.min_age_years) else None
 
 
 def _pixels(dataset: Dataset, settings: Settings) -> SkipCode | None:
@@ -208,7 +215,7 @@ def _shape(dataset: Dataset, settings: Settings) -> SkipCode | None:
 
 
 RULES: tuple[Callable[[Dataset, Settings], SkipCode | None], ...] = (
-    _identity, _sop_class, _maker, _species, _modality, _burned_in, _region, _view, _pixels, _shape,
+    _identity, _sop_class, _maker, _species, _modality, _burned_in, _region, _view, _age, _pixels, _shape,
 )  # fmt: skip
 
 
@@ -219,3 +226,20 @@ def gate(dataset: Dataset, settings: Settings) -> Skip | None:
         if code is not None:
             return code.skip()
     return None
+
+
+def assumptions(dataset: Dataset) -> tuple[NoteCode, ...]:
+    """What the header left open about a film that `gate` let through, or contradicts itself in. Never raises."""
+    unspecific = text(dataset, "Modality").upper() in _UNSPECIFIC
+    modality = (NoteCode.MODALITY_ASSUMED,) if unspecific else ()
+    return (*modality, *_region_notes(dataset), *view_notes(dataset), *age_notes(dataset))
+
+
+def _region_notes(dataset: Dataset) -> tuple[NoteCode, ...]:
+    part, coded, said = _body_part(dataset), _region_code(dataset), _said(dataset)
+    decided: tuple[NoteCode, ...] = ()
+    if part is None:
+        described = NoteCode.REGION_BY_TEXT if _CHEST.search(said) else NoteCode.REGION_ASSUMED
+        decided = (NoteCode.REGION_BY_CODE if coded else described,)
+    conflict = coded is False or _names_another_region(said)
+    return (*decided, *((NoteCode.REGION_CONFLICT,) if conflict else ()))

@@ -19,6 +19,7 @@ from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
+from pydicom.tag import Tag
 
 _UNREADABLE = (
     ValueError, TypeError, ArithmeticError, LookupError, AttributeError, NotImplementedError, RecursionError, OSError,
@@ -64,6 +65,17 @@ def value(dataset: Dataset, keyword: str) -> Any:
     except _UNREADABLE:
         return None
     return None if found is None or (isinstance(found, str | list | MultiValue) and len(found) == 0) else found
+
+
+def present(dataset: Dataset, keyword: str) -> bool:
+    """Whether the element holds anything, readable or not."""
+    tag = Tag(keyword)
+    if tag not in dataset:
+        return False
+    held = dataset.get_item(tag, keep_deferred=True).value
+    if isinstance(held, bytes):
+        return bool(held.strip(b" \0\\"))
+    return held is not None and (not hasattr(held, "__len__") or len(held) > 0)
 
 
 def text(dataset: Dataset, keyword: str) -> str:

@@ -33,6 +33,7 @@ from segmenter.codestream import END_OF_IMAGE, frame_of
 from segmenter.errors import Refused
 from segmenter.gate import NotOurs, SkipCode
 from segmenter.header import integer, is_uid, text
+from segmenter.notes import NoteCode
 
 NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
 ENCAPSULATED = {
@@ -58,7 +59,7 @@ class Stored:
     bits: int
     signed: bool
     monochrome1: bool
-    notes: tuple[str, ...] = ()
+    notes: tuple[NoteCode, ...] = ()
 
 
 def stored_values(dataset: Dataset) -> Stored:
@@ -83,10 +84,13 @@ def stored_values(dataset: Dataset) -> Stored:
         raw = _native(dataset, data, (rows, columns, samples), allocated, photometric, syntax)
     else:
         raw = _decompressed(dataset, data, (rows, columns, samples), syntax)
+    notes = _assumed(dataset)
+    if syntax in NATIVE and len(data) > _needed((rows, columns, samples), allocated, photometric) + 1:  # 1: padded to be even
+        notes = (*notes, NoteCode.SURPLUS_PIXELS)
     if samples == 3:
-        return Stored(_grey(raw), 8 * raw.dtype.itemsize, False, False)
-    values, bits, signed, notes = _meant(dataset, raw)
-    return Stored(values, bits, signed, photometric == "MONOCHROME1", notes)
+        return Stored(_grey(raw), 8 * raw.dtype.itemsize, False, False, (*notes, NoteCode.GREY_FROM_COLOUR))
+    values, bits, signed, more = _meant(dataset, raw)
+    return Stored(values, bits, signed, photometric == "MONOCHROME1", (*notes, *more))
 
 
 def _syntax(dataset: Dataset) -> UID:
@@ -99,12 +103,29 @@ def _syntax(dataset: Dataset) -> UID:
     return UID(syntax)
 
 
+def _needed(shape: tuple[int, int, int], allocated: int, photometric: str) -> int:
+    """Bytes of an uncompressed frame."""
+    rows, columns, samples = shape
+    return rows * columns * (2 if photometric == "YBR_FULL_422" else samples) * allocated // 8
+
+
+def _assumed(dataset: Dataset) -> tuple[NoteCode, ...]:
+    """What the pixel description left out, although it is of type 1 (PS3.3 C.7.6.3)."""
+    photometric = text(dataset, "PhotometricInterpretation").upper()
+    named = photometric in _COLOUR_SPACES or photometric in ("MONOCHROME1", "MONOCHROME2")
+    unsaid = (
+        (NoteCode.SAMPLES_ASSUMED, not integer(dataset, "SamplesPerPixel")),
+        (NoteCode.POLARITY_ASSUMED, not named),
+        (NoteCode.SIGN_ASSUMED, integer(dataset, "PixelRepresentation") not in (0, 1)),
+    )
+    return tuple(note for note, missing in unsaid if missing)
+
+
 def _native(
     dataset: Dataset, data: bytes, shape: tuple[int, int, int], allocated: int, photometric: str, syntax: UID
 ) -> NDArray:
     rows, columns, samples = shape
-    subsampled = photometric == "YBR_FULL_422"
-    needed = rows * columns * (2 if subsampled else samples) * allocated // 8
+    needed = _needed(shape, allocated, photometric)
     if len(data) < needed:
         raise Refused("truncated-pixel-data", f"The pixels need {needed} bytes and only {len(data)} are there.")
     if samples == 3:
@@ -186,23 +207,23 @@ def _extended_12_bit(stream: bytes, shape: tuple[int, int, int]) -> NDArray[np.u
     return np.frombuffer(data, "<u2").reshape(rows, columns)
 
 
-def _meant(dataset: Dataset, raw: NDArray) -> tuple[NDArray[np.int32], int, bool, tuple[str, ...]]:
+def _meant(dataset: Dataset, raw: NDArray) -> tuple[NDArray[np.int32], int, bool, tuple[NoteCode, ...]]:
     """The bits that are the value (PS3.5 section 8.1.1): BitsStored bits up to HighBit, sign extended.
 
     Bits above them are dropped when the header declares an overlay there; when it does not, BitsStored is wrong, and the
     values are taken as wide as they are.
     """
     width = 8 * raw.dtype.itemsize
-    bits, high = integer(dataset, "BitsStored") or width, integer(dataset, "HighBit")
+    bits, high = integer(dataset, "BitsStored") or 0, integer(dataset, "HighBit")
     signed = integer(dataset, "PixelRepresentation") == 1
-    notes: list[str] = []
+    notes: list[NoteCode] = []
     if not 1 <= bits <= width:
         bits = width
-        notes.append("BitsStored ignored")
-    shift = 0 if high is None else high + 1 - bits
+        notes.append(NoteCode.BITS_ASSUMED)
+    shift = -1 if high is None else high + 1 - bits
     if not 0 <= shift <= width - bits:
         shift = 0
-        notes.append("HighBit ignored")
+        notes.append(NoteCode.HIGH_BIT_ASSUMED)
     values = raw.astype(np.int32) >> shift
     inside = values & ((1 << bits) - 1)
     if bits + shift < width and not _embedded_overlay(dataset):
@@ -213,7 +234,7 @@ def _meant(dataset: Dataset, raw: NDArray) -> tuple[NDArray[np.int32], int, bool
             consistent |= (above == negative) & (inside >> (bits - 1) == 1)
         if not consistent.all():
             inside, bits = values, width - shift
-            notes.append("values wider than BitsStored")
+            notes.append(NoteCode.WIDER_VALUES)
     if signed:
         inside = np.where(inside >> (bits - 1) == 1, inside - (1 << bits), inside)
     return inside, bits, signed, tuple(notes)

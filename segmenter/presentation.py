@@ -31,7 +31,7 @@ def build_presentation(finding: Finding, envelope: Envelope) -> FileDataset:
         raise ValueError("only a positive film has a presentation state")
     header = _header(source, decision.mask.shape, envelope)
     said = envelope.words
-    lines = [said.answer(decision, radiograph.spacing), said.notice]
+    lines = [said.answer(decision, radiograph), said.notice]
     if envelope.identity.demo:
         lines.append(said.demo_notice)
     layer = GraphicLayer("AI", order=1, description="Artificial intelligence", display_color=None)

@@ -24,7 +24,7 @@ def outline_png(radiograph: Radiograph, decision: Decision, path: Path, truth: M
     The film lies as it is stored. Below it stand the answer and a notice. Raises OSError when `path` can not be written.
     """
     said = WORDS["en"]
-    answered = said.answer(decision, radiograph.spacing) + ("   green: truth" if truth is not None else "")
+    answered = said.answer(decision, radiograph) + ("   green: truth" if truth is not None else "")
     done, data = cv2.imencode(".png", picture(radiograph, decision, _LONGEST_SIDE, (answered, said.notice), truth)[:, :, ::-1])
     if not done:
         raise OSError("the picture could not be encoded")

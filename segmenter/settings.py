@@ -14,6 +14,7 @@ class Settings:
     threads: int = 0  # CPU threads of the forward pass; 0: as many as the machine allows
     min_side_px: int = 256  # smaller films are skipped
     max_pixels: int = 100_000_000  # larger films are skipped before anything is allocated
+    min_age_years: float = 0.0  # younger patients' films are skipped, where the age is known; 0: none
     absurd_fraction: float = 0.4  # a mask larger than this part of the film is refused
     series_number: int = 9100
     plane_orientation: bool = True  # the compatibility value without which OHIF stays at "Loading SEG"

@@ -39,6 +39,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from segmenter import codes, seg
 from segmenter.envelope import LO, Envelope
+from segmenter.notes import NoteCode
 from segmenter.outline import Part, Side, parts_of
 from segmenter.uids import MANUFACTURER, MODEL_NAME, derived_uid
 from segmenter.values import Decision, Finding, Radiograph
@@ -103,8 +104,11 @@ class _Groups:
         measurements = [Measurement(codes.CERTAINTY, round(decision.image_probability * 100, 2), codes.PERCENT)]
         if decision.positive:
             measurements.append(self._area(int(np.count_nonzero(decision.mask))))
+        words = self._envelope.words
+        # Readers that show a report as text show the tracking identifier first: a negative film's says the answer.
+        first = self._unit if decision.positive else words.answer(decision, self._radiograph)
         group = MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=self._tracking("film", self._unit),
+            tracking_identifier=self._tracking("film", first),
             finding_type=codes.PNEUMOTHORAX,
             finding_category=codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
             algorithm_id=self._algorithm(self._parameters),
@@ -114,9 +118,8 @@ class _Groups:
             ],
             source_images=[SourceImageForMeasurementGroup(*self._film)],
         )
-        words = self._envelope.words
         said = [
-            words.answer(decision, self._radiograph.spacing),
+            words.answer(decision, self._radiograph),
             words.notice,
             f"{words.operating_point}: {identity.operating_point}",
         ]
@@ -144,7 +147,6 @@ class _Groups:
             ),
             finding_type=codes.PNEUMOTHORAX,
             algorithm_id=self._algorithm(self._parameters[:1]),
-            measurements=[self._area(int(np.count_nonzero(self._decision.mask)))],
         )
 
     def _quality(self) -> Any:
@@ -176,8 +178,7 @@ class _Groups:
     @property
     def _unit(self) -> str:
         """In what plane the area lies; "" when its unit says all."""
-        spacing = self._radiograph.spacing
-        return self._envelope.words.plane(spacing) if self._decision.positive and spacing else ""
+        return self._envelope.words.plane(self._radiograph) if self._decision.positive else ""
 
     def _tracking(self, name: str, *more: str) -> TrackingIdentifier:
         """What the groups say of the finding is tracked as one; further regions are findings of their own. OHIF puts groups of
@@ -193,8 +194,8 @@ def _comment(group: Any, sentences: Sequence[str]) -> None:
         group[0].ContentSequence.append(TextContentItem(codes.COMMENT, sentence, RelationshipTypeValues.CONTAINS))
 
 
-def _sentence(note: str) -> str:
-    return f"{note}: {note.sentence}" if hasattr(note, "sentence") else str(note)
+def _sentence(note: NoteCode) -> str:
+    return f"{note.value}: {note.sentence}"
 
 
 def _observer(envelope: Envelope) -> ObserverContext:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
-from segmenter.header import items, number, numbers, text, value
+from segmenter.header import items, number, numbers, present, text, value
+from segmenter.notes import NoteCode
 
 _MOST_CLIPPED = 0.5  # of the film at black or white: such a window was made for other pixels
 _LEAST_CONTRAST = 0.25  # of the grey scale between the 2nd and the 98th percentile
@@ -82,8 +83,20 @@ def tone_of(dataset: Dataset, signed: bool) -> Tone:
     return Tone(slope or 1.0, intercept or 0.0, modality, _table(dataset, "VOILUTSequence", below_zero), _window(dataset))
 
 
-def greys(values: NDArray[np.int32], tone: Tone, film: NDArray[np.bool_] | None) -> tuple[NDArray[np.float32], str]:
-    """(H, W) stored values -> (H, W) float32 [0, 1] and the note of how. `film` (H, W) bool: pixels that are not padding.
+def unread(dataset: Dataset, tone: Tone) -> tuple[NoteCode, ...]:
+    """What stands in the header, and `tone_of` could make no sense of it."""
+    slope = present(dataset, "RescaleSlope") and not number(dataset, "RescaleSlope")
+    table = present(dataset, "ModalityLUTSequence") and tone.modality is None
+    window = (present(dataset, "WindowCenter") or present(dataset, "WindowWidth")) and tone.window is None
+    voi = present(dataset, "VOILUTSequence") and tone.voi is None
+    rescale = (NoteCode.RESCALE_IGNORED,) if slope or table else ()
+    return (*rescale, *((NoteCode.WINDOW_IGNORED,) if window or voi else ()))
+
+
+def greys(
+    values: NDArray[np.int32], tone: Tone, film: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32], tuple[NoteCode, ...]]:
+    """(H, W) stored values -> (H, W) float32 [0, 1] and what was assumed. `film` (H, W) bool: pixels that are not padding.
 
     Falls back to percentiles when there is no window, or one that shows nothing: 1 film in 50 has a window for other
     pixels. Raises ValueError when all pixels of the film are equal.
@@ -96,16 +109,18 @@ def greys(values: NDArray[np.int32], tone: Tone, film: NDArray[np.bool_] | None)
     sample = physical[::step, ::step] if film is None else physical[::step, ::step][film[::step, ::step]]
     if sample.size == 0 or float(sample.min()) == float(sample.max()):
         raise ValueError("all pixels are equal")
-    for name, shown in (("VOI LUT", tone.voi), ("window", tone.window)):
+    notes: tuple[NoteCode, ...] = ()
+    for shown in (tone.voi, tone.window):
         if shown is None:
             continue
         scale = float(2**shown.bits - 1) if isinstance(shown, LookupTable) else 1.0
         if _shows_something(sample, np.clip(shown(sample) / scale, 0, 1)):
-            return np.clip(shown(physical) / np.float32(scale), 0, 1), name
+            return np.clip(shown(physical) / np.float32(scale), 0, 1), notes
+        notes = (NoteCode.WINDOW_IGNORED,)
     low, high = np.percentile(sample, _PERCENTILES)
     if high <= low:  # nearly all pixels are equal: the whole range then
         low, high = float(sample.min()), float(sample.max())
-    return np.clip((physical - np.float32(low)) / np.float32(high - low), 0, 1), "percentiles"
+    return np.clip((physical - np.float32(low)) / np.float32(high - low), 0, 1), (*notes, NoteCode.GREYS_ASSUMED)
 
 
 def _shows_something(sample: NDArray[np.float32], shown: NDArray[np.float32]) -> bool:

@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from segmenter.notes import NoteCode
+
 Image = NDArray[np.float32]  # (H, W), [0, 1], lungs dark (the sense of MONOCHROME2)
 Probability = NDArray[np.float32]  # (S, S) on the model grid, [0, 1]
 Mask = NDArray[np.bool_]  # (H, W) on the native grid
@@ -43,7 +45,7 @@ class Spacing:
 
     @property
     def in_detector_plane(self) -> bool:
-        """Lengths over-read by the magnification."""
+        """Lengths over-read by the magnification, by the tag alone."""
         return self.source == "ImagerPixelSpacing" and not self.corrected
 
 
@@ -55,7 +57,12 @@ class Radiograph:
     turn: Turn
     spacing: Spacing | None
     content_sha256: str  # stored pixel values and every tag that affects decoding
-    notes: tuple[str, ...] = ()
+    notes: tuple[NoteCode, ...] = ()  # what was assumed, guessed or repaired; not part of the content
+
+    @property
+    def in_detector_plane(self) -> bool:
+        """Lengths over-read by the magnification."""
+        return NoteCode.DETECTOR_SPACING in self.notes
 
 
 @dataclass(frozen=True)

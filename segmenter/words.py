@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segmenter.values import Decision, Spacing
+from segmenter.values import Decision, Radiograph
 
 
 @dataclass(frozen=True)
@@ -22,21 +22,21 @@ class Words:
     corrected: str
     operating_point: str
 
-    def answer(self, decision: Decision, spacing: Spacing | None) -> str:
+    def answer(self, decision: Decision, radiograph: Radiograph) -> str:
         """One line, such as "pneumothorax 0.97, 1234 mm2 (detector plane)"."""
         if not decision.positive:
             return f"{self.no_finding} ({decision.image_probability:.2f})"
         said = f"{self.finding} {decision.image_probability:.2f}"
-        if decision.area_mm2 is None or spacing is None:
+        if decision.area_mm2 is None:
             return said
-        plane = self.plane(spacing)
+        plane = self.plane(radiograph)
         return f"{said}, {decision.area_mm2:.0f} mm2" + (f" ({plane})" if plane else "")
 
-    def plane(self, spacing: Spacing) -> str:
-        """Where lengths by this spacing lie; "" when nothing is known of it (PS3.3 10.7.1.3)."""
-        if spacing.corrected:
+    def plane(self, radiograph: Radiograph) -> str:
+        """Where lengths on the film lie; "" when nothing is known of it (PS3.3 10.7.1.3)."""
+        if radiograph.spacing is not None and radiograph.spacing.corrected:
             return self.corrected
-        return self.detector_plane if spacing.in_detector_plane else ""
+        return self.detector_plane if radiograph.in_detector_plane else ""
 
 
 ENGLISH = Words(

@@ -25,6 +25,8 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 
+_SEG = "1.2.840.10008.5.1.4.1.1.66.4"
+
 
 @dataclass(frozen=True)
 class Received:
@@ -141,13 +143,16 @@ def count(journal: Sequence[Received], films: Collection[str], destinations: Col
 
 
 def source_of(dataset: Dataset) -> str:
-    """The film that an object is about: the first instance that it refers to (PS3.3 C.12.4, C.17.2)."""
-    for keyword in ("ReferencedSeriesSequence", "CurrentRequestedProcedureEvidenceSequence"):
+    """The film that an object is about: the first instance that it refers to and that is no SEG (PS3.3 C.12.4, C.17.2)."""
+    for instance in dataset.get("SourceImageSequence", []):
+        return str(instance.ReferencedSOPInstanceUID)
+    for keyword in ("ReferencedSeriesSequence", "CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
         for item in dataset.get(keyword, []):
             for inner in (item, *item.get("ReferencedSeriesSequence", [])):
                 for name in ("ReferencedInstanceSequence", "ReferencedSOPSequence", "ReferencedImageSequence"):
                     for instance in inner.get(name, []):
-                        return str(instance.ReferencedSOPInstanceUID)
+                        if instance.get("ReferencedSOPClassUID") != _SEG:
+                            return str(instance.ReferencedSOPInstanceUID)
     return ""
 
 

@@ -33,6 +33,7 @@ class Received:
     sha256: str  # of the dataset, as sent
     series: str  # its SeriesDescription
     kept: bool  # whether the PACS has it now, whatever it answered
+    role: str = ""  # its Modality, in small letters
 
 
 class RudePacs:
@@ -78,6 +79,10 @@ class RudePacs:
     def of(self, source: str) -> list[Received]:
         return [one for one in self.records if one.source == source]
 
+    def roles(self, source: str) -> list[str]:
+        """Of every object of this film that ever came, in order of name."""
+        return sorted(one.role for one in self.of(source))
+
     def lost(self, sources: Iterable[str]) -> list[str]:
         """Films whose result is not here."""
         here = {one.source for one in self.records if one.kept}
@@ -113,7 +118,8 @@ class RudePacs:
             kept = todo == LATE or (isinstance(todo, int) and (todo == 0 or todo & 0xF000 == 0xB000))
             dataset = event.dataset
             series, sha256 = str(dataset.get("SeriesDescription", "")), hashlib.sha256(data).hexdigest()
-            self.records.append(Received(source_of(dataset), uid, sha256, series, kept))
+            role = str(dataset.get("Modality", "")).lower()
+            self.records.append(Received(source_of(dataset), uid, sha256, series, kept, role))
         time.sleep(self.late_seconds if todo == LATE else self.slow_seconds)
         if todo == ABORT:
             event.assoc.abort()

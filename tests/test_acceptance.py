@@ -73,6 +73,7 @@ def test_a_film_in_and_its_seg_out_of_the_pacs(film, tool, node: Node, orthanc: 
     if not picture.pneumothorax:
         assert node.job_of(source.SOPInstanceUID).finding == "none"
         assert not instances
+        assert len(orthanc.find(StudyInstanceUID=source.StudyInstanceUID, Modality="SR")) == 1, "the report that says so"
         return
     assert "SEG" in found.stdout + found.stderr
     assert len(instances) == 1

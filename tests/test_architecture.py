@@ -32,6 +32,8 @@ def test_import_contracts() -> None:
         "model",
         "observe",
         "journal",
+        "conformance",
+        "conformance_network",
     ],
 )
 def test_starts_without_torch_and_highdicom(module: str) -> None:

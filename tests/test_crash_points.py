@@ -126,7 +126,8 @@ def test_killed(scene: Scene, house: House) -> None:
     [job] = house.node.ledger.jobs(sop_instance_uid=film.SOPInstanceUID)
     assert (job.state, job.crashes) == (State.SEGMENTED, scene.charged)
     assert job.resends < tries + (scene.lead == "film twice")
-    assert len({one.uid for one in house.pacs.results_of(film.SOPInstanceUID)}) == 1
+    results = {(one.role, one.uid) for one in house.pacs.results_of(film.SOPInstanceUID)}
+    assert sorted(role for role, _ in results) == ["seg", "sr"], "one of each, whatever died"
 
 
 def test_a_film_on_which_three_workers_died_is_quarantined_until_somebody_asks_for_it(house: House) -> None:
@@ -145,7 +146,9 @@ def test_the_book_of_all_films(house: House) -> None:
     """Nothing lost, nothing doubled, one content per result over all sends and destinations; Orthanc has the same."""
     found = count(house.pacs.journal(), house.taken, RECORDERS)
     assert (found.lost, found.doubled, found.strange) == ([], [], [])
-    assert found.results == len(set(house.taken))
+    assert found.results == 2 * len(set(house.taken)), "a SEG and a report each"
+    sent = {(one.uid, one.called_ae) for one in house.pacs.journal()}
+    assert len(sent) == found.results * len(RECORDERS), "each of them at each destination"
     assert house.node.ledger.counts()[State.FAILED] == 0
     stored = [one["MainDicomTags"]["SOPInstanceUID"] for one in house.orthanc.get("/instances?expand&since=0&limit=100000")]
     assert sorted(stored) == sorted({one.uid for one in house.pacs.journal()})

@@ -59,4 +59,4 @@ def test_redis_absent_at_the_start_then_hung_then_gone(redis: Redis, tmp_path: P
         assert [(node.job_of(uid).attempts, node.job_of(uid).crashes) for uid in uids.values()] == [(1, 0)] * 4
     assert pacs.lost(uids.values()) == []
     assert pacs.doubled() == []
-    assert [len(pacs.of(uid)) for uid in uids.values()] == [1] * 4
+    assert [pacs.roles(uid) for uid in uids.values()] == [["seg", "sr"]] * 4

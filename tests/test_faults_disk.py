@@ -216,4 +216,4 @@ def test_a_whole_node_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) 
         wait_for(lambda: all(Path(f"/proc/{pid}").exists() for pid in node.children().values()), 20, "run.json as it is now")
         assert pacs.lost(uids) == []
         assert pacs.doubled() == []
-        assert [len(pacs.of(uid)) for uid in uids] == [1] * 4
+        assert [pacs.roles(uid) for uid in uids] == [["seg", "sr"]] * 4

@@ -78,7 +78,7 @@ def test_the_same_film_ten_times_at_once_is_one_job_and_one_result(node: Node, p
     node.delivered(source.SOPInstanceUID)
     [job] = node.ledger.jobs(sop_instance_uid=source.SOPInstanceUID)
     assert (job.resends, job.attempts) == (9, 1)
-    assert len(pacs.of(str(source.SOPInstanceUID))) == 1
+    assert pacs.roles(str(source.SOPInstanceUID)) == ["seg", "sr"]
 
 
 def test_one_uid_with_other_pixels_is_two_results_and_with_another_header_one(node: Node, pacs: RudePacs) -> None:
@@ -98,8 +98,8 @@ def test_one_uid_with_other_pixels_is_two_results_and_with_another_header_one(no
     jobs = node.ledger.jobs(sop_instance_uid=uid)
     assert sorted(job.revision for job in jobs) in ([1, 1, 2], [1, 2, 2])
     assert sum(job.same_as is not None for job in jobs) == 1
-    assert len({one.uid for one in pacs.of(uid)}) == len({one.sha256 for one in pacs.of(uid)}) == len(pacs.of(uid)) == 2
-    assert sorted("rev 2" in one.series for one in pacs.of(uid)) == [False, True]
+    assert len({one.uid for one in pacs.of(uid)}) == len({one.sha256 for one in pacs.of(uid)}) == len(pacs.of(uid)) == 4
+    assert sorted("rev 2" in one.series for one in pacs.of(uid)) == [False, False, True, True]
     assert node.ledger.conflicts() == [(uid, 2)]
     status = CliRunner().invoke(main, ["status", "--config", str(node.config_file)]).output
     assert uid in status and "conflict" in status.lower()
@@ -119,7 +119,7 @@ def test_sigterm_finishes_what_is_on_the_bench_and_on_the_wire_and_the_rest_wait
     assert all(job.state in (State.RECEIVED, *FINISHED) for job in jobs)
     deliveries = [one for job in jobs for one in node.outbox.of_job(job.job_id)]
     assert all(one.state in (DeliveryState.PENDING, DeliveryState.DELIVERED) for one in deliveries)
-    assert sum(one.state is DeliveryState.DELIVERED for one in deliveries) == sum(bool(pacs.of(uid)) for uid in uids) >= 1
+    assert sum(one.state is DeliveryState.DELIVERED for one in deliveries) == sum(len(pacs.of(uid)) for uid in uids) >= 1
     assert any(one.state is DeliveryState.PENDING for one in deliveries), "the stop came too late to show anything"
     pacs.slow_seconds = 0.0
     node.start()
@@ -127,4 +127,4 @@ def test_sigterm_finishes_what_is_on_the_bench_and_on_the_wire_and_the_rest_wait
         node.delivered(uid)
         job = node.job_of(uid)
         assert (job.attempts, job.crashes) == (1, 0)
-    assert [len(pacs.of(uid)) for uid in uids] == [1] * len(uids), "what was on the wire was finished"
+    assert [pacs.roles(uid) for uid in uids] == [["seg", "sr"]] * len(uids), "what was on the wire was finished"

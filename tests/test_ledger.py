@@ -14,6 +14,7 @@ from dicom_node.job import Arrival, DeliveryState, Outcome, State, StoredObject
 from dicom_node.ledger import Claim, Ledger
 from dicom_node.outbox import Outbox
 from dicom_node.retry import Decision, Policy, decide
+from dicom_node.routes import Route
 from dicom_node.status import Verdict
 from dicom_node.store import SCHEMA_VERSION, Store
 
@@ -87,8 +88,8 @@ def test_a_lease_that_ran_out_is_taken_over_and_the_late_finisher_is_refused(led
     with pytest.raises(LostClaim):
         ledger.renew(late, 30)
     with pytest.raises(LostClaim):
-        ledger.finish(late, answered(), ["PACS"])
-    job = ledger.finish(owner, answered(), ["PACS"])
+        ledger.finish(late, answered(), [Route("PACS")])
+    job = ledger.finish(owner, answered(), [Route("PACS")])
     assert (job.state, job.attempts) == (State.SEGMENTED, 2)
     assert len(Outbox(ledger.store).of_job(job.job_id)) == 1
 
@@ -122,8 +123,8 @@ def test_losing_the_whole_worker_charges_nothing(ledger: Ledger) -> None:
 def test_one_identity_has_one_result_and_one_set_of_bytes(ledger: Ledger) -> None:
     for sha in ("aa", "bb"):  # the same film in two transfer syntaxes: two arrivals, one content
         ledger.add_arrival(arrival(sha=sha))
-    first = ledger.finish(claimed(ledger), answered(), ["PACS"])
-    second = ledger.finish(claimed(ledger), answered(), ["PACS"])
+    first = ledger.finish(claimed(ledger), answered(), [Route("PACS")])
+    second = ledger.finish(claimed(ledger), answered(), [Route("PACS")])
     assert second.same_as == first.job_id
     outbox = Outbox(ledger.store)
     assert len(outbox.of_job(first.job_id)) == 1
@@ -133,16 +134,16 @@ def test_one_identity_has_one_result_and_one_set_of_bytes(ledger: Ledger) -> Non
 def test_a_rerun_with_the_same_model_sends_the_same_bytes_and_another_model_answers_anew(ledger: Ledger) -> None:
     ledger.add_arrival(arrival())
     outbox = Outbox(ledger.store)
-    job = ledger.finish(claimed(ledger), answered(model="m1"), ["PACS"])
+    job = ledger.finish(claimed(ledger), answered(model="m1"), [Route("PACS")])
     [before] = outbox.of_job(job.job_id)
     outbox.sending(before)
     outbox.settle(before, DeliveryState.DELIVERED, status=0, reason="")
     ledger.rerun(job.job_id)
-    ledger.finish(claimed(ledger), answered(model="m1"), ["PACS"])
+    ledger.finish(claimed(ledger), answered(model="m1"), [Route("PACS")])
     [again] = outbox.of_job(job.job_id)
     assert (again.state, again.object.sha256) == (DeliveryState.PENDING, before.object.sha256)
     ledger.rerun(job.job_id)
-    ledger.finish(claimed(ledger), answered(model="m2"), ["PACS"])
+    ledger.finish(claimed(ledger), answered(model="m2"), [Route("PACS")])
     assert len({one.object.sop_instance_uid for one in outbox.of_job(job.job_id)}) == 2
 
 
@@ -157,7 +158,7 @@ def test_pause_stops_claims_and_purge_keeps_the_tombstone(ledger: Ledger) -> Non
     assert ledger.ready() == 0
     assert ledger.claim("worker", 30) is None
     ledger.set_mode("running")
-    job = ledger.finish(claimed(ledger), answered(), ["PACS"])
+    job = ledger.finish(claimed(ledger), answered(), [Route("PACS")])
     with pytest.raises(NodeError, match="nothing undelivered is purged"):
         ledger.purge(job.job_id)
     outbox = Outbox(ledger.store)

@@ -54,7 +54,7 @@ def segs_of(pacs: StandInPacs, source: pydicom.Dataset) -> list[tuple[str, bytes
     found = []
     for uid, file in pacs.received:
         seg = pydicom.dcmread(file)
-        if seg.StudyInstanceUID == source.StudyInstanceUID:
+        if seg.StudyInstanceUID == source.StudyInstanceUID and seg.Modality == "SEG":
             found.append((uid, bytes(file.read_bytes())))
     return found
 

@@ -34,6 +34,7 @@ from dicom_node.observe import router
 from dicom_node.outbox import Outbox
 from dicom_node.probe import call_receiver
 from dicom_node.retention import DAY, Retention
+from dicom_node.routes import Route
 from dicom_node.spool import Spool
 
 RUNBOOK = Path(__file__).parent.parent / "deploy" / "RUNBOOK.md"
@@ -94,7 +95,7 @@ class House:
             state, code=code, finding=finding, content_sha256=claim.job.job_id, model="m 1", model_digest="d", seconds=1.5,
             objects=objects,
         )  # fmt: skip
-        return self.ledger.finish(claim, outcome, ["PACS"] if objects else []).job_id
+        return self.ledger.finish(claim, outcome, [Route("PACS")] if objects else []).job_id
 
 
 @contextlib.contextmanager

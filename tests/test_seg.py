@@ -186,7 +186,7 @@ def test_a_film_without_a_mask_has_no_seg():
     nothing = Decision(False, 0.1, np.zeros(SHAPE, bool), 0.0, 0)
     finding = Finding("done", radiograph=decode(small_film()), decision=nothing)
     with pytest.raises(ValueError, match="only a positive film"):
-        build_seg(small_film(), finding, IDENTITY, 1, Settings())
+        build_seg(finding, Envelope.of(Kind.SEG, small_film(), "c", IDENTITY, 1, Settings()))
 
 
 if FILMS is not None:  # real films, where somebody has some

@@ -129,7 +129,7 @@ def test_claim_fetch_return_and_the_same_words_twice(door: Door) -> None:
     source = held.source()
     assert source.SOPInstanceUID == uid
     content = {"content_sha256": CONTENT, "model_digest": MODEL}
-    assert held.call("POST", "/content", json=content).json() == {"revision": 1, "answered": False}
+    assert held.call("POST", "/content", json=content).json() == {"revision": 1, "kinds": None}
     seg = seg_of(source)
     sha256 = held.send(seg)
     assert held.send(seg) == sha256

@@ -64,7 +64,10 @@ def _judge(case: Case, modality: str, seen: dict[str, Any]) -> dict[str, Any]:
         label = " ".join(seen["texts"]["SR"])
         return {"good": overlay.outlines and "Area" in label, "seen": asdict(overlay) | {"label": label}}
     if modality == "SR":
-        return {"good": "no pneumothorax found" in seen["said"]["SR"], "seen": "text: " + " ".join(seen["said"]["SR"].split())[:120]}
+        return {
+            "good": "no pneumothorax found" in seen["said"]["SR"],
+            "seen": "text: " + " ".join(seen["said"]["SR"].split())[:120],
+        }
     if modality == "OT":
         # The film with a strip of text below it, so it is smaller on the screen than the film alone.
         overlay = look(seen["pictures"]["OT"], pane, case.phantom, Colour.RED, smaller=0.2)
@@ -83,7 +86,9 @@ def _keep(path: Path, ohif: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _tool(name: str) -> str:
-    found = shutil.which(name, path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin") or (name if Path(name).exists() else "")
+    found = shutil.which(name, path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin") or (
+        name if Path(name).exists() else ""
+    )
     return found or sys.exit(f"{name} is not installed; `make viewer` installs it")
 
 

@@ -58,8 +58,18 @@ class Cases:
         """Two views in one series, as many devices send them."""
         case = self._case("pa-and-lateral", draw(31, shape=PORTRAIT, pneumothorax=True), [Kind.SEG, Kind.SR])
         lateral = film(draw(32, shape=PORTRAIT, pneumothorax=False))
-        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate",
-                        "StudyTime", "AccessionNumber", "StudyID"):
+        for keyword in (
+            "StudyInstanceUID",
+            "SeriesInstanceUID",
+            "PatientID",
+            "PatientName",
+            "PatientBirthDate",
+            "PatientSex",
+            "StudyDate",
+            "StudyTime",
+            "AccessionNumber",
+            "StudyID",
+        ):
             lateral[keyword] = case.films[0][keyword]
         lateral.InstanceNumber, lateral.ViewPosition, lateral.PatientOrientation = 2, "LL", ["P", "F"]
         return replace(case, films=(*case.films, lateral))

@@ -1,0 +1,32 @@
+"""One object of one finding, whatever its kind."""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset, FileDataset
+
+from segmenter.capture import build_capture
+from segmenter.envelope import Envelope
+from segmenter.identity import ModelIdentity
+from segmenter.kinds import Kind
+from segmenter.presentation import build_presentation
+from segmenter.seg import build_seg
+from segmenter.settings import Settings
+from segmenter.sr import build_sr
+from segmenter.values import Finding
+
+_BUILDERS = {"seg": build_seg, "sr": build_sr, "capture": build_capture, "presentation": build_presentation}
+
+
+def applies(kind: Kind, *, positive: bool, settings: Settings) -> bool:
+    """A film without pneumothorax has at most a report."""
+    return positive or (kind.role == "sr" and settings.report_negative)
+
+
+def build(
+    kind: Kind, film: Dataset, finding: Finding, identity: ModelIdentity, settings: Settings, *, revision: int = 1
+) -> FileDataset:
+    """Raises ValueError for a finding without an answer, and for one without a mask where the kind wants one."""
+    if finding.radiograph is None:
+        raise ValueError("only a film with an answer has objects")
+    envelope = Envelope.of(kind, film, finding.radiograph.content_sha256, identity, revision, settings)
+    return _BUILDERS[kind.role](finding, envelope)

@@ -1,0 +1,163 @@
+"""Films that the gate leaves out, by the code it gives, and films that are answered with notes, by these."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydicom.dataset import Dataset
+from small_film import raw, small_film
+
+from segmenter.gate import SkipCode
+from segmenter.notes import NoteCode
+from segmenter.settings import Settings
+from segmenter.uids import MANUFACTURER, MODEL_NAME
+
+SETTINGS = Settings(min_side_px=200, max_pixels=1_000_000, min_age_years=1, device="cpu", threads=1, absurd_fraction=1.0)
+SILENT = ("BodyPartExamined", "ViewPosition", "SeriesDescription", "StudyDescription", "PatientOrientation")
+
+
+def changed(kind: str = "CR", without: tuple[str, ...] = (), **values) -> Dataset:
+    dataset = small_film(kind=kind)
+    for keyword in without:
+        if keyword in dataset:
+            del dataset[keyword]
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def item(**values) -> Dataset:
+    dataset = Dataset()
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def rgb(channels: tuple[float, float, float]) -> Dataset:
+    """A film of three samples, each the grey times a factor."""
+    dataset = changed("SC", SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+    grey = np.frombuffer(dataset.PixelData, np.uint16)[:, None] >> 4
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.WindowCenter, dataset.WindowWidth = "127.5", "256"
+    dataset.PixelData = (grey * np.array(channels)).astype(np.uint8).tobytes()
+    dataset["PixelData"].VR = "OB"
+    return dataset
+
+
+SKIPPED = [
+    (SkipCode.MISSING_UID, changed(without=("StudyInstanceUID",))),
+    (SkipCode.MISSING_UID, changed(SOPInstanceUID="")),
+    (SkipCode.INVALID_UID, changed(SeriesInstanceUID="1." + "2" * 64)),
+    (SkipCode.INVALID_UID, changed(SOPInstanceUID="../../etc/passwd")),
+    (SkipCode.PRESENTATION_STATE, changed(SOPClassUID="1.2.840.10008.5.1.4.1.1.11.1")),
+    (SkipCode.STRUCTURED_REPORT, changed(SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33")),
+    (SkipCode.NOT_AN_IMAGE_CLASS, changed(SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4")),
+    (SkipCode.NOT_AN_IMAGE_CLASS, changed(SOPClassUID="1.2.840.10008.5.1.4.1.1.2")),
+    (SkipCode.DERIVED_BY_US, changed("SC", Manufacturer=MANUFACTURER)),
+    (SkipCode.DERIVED_BY_US, changed("SC", ContributingEquipmentSequence=[item(ManufacturerModelName=MODEL_NAME)])),
+    (SkipCode.NOT_A_RADIOGRAPH, changed(Modality="MG")),
+    (SkipCode.NOT_A_RADIOGRAPH, changed("SC", Modality="CT")),
+    (SkipCode.NOT_A_RADIOGRAPH, changed("SC", without=SILENT, Modality="OT")),
+    (SkipCode.BURNED_IN_RESULT, changed("SC", ImageType=["DERIVED", "SECONDARY"], BurnedInAnnotation="YES")),
+    (SkipCode.BURNED_IN_RESULT, changed("SC", SeriesDescription="AI RESULT chest")),
+    (SkipCode.NOT_HUMAN, changed(PatientSpeciesDescription="Canis lupus familiaris")),
+    (SkipCode.NOT_HUMAN, changed(PatientBreedDescription="Beagle")),
+    (SkipCode.NOT_HUMAN, changed(AcquisitionDeviceProcessingDescription="CANINE LATERAL THORAX 0-15cm")),
+    (SkipCode.NOT_A_CHEST, changed(BodyPartExamined="HAND")),
+    (SkipCode.NOT_A_CHEST, changed(BodyPartExamined="TSPINE", StudyDescription="thoracic spine")),
+    (SkipCode.NOT_A_CHEST, changed(without=("BodyPartExamined",), SeriesDescription="L KNEE AP", StudyDescription="")),
+    (SkipCode.NOT_A_CHEST, changed(without=SILENT, AnatomicRegionSequence=[item(CodeMeaning="Pelvis")])),
+    (SkipCode.LATERAL_VIEW, changed(ViewPosition="LL")),
+    (SkipCode.LATERAL_VIEW, changed(ViewPosition="lateral")),
+    (SkipCode.LATERAL_VIEW, changed(without=("ViewPosition",), SeriesDescription="CHEST_LAT")),
+    (SkipCode.LATERAL_VIEW, changed(without=("ViewPosition",), ViewCodeSequence=[item(CodeMeaning="left lateral")])),
+    (SkipCode.LATERAL_VIEW, changed(without=SILENT, ViewCodeSequence=[item(CodeValue="399173006", CodeMeaning="profil")])),
+    (SkipCode.LATERAL_VIEW, changed(without=("ViewPosition", "SeriesDescription"), PatientOrientation=["A", "F"])),
+    (SkipCode.LATERAL_VIEW, changed(without=("ViewPosition", "SeriesDescription"), PatientOrientation=["F", "A"])),
+    (SkipCode.NOT_FRONTAL, changed(ViewPosition="RAO")),
+    (SkipCode.NOT_FRONTAL, changed(ViewPosition="LLD")),
+    (SkipCode.TOO_YOUNG, changed(without=("PatientBirthDate",), PatientAge="011M")),
+    (SkipCode.TOO_YOUNG, changed(StudyDate="20240229", PatientBirthDate="20230301")),
+    (SkipCode.NO_PIXELS, changed(without=("PixelData",))),
+    (SkipCode.MULTI_FRAME, changed(NumberOfFrames=2)),
+    (SkipCode.COLOUR, changed(PhotometricInterpretation="PALETTE COLOR")),
+    (SkipCode.COLOUR, rgb((1.0, 0.5, 0.2))),
+    (SkipCode.TOO_SMALL, changed(Rows=180)),
+    (SkipCode.TOO_SMALL, changed(Rows=0, Columns=0)),
+    (SkipCode.TOO_LARGE, changed(Rows=65535, Columns=65535)),
+    (SkipCode.BLANK, changed(PixelData=b"\7\0" * (300 * 264))),
+]  # fmt: skip
+
+
+def plain(without: tuple[str, ...] = (), **values) -> Dataset:
+    """A film that leaves nothing open."""
+    return changed("DX", without, **{"PixelSpacing": ["0.36", "0.36"], **values})
+
+
+def padded() -> Dataset:
+    """A padding value that stands in nearly all of the film."""
+    dataset = plain(PixelPaddingValue=100, without=("WindowCenter", "WindowWidth"))
+    pixels = np.full((300, 264), 100, np.uint16)
+    pixels[:40, :40] = np.arange(1600).reshape(40, 40) + 200
+    dataset.PixelData = pixels.tobytes()
+    return dataset
+
+
+def negative() -> Dataset:
+    """Stored as MONOCHROME2 and tagged as MONOCHROME1, shape and all: nothing in the header speaks against it."""
+    return plain(PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE")
+
+
+VIEW, REGION = ("ViewPosition", "ViewCodeSequence"), ("BodyPartExamined", "AnatomicRegionSequence")
+NOTE = NoteCode
+NOTED = [
+    ({NOTE.VIEW_BY_CODE}, plain(("ViewPosition",))),
+    ({NOTE.VIEW_BY_CODE}, plain(VIEW, SeriesDescription="x", ViewCodeSequence=[item(CodeValue="272479007", CodeMeaning="-")])),
+    ({NOTE.VIEW_BY_TEXT}, plain(VIEW)),
+    ({NOTE.VIEW_BY_AXES}, plain(VIEW, SeriesDescription="Chest", ViewPosition="ERECT")),
+    ({NOTE.VIEW_ASSUMED, NOTE.UPRIGHT_ASSUMED}, plain((*VIEW, "PatientOrientation"), SeriesDescription="Chest")),
+    ({NOTE.VIEW_CONFLICT}, plain(ViewPosition="PA", SeriesDescription="CHEST LATERAL")),
+    ({NOTE.VIEW_CONFLICT}, plain(ViewPosition="PA", StudyDescription="Chest, lateral")),
+    ({NOTE.VIEW_CONFLICT, NOTE.UPRIGHT_ASSUMED}, plain(ViewPosition="PA", PatientOrientation=["A", "F"])),
+    ({NOTE.VIEW_BY_TEXT, NOTE.VIEW_CONFLICT}, plain(VIEW, SeriesDescription="CHEST PA LAT")),
+    ({NOTE.REGION_BY_CODE}, plain(("BodyPartExamined",))),
+    ({NOTE.REGION_BY_TEXT}, plain(REGION)),
+    ({NOTE.REGION_ASSUMED}, plain(REGION, SeriesDescription="frontal", StudyDescription="Film", BodyPartExamined="UNKNOWN")),
+    ({NOTE.REGION_CONFLICT}, plain(SeriesDescription="L KNEE AP", StudyDescription="Film")),
+    ({NOTE.REGION_CONFLICT}, plain(AnatomicRegionSequence=[item(CodeMeaning="Pelvis")])),
+    ({NOTE.MODALITY_ASSUMED}, plain(Modality="OT")),
+    ({NOTE.YOUNG_CHILD, NOTE.AGE_CONFLICT}, plain(PatientAge="002Y")),
+    ({NOTE.YOUNG_CHILD}, plain(("PatientBirthDate",), PatientAge="130W")),
+    ({NOTE.YOUNG_CHILD}, plain(StudyDate="20240301", PatientBirthDate="20210302")),
+    ({NOTE.MINOR}, plain(StudyDate="20240301", PatientBirthDate="20210228")),
+    ({NOTE.MINOR}, plain(("PatientBirthDate",), PatientAge="17")),
+    (set(), plain(("PatientBirthDate",), PatientAge="018Y")),
+    ({NOTE.AGE_UNKNOWN}, plain(("PatientBirthDate",))),
+    ({NOTE.AGE_UNKNOWN}, raw(plain(), PatientBirthDate=b"d14a028c2a3a", PatientAge=b"old ")),
+    ({NOTE.SAMPLES_ASSUMED}, plain(("SamplesPerPixel",))),
+    ({NOTE.BITS_ASSUMED}, plain(BitsStored=17, HighBit=15)),
+    ({NOTE.BITS_ASSUMED, NOTE.HIGH_BIT_ASSUMED}, plain(("BitsStored", "HighBit"))),
+    ({NOTE.SIGN_ASSUMED}, plain(("PixelRepresentation",))),
+    ({NOTE.WIDER_VALUES}, plain(BitsStored=11, HighBit=10)),
+    ({NOTE.SURPLUS_PIXELS}, plain(PixelData=plain().PixelData + b"\0\0")),
+    ({NOTE.GREY_FROM_COLOUR, NOTE.VIEW_BY_TEXT}, rgb((1.0, 1.0, 1.0))),
+    ({NOTE.POLARITY_ASSUMED}, plain(("PhotometricInterpretation",))),
+    ({NOTE.POLARITY_ASSUMED}, plain(PhotometricInterpretation="MONOCHROME")),
+    ({NOTE.POLARITY_SUSPECT}, negative()),
+    ({NOTE.INVERSE_CONFLICT, NOTE.POLARITY_SUSPECT}, plain(PresentationLUTShape="INVERSE")),
+    ({NOTE.RESCALE_IGNORED}, plain(RescaleSlope="0")),
+    ({NOTE.RESCALE_IGNORED}, plain(ModalityLUTSequence=[item(LUTDescriptor=[0, 0, 16])])),
+    ({NOTE.WINDOW_IGNORED}, plain(VOILUTSequence=[item(LUTDescriptor=[2, 0, 16], LUTData=[9, 9])])),
+    ({NOTE.WINDOW_IGNORED, NOTE.GREYS_ASSUMED}, plain(WindowCenter="60000", WindowWidth="200")),
+    ({NOTE.WINDOW_IGNORED, NOTE.GREYS_ASSUMED}, plain(WindowWidth="0")),
+    ({NOTE.GREYS_ASSUMED}, plain(("WindowCenter", "WindowWidth"))),
+    ({NOTE.PADDING_IGNORED, NOTE.GREYS_ASSUMED}, padded()),
+    ({NOTE.SPACING_UNKNOWN}, plain(("PixelSpacing", "ImagerPixelSpacing"), PixelSpacing="")),
+    ({NOTE.SPACING_UNKNOWN, NOTE.SPACING_IGNORED}, plain(("ImagerPixelSpacing",), PixelSpacing=[0, 0])),
+    ({NOTE.SPACING_IGNORED, NOTE.DETECTOR_SPACING}, plain(PixelSpacing=[0, 0])),
+    ({NOTE.DETECTOR_SPACING}, changed("DX")),
+    ({NOTE.DETECTOR_SPACING}, plain(PixelSpacing=["0.4", "0.4"])),  # as ImagerPixelSpacing says
+    ({NOTE.SPACING_DERIVED}, changed("DX", EstimatedRadiographicMagnificationFactor="1.1")),
+    ({NOTE.UPRIGHT_ASSUMED}, plain(("PatientOrientation",))),
+    ({NOTE.UPRIGHT_ASSUMED}, plain(PatientOrientation=["L", "L"])),
+    ({NOTE.TURNED_UPRIGHT}, plain(PatientOrientation=["R", "F"])),
+]  # fmt: skip

@@ -1,0 +1,219 @@
+"""The objects beside the SEG: what they say is what was found, they lie where it lies, and dciodvfy has nothing to add."""
+
+import dataclasses
+import subprocess
+from pathlib import Path
+
+import cv2
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from small_film import SHAPE, small_film, write
+from test_seg import IDENTITY, complaints
+
+from segmenter.builders import build
+from segmenter.decode import decode
+from segmenter.kinds import Kind, kinds_for
+from segmenter.outline import parts_of
+from segmenter.settings import Settings
+from segmenter.values import Decision, Finding
+
+# A crescent with a notch in the image's left half and a small bar in its right half: not convex, not symmetric.
+MASK = np.zeros(SHAPE, np.uint8)
+cv2.ellipse(MASK, (70, 120), (45, 80), 20, 0, 360, 1, -1)
+cv2.ellipse(MASK, (85, 130), (40, 70), 20, 0, 360, 0, -1)
+MASK[200:204, 190:240] = 1
+MASK = MASK.astype(bool)
+PARTS = 2
+PROBABILITY = 0.8125
+
+
+def made(kind: Kind, film: Dataset, mask: np.ndarray = MASK, identity=IDENTITY, settings=Settings()) -> Dataset:
+    radiograph = decode(film)
+    area = None if radiograph.spacing is None else mask.sum() * radiograph.spacing.pixel_area_mm2
+    decision = Decision(bool(mask.any()), PROBABILITY, mask, area, PARTS)
+    return build(kind, film, Finding("done", radiograph=radiograph, decision=decision), identity, settings)
+
+
+def again(dataset: Dataset, path: Path) -> Dataset:
+    return pydicom.dcmread(write(dataset, path))
+
+
+def filled(points: np.ndarray, shape: tuple[int, int] = SHAPE, fine: int = 8) -> np.ndarray:
+    """The pixels more than half inside the polygon, drawn `fine` times as large."""
+    canvas = np.zeros((shape[0] * fine, shape[1] * fine), np.uint8)
+    cv2.fillPoly(canvas, [np.rint(points * fine - 0.5).astype(np.int32)], 1)
+    return canvas.reshape(shape[0], fine, shape[1], fine).mean((1, 3)) > 0.5
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def groups_of(sr: Dataset) -> list[Dataset]:
+    imaging = next(item for item in sr.ContentSequence if item.ConceptNameCodeSequence[0].CodeValue == "126010")
+    return list(imaging.ContentSequence)
+
+
+def values_of(group: Dataset) -> dict[str, list]:
+    """Concept -> values, whatever their type."""
+    found: dict[str, list] = {}
+    for item in group.ContentSequence:
+        value = {
+            "TEXT": lambda i: i.TextValue,
+            "UIDREF": lambda i: i.UID,
+            "CODE": lambda i: i.ConceptCodeSequence[0].CodeMeaning,
+            "NUM": lambda i: (float(i.MeasuredValueSequence[0].NumericValue),
+                              i.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue),
+            "SCOORD": lambda i: np.array(i.GraphicData, float).reshape(-1, 2),
+            "IMAGE": lambda i: i.ReferencedSOPSequence[0],
+        }[item.ValueType](item)  # fmt: skip
+        found.setdefault(item.ConceptNameCodeSequence[0].CodeMeaning, []).append(value)
+    return found
+
+
+def test_the_outline_encloses_what_was_found_and_names_the_side():
+    sides = {
+        ("L", "F"): ["right", "left"], ("R", "F"): ["left", "right"], (): ["image left", "image right"],
+        ("A", "F"): ["image left", "image right"], ("F", "L"): ["right", "left"], ("F", "R"): ["left", "right"],
+    }  # fmt: skip
+    for orientation, expected in sides.items():
+        film = Dataset()
+        film.PatientOrientation = list(orientation)
+        parts = parts_of(MASK, film)
+        assert sum(part.area_px for part in parts) == MASK.sum()
+        assert dice(np.logical_or.reduce([filled(part.points) for part in parts]), MASK) > 0.985
+        # Columns towards the left: the lower half, where the bar lies, is the left one; the crescent's centre lies above it.
+        assert [str(part.side) for part in parts] == expected, orientation
+    for lonely in ((0, 0), (SHAPE[0] - 1, SHAPE[1] - 1)):
+        dot = np.zeros(SHAPE, bool)
+        dot[lonely] = True
+        (part,) = parts_of(dot, Dataset())
+        assert len(part.points) >= 4 and (part.points >= 0).all() and (part.points <= [SHAPE[1], SHAPE[0]]).all()
+
+
+@pytest.mark.parametrize("kind", ["CR", "DX", "SC"])
+def test_the_report_says_what_was_found_and_where(kind, tmp_path, tool):
+    film = small_film(kind=kind)
+    written = write(film, tmp_path / "film.dcm")
+    sr = again(made(Kind.SR, pydicom.dcmread(written)), tmp_path / "sr.dcm")
+    assert complaints(tmp_path / "sr.dcm", tool) <= complaints(written, tool)
+    assert highdicom.sr.srread(tmp_path / "sr.dcm").StudyInstanceUID == film.StudyInstanceUID
+    whole, *regions, segment, quality = (values_of(group) for group in groups_of(sr))
+    spacing = decode(film).spacing
+    unit = 1.0 if spacing is None else spacing.pixel_area_mm2
+    area = (pytest.approx(MASK.sum() * unit, abs=0.01), "{pixels}" if spacing is None else "mm2")
+    assert whole["Finding"] == ["Pneumothorax"] and whole["Presence"] == ["Present"]
+    assert whole["Certainty of Finding"] == [(PROBABILITY * 100, "%")] and whole["Area"] == [area]
+    assert whole["Algorithm Name"] == ["ptx-unet-effb4"] and whole["Algorithm Version"] == ["1.2.0"]
+    assert f"model_digest={'d' * 64}" in whole["Algorithm Parameters"]
+    assert "operating point: balanced" in whole["Comment"] and "AI result - not for primary diagnosis" in whole["Comment"]
+    outlines = [one["Image Region"][0] for one in regions]
+    assert len(regions) == PARTS and dice(np.logical_or.reduce([filled(points) for points in outlines]), MASK) > 0.985
+    assert sum(one["Area"][0][0] for one in regions) == pytest.approx(MASK.sum() * unit, abs=0.02)
+    seg = made(Kind.SEG, film)
+    reference = segment["Referenced Segmentation Frame"][0]
+    assert (reference.ReferencedSOPInstanceUID, reference.ReferencedSegmentNumber) == (seg.SOPInstanceUID, 1)
+    assert "ReferencedFrameNumber" not in reference and "Area" not in segment  # said once, of the film
+    assert quality["Comment"] and sr.SeriesNumber == 9101
+
+
+def test_an_area_says_in_which_plane_it_lies(tmp_path):
+    for changes, unit, words in (
+        ({"PixelSpacing": [0.2, 0.2], "ImagerPixelSpacing": None}, "mm2", None),
+        ({"PixelSpacing": None, "ImagerPixelSpacing": [0.2, 0.2]}, "mm2", "in the detector plane"),
+        ({"PixelSpacing": None, "ImagerPixelSpacing": [0.2, 0.2], "EstimatedRadiographicMagnificationFactor": 1.25}, "mm2",
+         "corrected for magnification"),
+        ({"PixelSpacing": None, "ImagerPixelSpacing": None}, "{pixels}", None),
+    ):  # fmt: skip
+        film = small_film(kind="DX")
+        for keyword, value in changes.items():
+            film.pop(keyword, None) if value is None else setattr(film, keyword, value)
+        whole, region, *_ = (values_of(group) for group in groups_of(made(Kind.SR_ALONE, film)))
+        assert whole["Area"][0][1] == unit
+        for said in (whole["Tracking Identifier"][0], region["Tracking Identifier"][0]):
+            assert said.endswith(words) if words else "plane" not in said and "magnification" not in said
+        if words == "corrected for magnification":
+            assert whole["Area"][0][0] == pytest.approx(MASK.sum() * 0.16**2, abs=0.01)
+
+
+def test_a_film_without_pneumothorax_gets_a_report_that_says_so(tmp_path, tool):
+    film = small_film()
+    written = write(film, tmp_path / "film.dcm")
+    sr = again(made(Kind.SR, pydicom.dcmread(written), np.zeros(SHAPE, bool)), tmp_path / "sr.dcm")
+    assert complaints(tmp_path / "sr.dcm", tool) <= complaints(written, tool)
+    whole, _ = (values_of(group) for group in groups_of(sr))
+    assert whole["Presence"] == ["Absent"] and "Area" not in whole
+    assert "no pneumothorax found" in whole["Tracking Identifier"][0], "readers that show a report as text show this first"
+    assert any("no pneumothorax found" in said for said in whole["Comment"])
+    assert not [uid for uid in _references(sr) if uid != film.SOPInstanceUID]  # no SEG was made: none is named
+
+
+def test_a_report_without_a_segmentation_at_its_side_names_none():
+    film = small_film()
+    by_kind = {kind: made(kind, film) for kind in (Kind.SEG, Kind.SEG_POSITIONED, Kind.SR, Kind.SR_POSITIONED, Kind.SR_ALONE)}
+    assert len({one.SOPInstanceUID for one in by_kind.values()} | {one.SeriesInstanceUID for one in by_kind.values()}) == 10
+    assert all(film.SOPInstanceUID in _references(one) for one in by_kind.values())
+    for report, seg in ((Kind.SR, Kind.SEG), (Kind.SR_POSITIONED, Kind.SEG_POSITIONED), (Kind.SR_ALONE, None)):
+        others = {uid for uid in _references(by_kind[report]) if uid != film.SOPInstanceUID}
+        assert others == ({by_kind[seg].SOPInstanceUID} if seg else set())
+    assert "PlanePositionSequence" in by_kind[Kind.SEG_POSITIONED].PerFrameFunctionalGroupsSequence[0]
+    assert kinds_for(("sr", "seg")) == (Kind.SEG, Kind.SR) and kinds_for(("sr", "capture")) == (Kind.SR_ALONE, Kind.CAPTURE)
+    assert kinds_for(("seg-positioned", "sr")) == (Kind.SEG_POSITIONED, Kind.SR_POSITIONED)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_the_picture_shows_film_outline_and_warning(photometric, tmp_path, tool):
+    shape = (1500, 1300)
+    film = small_film(shape, kind="DX", bits=12, photometric=photometric)
+    written = write(film, tmp_path / "film.dcm")
+    mask = cv2.resize(MASK.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
+    demo = dataclasses.replace(IDENTITY, demo=True)
+    capture = again(made(Kind.CAPTURE, pydicom.dcmread(written), mask, demo), tmp_path / "capture.dcm")
+    assert complaints(tmp_path / "capture.dcm", tool) <= complaints(written, tool)
+    assert (capture.BurnedInAnnotation, capture.ConversionType, capture.Modality) == ("YES", "WSD", "OT")
+    assert capture.DerivationDescription == "AI result - not for primary diagnosis"
+    assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == film.SOPInstanceUID
+    pixels = capture.pixel_array.astype(int)
+    height, width = round(shape[0] * 1250 / shape[0]), round(shape[1] * 1250 / shape[0])
+    picture, caption = pixels[:height], pixels[height:]
+    assert pixels.shape[1] == width and (caption.max(2) > 100).sum() > 500  # there is text
+    red = picture[..., 0] - picture[..., 1] > 60
+    border = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((7, 7), np.uint8))
+    near = cv2.resize(border, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+    assert red.sum() > 500 and not (red & ~near).any()
+    grey = cv2.resize(decode(film).image, (width, height), interpolation=cv2.INTER_AREA) * 255
+    assert np.abs(picture[..., 1] - grey)[~near].max() <= 4  # lungs dark, whatever the film's polarity
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_the_presentation_state_leaves_the_film_as_it_looks_and_draws_on_it(photometric, tmp_path, tool):
+    film = small_film(kind="DX", bits=12, photometric=photometric)
+    written = write(film, tmp_path / "film.dcm")
+    state = again(made(Kind.PRESENTATION, pydicom.dcmread(written)), tmp_path / "pr.dcm")
+    assert complaints(tmp_path / "pr.dcm", tool) <= complaints(written, tool)
+    assert state.PresentationLUTShape == ("INVERSE" if photometric == "MONOCHROME1" else "IDENTITY")
+    if "WindowCenter" in film:
+        assert float(state.SoftcopyVOILUTSequence[0].WindowCenter) == float(film.WindowCenter)
+    (annotation,) = state.GraphicAnnotationSequence
+    assert annotation.ReferencedImageSequence[0].ReferencedSOPInstanceUID == film.SOPInstanceUID
+    outlines = [np.array(one.GraphicData, float).reshape(-1, 2) for one in annotation.GraphicObjectSequence]
+    assert dice(np.logical_or.reduce([filled(points) for points in outlines]), MASK) > 0.985
+    assert "not for primary diagnosis" in annotation.TextObjectSequence[0].UnformattedTextValue
+
+
+def test_every_object_is_of_the_same_study_and_names_its_maker(tmp_path, tool):
+    film = small_film()
+    for kind in Kind:
+        one = again(made(kind, film, identity=dataclasses.replace(IDENTITY, demo=True)), tmp_path / f"{kind}.dcm")
+        assert (one.StudyInstanceUID, one.PatientID) == (film.StudyInstanceUID, film.PatientID)
+        assert one.SeriesDescription.startswith("DEMO - NOT FOR CLINICAL USE") and one.DeviceSerialNumber == "d" * 64
+        assert one.ContributingEquipmentSequence[0].Manufacturer == "Segmenter Worker", kind
+        assert subprocess.run([tool("dcm2json"), tmp_path / f"{kind}.dcm"], capture_output=True, check=False).returncode == 0
+    assert len({pydicom.dcmread(tmp_path / f"{kind}.dcm").SeriesNumber for kind in Kind}) == 4
+
+
+def _references(dataset: Dataset) -> set[str]:
+    return {str(e.value) for e in dataset.iterall() if e.keyword == "ReferencedSOPInstanceUID"}
