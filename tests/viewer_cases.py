@@ -100,4 +100,5 @@ class Cases:
         decision = Decision(phantom.pneumothorax, 0.97 if area_px else 0.02, phantom.truth, area, 1 if area_px else 0)
         results = self._segmenter.objects(dataset, Finding("done", radiograph=radiograph, decision=decision), kinds=kinds)
         objects = tuple(read_back(result.dataset) for result in results)
-        return Case(name, phantom, (dataset,), objects, tuple(kind for kind in kinds if phantom.pneumothorax or kind.role == "sr"))
+        made = tuple(kind for kind in kinds if phantom.pneumothorax or kind is Kind.SR)
+        return Case(name, phantom, (dataset,), objects, made)
