@@ -73,12 +73,13 @@ class Colour(StrEnum):
     """What a viewer draws with; the films are grey."""
 
     RED = "red"  # of our SEG, and of the capture's outline
-    GREEN = "green"  # OHIF's, of an SR
+    GREEN = "green"  # OHIF's, of an SR: green the selected region, yellow the others
 
     def where(self, picture: NDArray[np.int16], least: int = 24) -> NDArray[np.bool_]:
         red, green, blue = (picture[..., n] for n in range(3))
-        own, other = (red, green) if self is Colour.RED else (green, red)
-        return (own - other >= least) & (own - blue >= least)
+        if self is Colour.RED:
+            return (red - green >= least) & (red - blue >= least)
+        return (green - blue >= least) & (green - red >= -least)
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,10 @@ class Overlay:
         return self.likeness >= FAITHFUL and self.inside <= 0.1 and self.outside == 0 and self.border >= 0.95
 
 
-def look(path: str | Path, pane: dict[str, float], phantom: Phantom, colour: Colour) -> Overlay:
+def look(path: str | Path, pane: dict[str, float], phantom: Phantom, colour: Colour, smaller: float = 0.02) -> Overlay:
     """Find the film in the screenshot and hold what is drawn in `colour` against its truth."""
     picture = photograph(path)
-    place = find(phantom.image, picture, pane)
+    place = find(phantom.image, picture, pane, smaller)
     drawn = colour.where(picture)[place.window]
     region = place.on_screen(phantom.truth, picture.shape[:2])[place.window].astype(np.uint8)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * BAND + 1, 2 * BAND + 1))

@@ -69,32 +69,14 @@ def _judge(case: Case, modality: str, seen: dict[str, Any]) -> dict[str, Any]:
             "seen": "text: " + " ".join(seen["said"]["SR"].split())[:120],
         }
     if modality == "OT":
-        picture = photograph(seen["pictures"]["OT"])
-        return {"good": _is_drawn_on(case, picture, pane), "seen": "the picture, its outline on the pneumothorax"}
+        # The film with a strip of text below it, so it is smaller on the screen than the film alone.
+        overlay = look(seen["pictures"]["OT"], pane, case.phantom, Colour.RED, smaller=0.2)
+        good = overlay.likeness >= 0.95 and overlay.border >= 0.95 and overlay.outside == 0
+        return {"good": good, "seen": asdict(overlay)}
     # OHIF draws no presentation state: the film stays as it was.
     place = find(case.phantom.image, photograph(seen["pictures"][modality]), pane)
     drawn = bool(Colour.RED.where(photograph(seen["pictures"][modality]))[place.window].any())
     return {"good": place.likeness > 0.97, "seen": "drawn" if drawn else "not drawn; the film stays as it was"}
-
-
-def _is_drawn_on(case: Case, picture: Any, pane: dict[str, float]) -> bool:
-    """The capture is the film with a strip of text below it, so it is smaller on the screen than the film alone."""
-    place = find(case.phantom.image, picture, pane, smaller=0.2)
-    region = place.on_screen(case.phantom.truth, picture.shape[:2])
-    rows, columns = region.nonzero()
-    drawn = Colour.RED.where(picture)
-    drawn[: place.y] = drawn[place.y + place.height - 2 :] = False
-    at_rows, at_columns = drawn.nonzero()
-    corners = [(v.min(), v.max()) for v in (rows, columns, at_rows, at_columns)] if len(at_rows) else []
-    return (
-        place.likeness > 0.95
-        and len(corners) == 4
-        and all(
-            abs(int(a) - int(b)) <= 5
-            for mine, true in zip(corners[2:], corners[:2], strict=True)
-            for a, b in zip(mine, true, strict=True)
-        )
-    )
 
 
 def _keep(path: Path, ohif: str, rows: list[dict[str, Any]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Case:
     phantom: Phantom
     films: tuple[Dataset, ...]
     objects: tuple[Dataset, ...]
+    kinds: tuple[Kind, ...]  # of the objects
 
     @property
     def study(self) -> str:
@@ -71,7 +72,7 @@ class Cases:
         ):
             lateral[keyword] = case.films[0][keyword]
         lateral.InstanceNumber, lateral.ViewPosition, lateral.PatientOrientation = 2, "LL", ["P", "F"]
-        return Case(case.name, case.phantom, (*case.films, lateral), case.objects)
+        return replace(case, films=(*case.films, lateral))
 
     def negative(self) -> Case:
         return self._case("negative", draw(41, shape=PORTRAIT, pneumothorax=False), [Kind.SEG, Kind.SR])
@@ -98,4 +99,6 @@ class Cases:
         area = area_px * radiograph.spacing.pixel_area_mm2 if radiograph.spacing else None
         decision = Decision(phantom.pneumothorax, 0.97 if area_px else 0.02, phantom.truth, area, 1 if area_px else 0)
         results = self._segmenter.objects(dataset, Finding("done", radiograph=radiograph, decision=decision), kinds=kinds)
-        return Case(name, phantom, (dataset,), tuple(read_back(result.dataset) for result in results))
+        objects = tuple(read_back(result.dataset) for result in results)
+        made = tuple(kind for kind in kinds if phantom.pneumothorax or kind is Kind.SR)
+        return Case(name, phantom, (dataset,), objects, made)

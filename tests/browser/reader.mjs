@@ -54,7 +54,8 @@ async function read(room, { name, study, open }) {
     await photograph('film');
     for (const modality of open) {
       await openSeries(page, modality);
-      seen.asked[modality] = await answerYes(page, modality === 'SEG' ? 20 : 3);
+      const photographed = path.join(order.pictures, `${name}-${modality}-asked.png`);
+      seen.asked[modality] = await answerYes(page, modality === 'SEG' ? 20 : 3, photographed);
       await photograph(modality);
       if (modality !== 'SR') continue;
       const hiding = await page.addStyleTag({ content: `${PANE} svg :is(text, line) { display: none }` });
@@ -88,8 +89,8 @@ async function openSeries(page, modality) {
   await entry.first().dblclick({ timeout: 30 * SECONDS });
 }
 
-/** What was asked before the answer Yes; null when nothing was asked in time. */
-async function answerYes(page, seconds) {
+/** What was asked, and photographed, before the answer Yes; null when nothing was asked in time. */
+async function answerYes(page, seconds, photographed) {
   const yes = page.locator('[data-cy="yes-hydrate-btn"]');
   try {
     await yes.waitFor({ timeout: seconds * SECONDS });
@@ -97,6 +98,7 @@ async function answerYes(page, seconds) {
     return null;
   }
   const asked = await page.locator('[data-cy="viewport-notification"]').innerText();
+  await page.screenshot({ path: photographed });
   await yes.click();
   await yes.waitFor({ state: 'detached', timeout: 30 * SECONDS });
   return asked;
