@@ -12,7 +12,7 @@ demo: .make/worker          ## the whole path: six films in, SEGs back
 	$(BIN)/segmenter-worker demo
 
 test: .make/test .make/tools .make/viewer/installed-$(OHIF)  ## every test
-	$(BIN)/python -m pytest --junit-xml=junit.xml
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --junit-xml=junit.xml
 
 lint: .make/test
 	$(BIN)/ruff check dicom_node segmenter train tests bench

@@ -89,10 +89,10 @@ class RudePacs:
         return [source for source in sources if source not in here]
 
     def doubled(self) -> list[str]:
-        """Sources with two results, and UIDs with two contents. Refused objects count too: they went over the wire."""
+        """Films with two results of one role, and UIDs with two contents. Refused objects count too: they went over the wire."""
         uids, contents = defaultdict(set), defaultdict(set)
         for one in self.records:
-            uids[one.source].add(one.uid)
+            uids[one.source, one.role].add(one.uid)
             contents[one.uid].add(one.sha256)
         return [str(key) for found in (uids, contents) for key, values in found.items() if len(values) > 1]
 
