@@ -65,7 +65,8 @@ def _judge(case: Case, modality: str, seen: dict[str, Any]) -> dict[str, Any]:
         return {"good": overlay.outlines and "Area" in label, "seen": asdict(overlay) | {"label": label}}
     if modality == "SR":
         answer = "no pneumothorax found"
-        return {"good": answer in seen["said"]["SR"], "seen": "text: " + answer if answer in seen["said"]["SR"] else "no such text"}
+        said = answer in seen["said"]["SR"]
+        return {"good": said, "seen": f"text: {answer}" if said else "no such text"}
     if modality == "OT":
         # The film with a strip of text below it, so it is smaller on the screen than the film alone.
         overlay = look(seen["pictures"]["OT"], pane, case.phantom, Colour.RED, smaller=0.2)
