@@ -89,7 +89,7 @@ class RudePacs:
         return [source for source in sources if source not in here]
 
     def doubled(self) -> list[str]:
-        """Films with two results of one role, and UIDs with two contents. Refused objects count too: they went over the wire."""
+        """Films with two results of one role, UIDs with two contents. Refused objects count too: they went over the wire."""
         uids, contents = defaultdict(set), defaultdict(set)
         for one in self.records:
             uids[one.source, one.role].add(one.uid)
