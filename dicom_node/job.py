@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from segmenter.kinds import kind_of
+
 
 class State(StrEnum):
     RECEIVED = "received"  # safe on disk, waits for a worker
@@ -122,7 +124,7 @@ class StoredObject:
     @property
     def kind(self) -> str:
         """Of `segmenter.kinds.Kind`; names the file."""
-        return f"{self.role}-{self.variant}" if self.variant else self.role
+        return kind_of(self.role, self.variant)
 
 
 @dataclass(frozen=True)

@@ -288,7 +288,8 @@ def _deliver(db: sqlite3.Connection, job_id: str, answer_id: int, routes: Sequen
     now = time.time()
     stored = db.execute("SELECT * FROM objects WHERE answer_id = ? AND path IS NOT NULL ORDER BY id", (answer_id,)).fetchall()
     for row in stored:
-        for destination in [route.destination for route in routes if to_object(row).kind in route.kinds]:
+        kind = to_object(row).kind
+        for destination in [route.destination for route in routes if kind in route.kinds]:
             db.execute(
                 "INSERT INTO deliveries (job_id, object_id, destination, state, created_at, next_try_at)"
                 " VALUES (?,?,?,'pending',?,?) ON CONFLICT (object_id, destination) DO UPDATE SET state = 'pending',"

@@ -19,14 +19,9 @@ from dicom_node.job import Outcome, State, StoredObject
 from dicom_node.local import LocalNode
 from dicom_node.spool import sha256_of
 from dicom_node.wire import Result, Returned
+from segmenter.kinds import SOP_CLASSES, kind_of
 from segmenter.uids import result_uid
 
-SOP_CLASSES = {
-    "seg": "1.2.840.10008.5.1.4.1.1.66.4",
-    "sr": "1.2.840.10008.5.1.4.1.1.88.33",
-    "capture": "1.2.840.10008.5.1.4.1.1.7",
-    "presentation": "1.2.840.10008.5.1.4.1.1.11.1",
-}
 _SAME = ("StudyInstanceUID", "PatientID")
 _MOST_ITEMS = 10_000
 
@@ -74,7 +69,7 @@ def _objects(node: LocalNode, claim: Claim, result: Result) -> tuple[StoredObjec
 
 
 def _object(node: LocalNode, claim: Claim, result: Result, one: Returned, source: Dataset) -> StoredObject:
-    path = f"job/{claim.job.job_id}/{claim.owner}/{one.role}{'-' * bool(one.variant)}{one.variant}.dcm"
+    path = f"job/{claim.job.job_id}/{claim.owner}/{kind_of(one.role, one.variant)}.dcm"
     try:
         data = node.spool.read(path)
     except FileNotFoundError as error:

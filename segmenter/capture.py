@@ -11,7 +11,6 @@ from segmenter.envelope import Envelope
 from segmenter.report import picture
 from segmenter.values import Finding
 
-SOP_CLASS = "1.2.840.10008.5.1.4.1.1.7"
 LONGEST_SIDE = 1250  # px; a whole film in colour would be 22 MB
 
 

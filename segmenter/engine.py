@@ -21,7 +21,7 @@ from segmenter.errors import Refused
 from segmenter.gate import NotOurs, gate
 from segmenter.header import quietly, readable
 from segmenter.identity import ModelIdentity, identify
-from segmenter.kinds import DEFAULT, Kind
+from segmenter.kinds import DEFAULT, Kind, kind_of
 from segmenter.mask import decide
 from segmenter.placement import Placement
 from segmenter.predict import Predictor
@@ -41,7 +41,7 @@ class ResultObject:
 
     @property
     def kind(self) -> Kind:
-        return Kind(f"{self.role}-{self.variant}" if self.variant else self.role)
+        return Kind(kind_of(self.role, self.variant))
 
 
 @contextmanager

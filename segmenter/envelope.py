@@ -23,7 +23,7 @@ from pydicom.uid import UID
 from segmenter import codes
 from segmenter.header import is_uid, readable, text
 from segmenter.identity import ModelIdentity
-from segmenter.kinds import Kind
+from segmenter.kinds import SOP_CLASSES, Kind
 from segmenter.settings import Settings
 from segmenter.uids import (
     IMPLEMENTATION_CLASS_UID,
@@ -102,10 +102,10 @@ class Envelope:
             "device_serial_number": self.identity.digest,
         }
 
-    def stand_in_of(self, kind: Kind, sop_class_uid: str) -> Dataset:
+    def stand_in_of(self, kind: Kind) -> Dataset:
         """A header of another of our objects of this film, to refer to."""
         other = deepcopy(self.header)  # Dataset(header) would share its elements
-        other.SOPClassUID, other.SOPInstanceUID = sop_class_uid, result_uid(*self._names(kind))
+        other.SOPClassUID, other.SOPInstanceUID = SOP_CLASSES[kind.role], result_uid(*self._names(kind))
         other.SeriesInstanceUID = series_uid(*self._names(kind))
         return other
 

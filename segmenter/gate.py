@@ -10,29 +10,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from enum import StrEnum
 
 from pydicom.dataset import Dataset
 
 from segmenter.age import age_notes, is_under
 from segmenter.header import integer, is_uid, items, text, words
 from segmenter.notes import NoteCode
+from segmenter.reason import Reason
 from segmenter.settings import Settings
 from segmenter.uids import MANUFACTURER, MODEL_NAME
 from segmenter.values import Skip
 from segmenter.view import IMAGE_DESCRIPTIONS, View, view_notes, view_of
 
 
-class SkipCode(StrEnum):
+class SkipCode(Reason):
     """Why a film is not ours: the code, and the sentence that an administrator reads."""
-
-    sentence: str
-
-    def __new__(cls, code: str, sentence: str) -> SkipCode:
-        member = str.__new__(cls, code)
-        member._value_ = code
-        member.sentence = sentence
-        return member
 
     MISSING_UID = "missing-uid", "The SOP Class, SOP Instance, Series or Study Instance UID is missing."
     INVALID_UID = "invalid-uid", "A UID holds other characters than digits and dots, or more than 64 of them."

@@ -5,6 +5,18 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+SOP_CLASSES = {
+    "seg": "1.2.840.10008.5.1.4.1.1.66.4",
+    "sr": "1.2.840.10008.5.1.4.1.1.88.33",
+    "capture": "1.2.840.10008.5.1.4.1.1.7",
+    "presentation": "1.2.840.10008.5.1.4.1.1.11.1",
+}  # by role
+
+
+def kind_of(role: str, variant: str) -> str:
+    """The value of `Kind`, also of one that this program does not know."""
+    return f"{role}-{variant}" if variant else role
+
 
 class Kind(StrEnum):
     """The value is "role" or "role-variant"; the order is the order of sending."""

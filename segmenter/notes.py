@@ -7,19 +7,11 @@ holds anything of the patient but the two age groups.
 
 from __future__ import annotations
 
-from enum import StrEnum
+from segmenter.reason import Reason
 
 
-class NoteCode(StrEnum):
+class NoteCode(Reason):
     """The code, and the sentence that a reader of the report sees."""
-
-    sentence: str
-
-    def __new__(cls, code: str, sentence: str) -> NoteCode:
-        member = str.__new__(cls, code)
-        member._value_ = code
-        member.sentence = sentence
-        return member
 
     # what the header says of the patient and the examination
     VIEW_BY_CODE = "view-by-code", "ViewPosition says nothing; the view code says frontal."

@@ -20,7 +20,6 @@ from segmenter.header import number, numbers, text
 from segmenter.outline import parts_of
 from segmenter.values import Finding
 
-SOP_CLASS = "1.2.840.10008.5.1.4.1.1.11.1"
 _TEXT_BOX = (0.02, 0.02, 0.7, 0.1)  # of the displayed area
 
 

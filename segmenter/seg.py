@@ -16,7 +16,6 @@ from segmenter.uids import MANUFACTURER
 from segmenter.values import Decision, Finding, Radiograph
 
 OUR_WORDS = "Pneumothorax, found by artificial intelligence"
-SOP_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
 _COLOUR = (255, 64, 64)  # of the overlay, sRGB
 
 

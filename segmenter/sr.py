@@ -37,14 +37,13 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sr.codedict import codes as dictionary
 from pydicom.uid import ExplicitVRLittleEndian
 
-from segmenter import codes, seg
+from segmenter import codes
 from segmenter.envelope import LO, Envelope
 from segmenter.notes import NoteCode
 from segmenter.outline import Part, Side, parts_of
 from segmenter.uids import MANUFACTURER, MODEL_NAME, derived_uid
 from segmenter.values import Decision, Finding, Radiograph
 
-SOP_CLASS = "1.2.840.10008.5.1.4.1.1.88.33"
 _PATIENT_SIDES = {Side.LEFT: codes.LEFT, Side.RIGHT: codes.RIGHT}
 
 
@@ -56,7 +55,7 @@ def build_sr(finding: Finding, envelope: Envelope) -> FileDataset:
     segmentation = envelope.kind.segmentation if decision.positive else None
     evidence = [envelope.header]
     if segmentation is not None:
-        evidence.append(envelope.stand_in_of(segmentation, seg.SOP_CLASS))
+        evidence.append(envelope.stand_in_of(segmentation))
     groups = _Groups(envelope, decision, radiograph)
     report = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(envelope)),
