@@ -28,6 +28,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from hospital import ROOT, Hospital, open_hospital
+from programs import needed, program
 from rich.console import Console
 from rich.table import Table
 from servers import Redis, running_redis
@@ -43,9 +44,9 @@ def main() -> int:
         settings = {}
         redis = None
         if options.redis:
-            redis = stack.enter_context(running_redis(_tool("redis-server", needed=True), folder / "redis"))
+            redis = stack.enter_context(running_redis(needed("redis-server", "chaos"), folder / "redis"))
             settings["SEGMENTER_QUEUE__BROKER"] = redis.url
-        hospital = stack.enter_context(open_hospital(folder, _tool("Orthanc"), MODALITIES, **settings))
+        hospital = stack.enter_context(open_hospital(folder, program("Orthanc"), MODALITIES, **settings))
         result = storm(hospital, redis, options)
         if _is_bad(result):
             kept = folder.with_name(f"{folder.name}-kept")  # ledger, logs and the PACS's book, to find out why
@@ -144,13 +145,6 @@ def show(result: dict[str, object]) -> None:
 def _where() -> dict[str, str]:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     return {"machine": f"{os.cpu_count()} cores, Python {platform.python_version()}", "commit": commit}
-
-
-def _tool(name: str, needed: bool = False) -> str | None:
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
-    if found is None and needed:
-        sys.exit(f"{name} is not installed")
-    return found
 
 
 def _options() -> argparse.Namespace:

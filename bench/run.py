@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "bench")]
 
 import training as training_rows  # noqa: E402
+from programs import needed  # noqa: E402
 from raw_peer import RawPeer, associate_rq  # noqa: E402
 from servers import SENDER, Node, free_port, running_node, running_orthanc, wait_for  # noqa: E402
 from test_hostile_peers import drip  # noqa: E402
@@ -72,7 +73,7 @@ def receive(scratch: Path) -> Iterator[dict[str, object]]:
     films = _films(scratch / "films", FILMS_PER_ROUND)
     with (
         running_node(scratch / "receive", ("NOWHERE", free_port())) as node,
-        running_orthanc(_tool("Orthanc"), scratch / "orthanc") as orthanc,
+        running_orthanc(needed("Orthanc", "bench"), scratch / "orthanc") as orthanc,
         _storescp(scratch / "storescp") as storescp,
     ):
         node.ledger.set_mode("paused")  # only receiving is measured
@@ -185,7 +186,7 @@ def _new_uids(files: list[Path]) -> None:
 
 
 def _storescu(port: int, ae_title: str, files: list[Path]) -> None:
-    command = [_tool("storescu"), "-aet", SENDER, "-aec", ae_title, "127.0.0.1", str(port), *map(str, files)]
+    command = [needed("storescu", "bench"), "-aet", SENDER, "-aec", ae_title, "127.0.0.1", str(port), *map(str, files)]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
 
 
@@ -193,23 +194,14 @@ def _storescu(port: int, ae_title: str, files: list[Path]) -> None:
 def _storescp(folder: Path) -> Iterator[int]:
     folder.mkdir()
     port = free_port()
-    server = subprocess.Popen([_tool("storescp"), "-od", str(folder), str(port)], stderr=subprocess.DEVNULL)
-    echo = [_tool("echoscu"), "127.0.0.1", str(port)]
+    server = subprocess.Popen([needed("storescp", "bench"), "-od", str(folder), str(port)], stderr=subprocess.DEVNULL)
+    echo = [needed("echoscu", "bench"), "127.0.0.1", str(port)]
     wait_for(lambda: subprocess.run(echo, capture_output=True).returncode == 0, 20, "storescp")
     try:
         yield port
     finally:
         server.terminate()
         server.wait(10)
-
-
-def _tool(name: str) -> str:
-    import shutil
-
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
-    if found is None:
-        sys.exit(f"{name} is not installed; `make bench` installs it when it is root or has sudo")
-    return found
 
 
 def _seconds(action: Callable[[], object]) -> float:

@@ -20,8 +20,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from chaos import _tool, _undisturbed, _where, show
+from chaos import _undisturbed, _where, show
 from hospital import ROOT, Hospital, open_hospital
+from programs import program
 from rich.console import Console
 from rich.table import Table
 
@@ -32,7 +33,7 @@ MODALITIES = 2
 def main() -> int:
     options = _options()
     with tempfile.TemporaryDirectory(prefix="segmenter-soak-") as scratch, contextlib.ExitStack() as stack:
-        hospital = stack.enter_context(open_hospital(Path(scratch), _tool("Orthanc"), MODALITIES))
+        hospital = stack.enter_context(open_hospital(Path(scratch), program("Orthanc"), MODALITIES))
         film_seconds = _undisturbed(hospital)
         pause = options.pause or MODALITIES * film_seconds / 0.6  # the worker is busy 60 % of the time at most
         samples = _watch(hospital, options.minutes * 60, pause)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 
 import pytest
+from programs import program
 
 
 def in_ci() -> bool:
@@ -18,9 +18,7 @@ def tool() -> Callable[[str], str]:
     """`tool("storescu")` -> its path, `tool("/a/file")` -> itself. Missing: skip at home, fail in CI."""
 
     def find(name: str) -> str:
-        if os.path.isabs(name) and os.path.exists(name):
-            return name
-        path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+        path = program(name)
         if path:
             return path
         message = f"{name} is not installed; `make test` installs it"

@@ -31,6 +31,7 @@ from matrix_cells import DIMENSIONS, Cell, few_cells, valid_cells, why_not
 from matrix_films import DENSE, SHAPE, MatrixFilm, matrix_film
 from numpy.typing import NDArray
 from object_judges import Tool, Truth, dciodvfy, dcm2json, dcmqi, dcmqi_program, reads_back
+from programs import needed
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from test_predict_mask import tiny_artifact
@@ -238,16 +239,13 @@ def _all_cells() -> Iterator[Cell]:
 
 def _output(*command: str) -> str:
     with contextlib.suppress(OSError):
-        done = subprocess.run([_tool(command[0]), *command[1:]], capture_output=True, check=False)
+        done = subprocess.run([_needed(command[0]), *command[1:]], capture_output=True, check=False)
         return done.stdout.decode().strip() or "unknown unknown unknown"
     return "unknown unknown unknown"
 
 
-def _tool(name: str) -> str:
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
-    if path is None:
-        raise SystemExit(f"{name} is not installed; `make .make/tools` installs it")
-    return path
+def _needed(name: str) -> str:
+    return needed(name, "matrix")
 
 
 def main() -> None:
@@ -261,9 +259,9 @@ def main() -> None:
     started, found = time.monotonic(), Found()
     with tempfile.TemporaryDirectory(prefix="matrix-") as name:
         folder = Path(name)
-        court = Court(bright_segmenter(folder / "model"), _tool, folder)
+        court = Court(bright_segmenter(folder / "model"), _needed, folder)
         for at in range(0, len(cells), BATCH):
-            with both_archives(_tool, folder / f"archives-{at}") as archives:
+            with both_archives(_needed, folder / f"archives-{at}") as archives:
                 found.add(court.judge(cells[at : at + BATCH], archives, first=at))
             shutil.rmtree(folder / f"archives-{at}")
             minutes = (time.monotonic() - started) / 60

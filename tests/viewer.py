@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from programs import needed
 from reading_room import ReadingRoom, Visit, reading_room
 from screen import Colour, find, look, photograph
 from viewer_cases import Case, Cases
@@ -28,7 +29,7 @@ def main() -> int:
     arguments.add_argument("--out", type=Path, required=True, help="JSON file; rows of other versions stay in it")
     arguments.add_argument("--pictures", type=Path, required=True)
     given = arguments.parse_args()
-    with tempfile.TemporaryDirectory() as folder, reading_room(Path(folder), _tool, given.ohif) as room:
+    with tempfile.TemporaryDirectory() as folder, reading_room(Path(folder), _needed, given.ohif) as room:
         rows = list(_rows(room, Cases(Path(folder) / "model")))
         shutil.rmtree(given.pictures, ignore_errors=True)
         shutil.copytree(room.pictures, given.pictures)
@@ -84,11 +85,8 @@ def _keep(path: Path, ohif: str, rows: list[dict[str, Any]]) -> None:
     path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
 
-def _tool(name: str) -> str:
-    found = shutil.which(name, path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin") or (
-        name if Path(name).exists() else ""
-    )
-    return found or sys.exit(f"{name} is not installed; `make viewer` installs it")
+def _needed(name: str) -> str:
+    return needed(name, "viewer")
 
 
 if __name__ == "__main__":
