@@ -77,12 +77,17 @@ class Site:
         every = [build_context(uid, syntaxes) for uid, syntaxes in proposed]
         for contexts in (every[at : at + 40] for at in range(0, len(every), 40)):  # a request holds at most 64 KiB
             roles = [build_role(PUSH_MODEL, scp_role=True)] if calling == "ARCHIVE" else []
-            association = self.associate(contexts, calling, ext_neg=roles)
+            association = wait_for(lambda c=contexts, r=roles: self._answered(c, calling, r), 60, "an answer to the request")
             for context in association.accepted_contexts:
                 role = "SCU" if context.as_scp else "SCP"
                 found.add((str(context.abstract_syntax), str(context.transfer_syntax[0]), role))
             association.release() if association.is_established else association.abort()
         return found
+
+    def _answered(self, contexts: list[PresentationContext], calling: str, roles: list[object]) -> Association | None:
+        """None when nothing was negotiated: a busy machine did not answer in time, or still counts the last association."""
+        association = self.associate(contexts, calling, ext_neg=roles)
+        return association if association.accepted_contexts or association.rejected_contexts else None
 
 
 @contextmanager

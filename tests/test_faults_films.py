@@ -18,6 +18,8 @@ from servers import Node, running_node, store, wait_for
 from dicom_node.cli import main
 from dicom_node.job import FINISHED, DeliveryState, State
 
+pytestmark = pytest.mark.alone  # three seconds for a film
+
 POISON = {901: "segfault", 902: "kill", 903: "hang", 904: "memory"}  # film: what it does to a worker that decodes it
 
 

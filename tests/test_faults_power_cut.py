@@ -85,7 +85,7 @@ def trace(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) 
             wait_for(lambda: running(node.config), 60, f"the node (log: {node.log_text()[-1000:]})")
             source = quick_film(70)
             assert store(source, node.port) == 0x0000
-            [delivery] = node.delivered(source.SOPInstanceUID)
+            [delivery] = [one for one in node.delivered(source.SOPInstanceUID) if one.object.role == "seg"]  # it goes first
             film = node.job_of(source.SOPInstanceUID).arrival.path
         finally:
             state = running(node.config)

@@ -20,6 +20,8 @@ from segmenter.engine import Segmenter
 from segmenter.phantom import Phantom, draw, film
 from segmenter.settings import Settings
 
+pytestmark = pytest.mark.alone  # a hundred films through the whole network
+
 FIRST_SEED, PAIRS = 7_000_000, 50  # training has 10,000 to 13,000, the exam 6,000,000 to 6,000,199
 SHAPE = (640, 544)
 TURNED = 0.66  # three pairs below what it reached: other processors round differently
