@@ -11,9 +11,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 demo: .make/worker          ## the whole path: six films in, SEGs back
 	$(BIN)/segmenter-worker demo
 
-# Two files at a time, one thread each; first those whose time limits or long computing do not bear a neighbour.
+# Two files at a time, one thread each; first those whose time limits do not bear a neighbour.
 test: .make/test .make/tools .make/viewer/installed-$(OHIF)  ## every test
-	$(BIN)/python -m pytest -m alone --junit-xml=junit-alone.xml
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m alone --junit-xml=junit-alone.xml
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not alone' --numprocesses 2 --dist loadfile --junit-xml=junit.xml
 
 lint: .make/test

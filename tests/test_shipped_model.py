@@ -20,7 +20,7 @@ from segmenter.engine import Segmenter
 from segmenter.phantom import Phantom, draw, film
 from segmenter.settings import Settings
 
-pytestmark = pytest.mark.alone  # a hundred films through the whole network
+pytestmark = pytest.mark.timeout(900)  # a hundred films through the whole network
 
 FIRST_SEED, PAIRS = 7_000_000, 50  # training has 10,000 to 13,000, the exam 6,000,000 to 6,000,199
 SHAPE = (640, 544)

@@ -27,8 +27,6 @@ from train.journal import read_rows
 from train.loop import epoch_plan, learning_rate
 from train.predictions import answers
 
-pytestmark = pytest.mark.alone  # it trains
-
 ROOT = Path(__file__).parent.parent
 
 
