@@ -10,9 +10,8 @@ tests/test_receiver.py fails when they move.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import socket
-import struct
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -31,7 +30,8 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
 from dicom_node.config import Receive
-from dicom_node.line import Line
+from dicom_node.fragments import P_DATA_TF, Fragments
+from dicom_node.line import IncomingLine
 from dicom_node.lobby import Guest
 
 if TYPE_CHECKING:
@@ -39,10 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_KNOWN_PDUS = range(0x01, 0x08)
 _MAX_COMMAND_BYTES = 64 * 1024
 _UNSAID_PDU = 16 * 1024  # bytes that every implementation can take
-_WAITING_REQUESTS = 1  # read ahead while another is answered; a peer that sends more is left in TCP's hands
 _QUIET = 1.0  # seconds without a byte after which a stopping server ends an association between two objects
 
 
@@ -72,84 +70,6 @@ class Desk(NamedTuple):
     report: Callable[[Inbound, N_EVENT_REPORT, PresentationContext], int]  # status
 
 
-class Connection(Line):
-    """A line with a limit per PDU, a clock, and large reads. `received` was read before the association existed."""
-
-    def __init__(self, association: Inbound, connection: socket.socket, received: bytes, max_pdu: int) -> None:
-        super().__init__(association, client_socket=connection)
-        self._ahead = memoryview(received)
-        self._max_pdu = max_pdu
-        self._in_header = True
-        self.last_heard = time.monotonic()
-        self.pdu_since: float | None = None  # when the PDU that is being read began
-
-    @property
-    def ready(self) -> bool:
-        """Whether to read now.
-
-        Not while requests wait: backpressure, or memory would be the peer's to fill. And not while the gate decides:
-        a peer that talks on would get an A-ABORT for it instead of the reason of its rejection.
-        """
-        is_deciding = self.assoc.dul.state_machine.current_state == "Sta3"  # awaiting the local A-ASSOCIATE response
-        is_behind = not self.event_queue.empty()  # the request was read, the state machine has not seen it
-        if is_deciding or is_behind or self.assoc.dimse.msg_queue.qsize() >= _WAITING_REQUESTS:
-            return False
-        return super().ready
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """The next `nr_bytes`, fewer when the connection ended or its limit was passed. Never raises.
-
-        The library reads a PDU in two calls, six bytes of header and the rest.
-        """
-        self.pdu_since = self.pdu_since or time.monotonic()
-        data = self._read(nr_bytes)
-        if self._in_header and len(data) == nr_bytes:
-            kind, _, length = struct.unpack(">BBL", data)
-            # Some senders count the header in: six bytes more do no harm.
-            if length > self._max_pdu + 6:
-                log.warning(
-                    "%s declared a PDU of %d bytes, %d are allowed",
-                    self.assoc.requestor.address,
-                    length,
-                    self._max_pdu,
-                )
-                self.end()
-                return bytearray()
-            self._in_header = kind not in _KNOWN_PDUS  # the library reads no body of a PDU that it does not know
-        else:
-            self._in_header = True
-        if self._in_header:
-            self.pdu_since = None
-        self.last_heard = time.monotonic()
-        return data
-
-    def end(self) -> None:
-        """Close the line under whoever reads or writes on it."""
-        connection = self.socket
-        if connection is not None:
-            try:
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not SSLSocket's: it pulls TLS from under a reader
-            except OSError:
-                pass
-
-    def _read(self, size: int) -> bytearray:
-        data = self._take(size)
-        done = len(data)
-        data.extend(bytes(size - done))
-        view = memoryview(data)
-        try:
-            while done < size:
-                count = cast(socket.socket, self.socket).recv_into(view[done:])
-                if not count:
-                    break
-                done += count
-        except (OSError, ValueError, AttributeError):
-            pass  # closed, by the peer or by a deadline
-        view.release()
-        del data[done:]
-        return data
-
-
 class Upper(DULServiceProvider):
     """The library's reader. What its state machine does not know would end its thread with a traceback on standard error,
     and the line would stay open until a deadline."""
@@ -162,6 +82,12 @@ class Upper(DULServiceProvider):
             log.warning("%s broke the protocol (%s); aborted", association.peer, type(problem).__name__)
             association.is_aborted = not association.is_released
             association.connection.end()
+
+    def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
+        if bytestream[0] == P_DATA_TF:
+            with contextlib.suppress(ValueError):
+                return Fragments(bytestream), "Evt10"
+        return super()._decode_pdu(bytestream)
 
 
 class Messages(DIMSEServiceProvider):
@@ -238,7 +164,7 @@ class Inbound(Association):
         self.acse_timeout, self.network_timeout = server.ae.acse_timeout, server.ae.network_timeout  # its timers
         self.dimse = Messages(self)
         self.acse = Doorkeeper(self)
-        self.connection = Connection(self, guest.socket, request, server.ae.maximum_pdu_size)
+        self.connection = IncomingLine(self, guest.socket, request, server.ae.maximum_pdu_size)
         self.set_socket(self.connection)
         self.host = _plain(guest.host)
         self.calling_ae = self.called_ae = ""

@@ -7,14 +7,22 @@ waits there nothing is sent either: no answer, no abort. Here bytes on the line 
 
 from __future__ import annotations
 
+import logging
+import socket
 import ssl
-from typing import Any
+import struct
+import time
+from typing import Any, cast
 
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
+log = logging.getLogger(__name__)
+
 _HEADER = 6  # bytes of a PDU's header, what is read next (PS3.8 9.3.1)
+_KNOWN_PDUS = range(0x01, 0x08)
+_WAITING_REQUESTS = 1  # read ahead while another is answered; a peer that sends more is left in TCP's hands
 
 
 class Line(AssociationSocket):
@@ -53,6 +61,85 @@ class Line(AssociationSocket):
         finally:
             connection.settimeout(patience)
         return True
+
+
+class IncomingLine(Line):
+    """A line with a limit per PDU, a clock, and large reads. `received` was read before the association existed."""
+
+    def __init__(self, association: Association, connection: socket.socket, received: bytes, max_pdu: int) -> None:
+        super().__init__(association, client_socket=connection)
+        self._ahead = memoryview(received)
+        self._memory = bytearray()
+        self._max_pdu = max_pdu
+        self._in_header = True
+        self.last_heard = time.monotonic()
+        self.pdu_since: float | None = None  # when the PDU that is being read began
+
+    @property
+    def ready(self) -> bool:
+        """Whether to read now.
+
+        Not while requests wait: backpressure, or memory would be the peer's to fill. And not while the gate decides:
+        a peer that talks on would get an A-ABORT for it instead of the reason of its rejection.
+        """
+        is_deciding = self.assoc.dul.state_machine.current_state == "Sta3"  # awaiting the local A-ASSOCIATE response
+        is_behind = not self.event_queue.empty()  # the request was read, the state machine has not seen it
+        if is_deciding or is_behind or self.assoc.dimse.msg_queue.qsize() >= _WAITING_REQUESTS:
+            return False
+        return super().ready
+
+    def recv(self, nr_bytes: int) -> memoryview:  # type: ignore[override]  # the library appends it to its own bytes
+        """The next `nr_bytes`, fewer when the connection ended or its limit was passed. Never raises.
+
+        The library reads a PDU in two calls, six bytes of header and the rest.
+        """
+        self.pdu_since = self.pdu_since or time.monotonic()
+        data = self._read(nr_bytes)
+        if self._in_header and len(data) == nr_bytes:
+            kind, _, length = struct.unpack(">BBL", data)
+            # Some senders count the header in: six bytes more do no harm.
+            if length > self._max_pdu + 6:
+                log.warning(
+                    "%s declared a PDU of %d bytes, %d are allowed",
+                    self.assoc.requestor.address,
+                    length,
+                    self._max_pdu,
+                )
+                self.end()
+                return memoryview(b"")
+            self._in_header = kind not in _KNOWN_PDUS  # the library reads no body of a PDU that it does not know
+        else:
+            self._in_header = True
+        if self._in_header:
+            self.pdu_since = None
+        self.last_heard = time.monotonic()
+        return data
+
+    def end(self) -> None:
+        """Close the line under whoever reads or writes on it."""
+        connection = self.socket
+        if connection is not None:
+            try:
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not SSLSocket's: it pulls TLS from under a reader
+            except OSError:
+                pass
+
+    def _read(self, size: int) -> memoryview:
+        """Into the same memory every time: it is copied from there before the next read."""
+        ahead = self._take(size)
+        if len(self._memory) < size:
+            self._memory = bytearray(size)
+        view, done = memoryview(self._memory)[:size], len(ahead)
+        view[:done] = ahead
+        try:
+            while done < size:
+                count = cast(socket.socket, self.socket).recv_into(view[done:])
+                if not count:
+                    break
+                done += count
+        except (OSError, ValueError, AttributeError):
+            pass  # closed, by the peer or by a deadline
+        return view[:done]
 
 
 class OutgoingLine(Line):
