@@ -164,7 +164,8 @@ class Ledger(Claims):
 
     def job(self, job_id: str) -> Job:
         """One job by its id or an unambiguous beginning of it. Raises NodeError."""
-        rows = self.store.read().execute("SELECT * FROM jobs WHERE id LIKE ? || '%' LIMIT 2", (job_id,)).fetchall()
+        begins = "SELECT * FROM jobs WHERE id >= ?1 AND id < ?1 || char(1114111) LIMIT 2"  # LIKE would read every job
+        rows = self.store.read().execute(begins, (job_id,)).fetchall()
         if len(rows) != 1:
             raise NodeError(f"no job {job_id}" if not rows else f"more than one job begins with {job_id}")
         return to_job(rows[0])
@@ -176,9 +177,9 @@ class Ledger(Claims):
 
     def jobs(self, *, state: str | None = None, sop_instance_uid: str | None = None, limit: int = 50) -> list[Job]:
         """The newest first."""
+        of = "" if sop_instance_uid is None else " AND sop_instance_uid = ?2"  # in this form the index of UIDs is used
         rows = self.store.read().execute(
-            "SELECT * FROM jobs WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR sop_instance_uid = ?2)"
-            " ORDER BY received_at DESC LIMIT ?3",
+            f"SELECT * FROM jobs WHERE (?1 IS NULL OR state = ?1){of} ORDER BY received_at DESC LIMIT ?3",
             (state, sop_instance_uid, limit),
         )
         return [to_job(row) for row in rows]

@@ -83,7 +83,7 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
 
     spool, stop = Spool.of(config), stop_event()
     ledger = Ledger(config.ledger_path)
-    with only_instance(spool, "receive"):
+    with only_instance(spool, "receive" + os.environ.get("RXN", "")):
         receiver = Receiver(
             config.receive,
             spool,
@@ -220,6 +220,14 @@ class Supervisor:
             listener = bind(config.receive)
             for verb in self._verbs:
                 self._start(verb, listener)
+            for n in range(1, int(os.environ.get("RX", "1"))):
+                os.environ["RXN"] = str(n)
+                keep = self._children["receive"]
+                self._start("receive", listener)
+                self._children[f"receive{n}"] = self._children["receive"]
+                self._children["receive"] = keep
+                self._started[f"receive{n}"] = 0.0
+                self._deaths[f"receive{n}"] = 0
             self._announce(listener)
             log.info("running", extra={"ae_title": config.receive.ae_title, "port": listener.getsockname()[1]})
             while not stop.wait(0.2):

@@ -98,8 +98,8 @@ class Outbox:
         """Open the deliveries of films that arrived again since (work.on_resend = "redeliver")."""
         with self._store.write() as db:
             rows = db.execute(
-                "UPDATE jobs SET resends_answered = resends WHERE resends > resends_answered AND state = 'segmented'"
-                " RETURNING id, coalesce(same_as, id) AS answered_by"
+                "UPDATE jobs INDEXED BY jobs_resent_unanswered SET resends_answered = resends WHERE resends > resends_answered"
+                " AND state = 'segmented' RETURNING id, coalesce(same_as, id) AS answered_by"
             ).fetchall()
             for row in rows:
                 db.execute(

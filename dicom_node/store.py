@@ -132,6 +132,10 @@ ALTER TABLE jobs ADD COLUMN rule TEXT NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN why TEXT NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN destinations TEXT;
 """,
+    """
+-- Looked for several times a second when work.on_resend is redeliver.
+CREATE INDEX jobs_resent_unanswered ON jobs (id) WHERE resends > resends_answered AND state = 'segmented';
+""",
 )
 SCHEMA_VERSION = 1 + len(_STEPS)
 
