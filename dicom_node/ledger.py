@@ -165,7 +165,7 @@ class Ledger(Claims):
     def job(self, job_id: str) -> Job:
         """One job by its id or an unambiguous beginning of it. Raises NodeError."""
         begins = "SELECT * FROM jobs WHERE id >= ?1 AND id < ?1 || char(1114111) LIMIT 2"  # LIKE would read every job
-        rows = self.store.read().execute(begins, (job_id,)).fetchall()
+        rows = self.store.read().execute(begins, (job_id.lower(),)).fetchall()
         if len(rows) != 1:
             raise NodeError(f"no job {job_id}" if not rows else f"more than one job begins with {job_id}")
         return to_job(rows[0])
