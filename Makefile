@@ -33,7 +33,7 @@ train-quick: .make/train
 	$(TRAIN) evaluate --artifact $(QUICK)/model --films 20 --out $(QUICK)/exam --record
 	$(BIN)/segmenter-worker demo --model $(QUICK)/model --out $(QUICK)/demo
 
-bench: .make/test .make/tools
+bench: .make/bench .make/tools
 	$(BIN)/python bench/run.py
 
 # 200 random kills while films flow (some ten minutes); CHAOS="--seed 7 --kills 500 --redis" for another night.
@@ -76,6 +76,10 @@ $(BIN)/python:
 	@echo 'installing worker, training and test tools into $(VENV) (torch is several GB, minutes)'
 	$(PIP) --editable '.[worker,train,test]'
 	@mkdir -p .make && touch .make/worker-cpu .make/train $@
+
+.make/bench: .make/test
+	$(PIP) --editable '.[bench]'
+	@touch $@
 
 # Not remembered in .make: a tool that was removed since must be missed here, not in the middle of the tests.
 .PHONY: .make/tools
