@@ -1,5 +1,5 @@
-"""The forward pass: our CPU engine against torch and the best of ONNX Runtime, OpenVINO and torch.compile, and as a share of what
-the cores can multiply; and on a GPU, where there is one."""
+"""The forward pass: our CPU engine beside torch, ONNX Runtime, OpenVINO and torch.compile, and as a share of what the cores can
+multiply; and on a GPU, where there is one."""
 
 from __future__ import annotations
 
