@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 WHY = {
-    "inference: torch eager's seconds against ours": "ONNX Runtime is the fastest of the engines here and within its margin of "
-    "itself; 1.9 was the most seen on this machine with both cores idle. Tried: shapes fixed in the graph (kept, 5 %), BatchNorm "
-    "folded (the runtime does it), QuickGelu fusion off (9 % slower), NCHWc layout off (60 % slower), the exporter of torch.export "
-    "(its graph keeps 105 BatchNorms: twice slower), OpenVINO (15 % slower), torch.compile (60 % slower).",
+    "inference: torch eager's seconds against ours": "ONNX Runtime is the fastest of the engines here; 1.9 was the most that "
+    "was seen with both cores idle. Tried: shapes fixed in the graph (kept, 5 %), QuickGelu fusion off (9 % slower), NCHWc "
+    "layout off (60 % slower), the graph of torch.export (keeps 105 BatchNorms: twice slower), OpenVINO (15 % slower), torch.compile "
+    "(60 % slower).",
 }
 
 
