@@ -5,8 +5,8 @@ from __future__ import annotations
 WHY = {
     "inference: torch eager's seconds against ours": "ONNX Runtime is the fastest of the engines here; 1.9 was the most that "
     "was seen with both cores idle. Tried: shapes fixed in the graph (kept, 5 %), QuickGelu fusion off (9 % slower), NCHWc "
-    "layout off (60 % slower), the graph of torch.export (keeps 105 BatchNorms: twice slower), OpenVINO (15 % slower), torch.compile "
-    "(60 % slower).",
+    "layout off (60 % slower), the graph of torch.export (keeps 105 BatchNorms: twice slower), OpenVINO (15 % slower), "
+    "torch.compile (60 % slower).",
 }
 
 

@@ -51,7 +51,8 @@ class Group(click.Group):
             message = str(error)
         except ModuleNotFoundError as error:  # the node is installed without what segments films
             code = EXIT_MISSING
-            message = f"{str(error.name).partition('.')[0]} is not installed here; install the extra worker-cpu (or worker: with torch, for GPUs)"
+            package = str(error.name).partition(".")[0]
+            message = f"{package} is not installed here; install the extra worker-cpu (or worker: with torch, for GPUs)"
         click.echo(f"segmenter-worker: {message}", err=True)
         ctx.exit(code)
 
