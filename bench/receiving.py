@@ -33,16 +33,12 @@ def receive(scratch: Path) -> Iterator[Row]:
         ours, archive = (node.port, NODE_AE), (orthanc.dicom_port, "ORTHANC")
         one = _rates({"ours": ours, "dcmtk storescp": (storescp, "STORESCP"), "Orthanc": archive}, [films[:FILMS_EACH]])
         four = _rates({"ours": ours, "dcmtk storescp --fork": (forking, "STORESCP"), "Orthanc": archive}, groups)
-    yield row("receive: films/s, one association", one["ours"], "1/s", "itself", "higher")
-    for name, target in (("dcmtk storescp", 0.95), ("Orthanc", 1.4)):
-        yield _against("one association", one, name, target)
-    yield row("receive: films/s, four associations", four["ours"], "1/s", "itself", "higher")
-    for name, target in (("dcmtk storescp --fork", 0.85), ("Orthanc", 1.5)):
-        yield _against("four associations", four, name, target)
+    yield from _rows("one association", one, {"dcmtk storescp": 0.95, "Orthanc": 1.4})
+    yield from _rows("four associations", four, {"dcmtk storescp --fork": 0.85, "Orthanc": 1.5})
 
 
-def _rates(receivers: dict[str, tuple[int, str]], groups: list[list[Path]]) -> dict[str, float]:
-    """Films a second by receiver (port, AE title), median of alternating rounds; one association for each group."""
+def _rates(receivers: dict[str, tuple[int, str]], groups: list[list[Path]]) -> dict[str, list[float]]:
+    """Films a second by receiver (port, AE title), of alternating rounds; one association for each group."""
     rates: dict[str, list[float]] = {name: [] for name in receivers}
     for number in range(ROUNDS + 1):  # the first round warms up
         for name, (port, ae_title) in receivers.items():
@@ -52,12 +48,17 @@ def _rates(receivers: dict[str, tuple[int, str]], groups: list[list[Path]]) -> d
             seconds = seconds_of(lambda port=port, ae_title=ae_title: send_at_once(port, ae_title, groups))
             if number:
                 rates[name].append(sum(map(len, groups)) / seconds)
-    return {name: statistics.median(found) for name, found in rates.items()}
+    return rates
 
 
-def _against(what: str, rates: dict[str, float], name: str, target: float) -> Row:
-    unsafe = " (no fsync)" if "storescp" in name else ""
-    return row(f"receive: {what} against {name}{unsafe}", rates["ours"] / rates[name], "ratio", name, "higher", target)
+def _rows(what: str, rates: dict[str, list[float]], targets: dict[str, float]) -> Iterator[Row]:
+    ours = rates["ours"]
+    yield row(f"receive: films/s, {what}", statistics.median(ours), "1/s", "itself", "higher", rounds=ours)
+    for name, target in targets.items():
+        theirs, unsafe = rates[name], " (no fsync)" if "storescp" in name else ""
+        ratio = statistics.median(ours) / statistics.median(theirs)
+        ratios = [mine / its for mine, its in zip(ours, theirs, strict=True)]
+        yield row(f"receive: {what} against {name}{unsafe}", ratio, "ratio", name, "higher", target, ratios)
 
 
 def hostile(scratch: Path) -> Iterator[Row]:
