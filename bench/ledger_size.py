@@ -41,9 +41,14 @@ def ledger(scratch: Path) -> Iterator[Row]:
             for what, seconds in _round(one).items():
                 times[name].setdefault(what, []).append(seconds / FILMS_PER_ROUND)
     for what, target in (("claim + finish", 1.5), ("a film in", None), ("ready and due, asked once", None)):
-        full, empty = (statistics.median(times[name][what]) for name in ("full", "empty"))
-        yield row(f"ledger: {what}, {JOBS:,} jobs", full * 1000, "ms", "itself", "lower")
-        yield row(f"ledger: {what}, against an empty ledger", full / empty, "ratio", "empty ledger", "lower", target)
+        full, empty = times["full"][what], times["empty"][what]
+        median = statistics.median(full)
+        yield row(f"ledger: {what}, {JOBS:,} jobs", median * 1000, "ms", "itself", "lower", None, [one * 1000 for one in full])
+        ratios = [one / other for one, other in zip(full, empty, strict=True)]
+        yield row(
+            f"ledger: {what}, against an empty ledger", median / statistics.median(empty), "ratio", "empty ledger", "lower",
+            target, ratios,
+        )  # fmt: skip
     for what, seconds in _looks(folders["full"] / "config.toml").items():
         yield row(f"ledger: {what}, {JOBS:,} jobs", seconds, "s", "itself", "lower")
 
@@ -79,7 +84,9 @@ def _answer(one: Ledger) -> None:
 
 def _deliver_all(path: Path) -> None:
     with sqlite3.connect(path) as db:
-        db.execute("UPDATE deliveries SET state = 'delivered', status = 0, finished_at = ? WHERE state = 'pending'", (time.time(),))
+        db.execute(
+            "UPDATE deliveries SET state = 'delivered', status = 0, finished_at = ? WHERE state = 'pending'", (time.time(),)
+        )
 
 
 def _looks(config: Path) -> dict[str, float]:
@@ -119,8 +126,8 @@ WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < :jobs -
 INSERT INTO jobs (id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, dataset_sha256, path, size, calling_ae, called_ae,
     host, association_id, state, received_at, claimed_at, finished_at, attempts, resends, code, finding, probability, area_mm2,
     model, model_digest, seconds, finisher)
-SELECT printf('%08x%08x', i * 4294967295 / :jobs, i), '2.25.' || (1000000000000 + i * 9000000000000 / :jobs), '{CLASS}', '{SYNTAX}',
-    printf('%064x', i), CASE WHEN i > :jobs * 0.98 THEN printf('arrivals/ab/%032x.dcm', i) END, 10000000, 'CR1', 'PTXSEG',
+SELECT printf('%08x%08x', i * 4294967295 / :jobs, i), '2.25.' || (1000000000000 + i * 9000000000000 / :jobs),
+    '{CLASS}', '{SYNTAX}', printf('%064x', i), CASE WHEN i > :jobs * 0.98 THEN printf('arrivals/ab/%032x.dcm', i) END, 10000000, 'CR1', 'PTXSEG',
     '10.0.0.7', i / 3, CASE WHEN i % 50 THEN 'segmented' ELSE 'skipped' END, :began + i * :step, :began + i * :step + 0.1,
     :began + i * :step + 2, 1, i % 20 = 0, CASE WHEN i % 50 THEN NULL ELSE 'lateral' END,
     CASE WHEN i % 50 = 0 THEN NULL WHEN i % 10 THEN 'none' ELSE 'pneumothorax' END, 0.1, 0, 'm 1', '{"d" * 64}', 1.9,
@@ -135,7 +142,8 @@ _REST = (
     " CASE WHEN j.path IS NOT NULL THEN printf('job/%s/sr.dcm', j.id) END, 9000, 'demo'"
     " FROM answers a JOIN jobs j ON j.id = a.job_id",
     "INSERT INTO objects SELECT NULL, a.id, 'seg', '', '1.2', a.sop_instance_uid || '.1', printf('%064x', -a.id),"
-    " CASE WHEN j.path IS NOT NULL THEN printf('job/%s/seg.dcm', j.id) END, 90000, 'demo' FROM answers a JOIN jobs j ON j.id = a.job_id"
+    " CASE WHEN j.path IS NOT NULL THEN printf('job/%s/seg.dcm', j.id) END, 90000, 'demo'"
+    " FROM answers a JOIN jobs j ON j.id = a.job_id"
     " WHERE j.finding = 'pneumothorax'",
     "INSERT INTO deliveries (job_id, object_id, destination, state, attempts, status, created_at, next_try_at, finished_at)"
     " SELECT a.job_id, o.id, 'PACS', 'delivered', 1, 0, a.answered_at, a.answered_at, a.answered_at + 1"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import engines
 import flow
+import ledger_size
 import receiving
 import sizes
 import starting
@@ -27,6 +28,7 @@ MEASURES = {
     "startup": starting.startup,
     "receive": receiving.receive,
     "hostile": receiving.hostile,
+    "ledger": ledger_size.ledger,
     "engines": engines.engines,
     "inference": flow.inference,
     "accept": flow.accept,
