@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 import statistics
@@ -35,6 +36,7 @@ def ledger(scratch: Path) -> Iterator[Row]:
         (folder / "config.toml").write_text('[node]\ndirectory = "node"\n')
     ledgers = {name: Ledger(load(folder / "config.toml").ledger_path) for name, folder in folders.items()}
     fill(ledgers["full"].store.path, JOBS)
+    os.sync()
     times: dict[str, dict[str, list[float]]] = {name: {} for name in ledgers}
     for _ in range(ROUNDS):
         for name, one in ledgers.items():
@@ -127,8 +129,9 @@ INSERT INTO jobs (id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, data
     host, association_id, state, received_at, claimed_at, finished_at, attempts, resends, code, finding, probability, area_mm2,
     model, model_digest, seconds, finisher)
 SELECT printf('%08x%08x', i * 4294967295 / :jobs, i), '2.25.' || (1000000000000 + i * 9000000000000 / :jobs),
-    '{CLASS}', '{SYNTAX}', printf('%064x', i), CASE WHEN i > :jobs * 0.98 THEN printf('arrivals/ab/%032x.dcm', i) END, 10000000, 'CR1', 'PTXSEG',
-    '10.0.0.7', i / 3, CASE WHEN i % 50 THEN 'segmented' ELSE 'skipped' END, :began + i * :step, :began + i * :step + 0.1,
+    '{CLASS}', '{SYNTAX}', printf('%064x', i),
+    CASE WHEN i > :jobs * 0.98 THEN printf('arrivals/ab/%032x.dcm', i) END, 10000000, 'CR1', 'PTXSEG', '10.0.0.7',
+    i / 3, CASE WHEN i % 50 THEN 'segmented' ELSE 'skipped' END, :began + i * :step, :began + i * :step + 0.1,
     :began + i * :step + 2, 1, i % 20 = 0, CASE WHEN i % 50 THEN NULL ELSE 'lateral' END,
     CASE WHEN i % 50 = 0 THEN NULL WHEN i % 10 THEN 'none' ELSE 'pneumothorax' END, 0.1, 0, 'm 1', '{"d" * 64}', 1.9,
     printf('%032x:%064x', i, i)

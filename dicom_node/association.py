@@ -38,6 +38,7 @@ from dicom_node.errors import ConfigError, SpoolError
 from dicom_node.inbound import Desk, Inbound, Rejection
 from dicom_node.job import Arrival
 from dicom_node.ledger import Ledger
+from dicom_node.seats import Seats
 from dicom_node.server import Server
 from dicom_node.spool import Spool
 from dicom_node.status import Answer
@@ -152,7 +153,8 @@ class Receiver:
         ae.network_timeout = ae.dimse_timeout = None
         ae.maximum_associations = 1_000_000
         desk = Desk(self._admit, self._store, self._closed, self._report)
-        self._server = Server(ae, listener, self._storage, self.receive, desk, self._tls)
+        seats = Seats(self._spool.directory / "lock" / "seats", self.receive.max_associations, self.receive.max_per_host)
+        self._server = Server(ae, listener, self._storage, self.receive, desk, seats, self._tls)
         if not self.receive.allowed:
             log.warning("receive.allowed is empty: every association is rejected until it names calling AE titles")
         speech = "TLS" if self._tls else "plain"
@@ -160,6 +162,7 @@ class Receiver:
         if self._stopped:
             self._server.stop()
         self._server.serve_forever(grace_seconds=self._grace_seconds)
+        seats.close()
         log.info("receiver stopped")
 
     def stop(self) -> None:

@@ -52,9 +52,14 @@ class Receive(Section):
         "Empty: everybody is rejected.",
     )
     sop_classes: tuple[StorageClass, ...] = Field(STORAGE_CLASSES, description="Storage classes offered to senders.")
+    processes: int = Field(
+        0, ge=0, le=16, description="Receiver processes on the one port; 0: one for each core, at most 4. Limits are totals."
+    )
     max_associations: int = Field(20, ge=1, description="Established associations at once; more are rejected.")
     max_per_host: int = Field(
-        10, ge=1, description="Associations at once from one host; silent connections have the same number again."
+        10,
+        ge=1,
+        description="Associations at once from one host; silent connections have the same number again in each process.",
     )
     max_silent: int = Field(50, ge=1, description="Connections that have not yet asked for an association.")
     max_pdu_kb: int = Field(128, ge=16, le=1024, description="Largest PDU that we take, KiB.")

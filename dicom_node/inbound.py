@@ -33,6 +33,7 @@ from dicom_node.config import Receive
 from dicom_node.fragments import P_DATA_TF, Fragments
 from dicom_node.line import IncomingLine
 from dicom_node.lobby import Guest
+from dicom_node.seats import Seat
 
 if TYPE_CHECKING:
     from dicom_node.server import Server
@@ -171,6 +172,7 @@ class Inbound(Association):
         self.max_object = server.receive.max_object_mb * 2**20  # bytes
         self.since = guest.since  # monotonic seconds of the TCP accept
         self.admitted = False  # past the gate; counts as an association from here on
+        self.seat: Seat | None = None
         self.is_busy = False  # an answer is being worked out: not the peer's silence
         self.ending_at: float | None = None
         self.received = 0  # objects that were answered with success

@@ -1,7 +1,8 @@
 """The composition root: builds, wires, starts and stops in a written order; supervises the child processes.
 
 `run` is children of one parent: receive, work, send, and serve where it is enabled. The parent binds the listening
-socket and the receiver inherits it, so a restart of the receiver refuses nobody. Stop order, each step before the next:
+socket and the receivers inherit it, so a restart of one refuses nobody. `receive` is a parent itself where
+receive.processes says so; it keeps retention then, and its children take films. Stop order, each step before the next:
 
 1. receive: no new association, running ones finish      (nothing new comes in)
 2. serve: no new claims, films on distant benches finish  (nothing new is made there)
@@ -12,20 +13,18 @@ socket and the receiver inherits it, so a restart of the receiver refuses nobody
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from dicom_node import tls
+from dicom_node.children import Children
 from dicom_node.config import Config
 from dicom_node.errors import ConfigError, NodeError
 from dicom_node.spool import Spool
@@ -33,9 +32,8 @@ from dicom_node.spool import Spool
 log = logging.getLogger(__name__)
 
 VERBS = ("receive", "serve", "work", "send")  # in the order of the stop
-QUICK_DEATH_SECONDS = 10.0  # a child that lives shorter is restarted with a growing delay
+MOST_RECEIVERS = 4  # that receive.processes = 0 starts
 ANNOUNCE_AGAIN_SECONDS = 5.0
-_PR_SET_PDEATHSIG = 1
 
 
 @contextlib.contextmanager
@@ -54,13 +52,6 @@ def only_instance(spool: Spool, verb: str, patience: float = 15.0) -> Iterator[N
         yield
 
 
-def die_with_parent(parent: int) -> None:
-    """Be killed when the supervisor dies, however it dies (Linux). Call first thing in a child."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked
-        sys.exit(1)
-
-
 def stop_event() -> threading.Event:
     """Set by SIGTERM or SIGINT."""
     event = threading.Event()
@@ -72,36 +63,69 @@ def stop_event() -> threading.Event:
 # -- one process each ------------------------------------------------------------------------------------------
 
 
-def receive(config: Config, listener: socket.socket | None = None) -> None:
-    """The SCP, until SIGTERM."""
-    from dicom_node.association import Receiver, bind
+def receive(config: Config, config_path: Path | None, listener: socket.socket | None = None) -> None:
+    """The SCP, until SIGTERM: this process, or several children of it on one socket. Retention is kept here."""
+    from dicom_node.association import bind
+    from dicom_node.ledger import Ledger
+    from dicom_node.retention import Retention
+
+    spool, stop = Spool.of(config), stop_event()
+    with only_instance(spool, "receive"):
+        tls.incoming(config.receive)  # what is wrong is said now, and not by every child
+        listener = listener or bind(config.receive)
+        retention = Retention(config, Ledger(config.ledger_path), spool)
+        threading.Thread(target=retention.run, args=(stop,), name="retention", daemon=True).start()
+        log.info("receiving", extra={"ae_title": config.receive.ae_title})
+        processes = config.receive.processes or min(MOST_RECEIVERS, len(os.sched_getaffinity(0)))
+        if processes == 1:
+            _take_films(config, spool, listener, stop)
+        else:
+            _keep_receivers(config, config_path, listener, processes, stop)
+
+
+def share(config: Config, listener: socket.socket, processes: int) -> None:
+    """One of `processes` receivers that accept on the same socket, until SIGTERM."""
+    # Who waits for a seat is not rejected but replaced by the next one, so each process may have its own share.
+    silent = -(-config.receive.max_silent // processes)
+    config = config.model_copy(update={"receive": config.receive.model_copy(update={"max_silent": silent})})
+    _take_films(config, Spool.of(config), listener, stop_event())
+
+
+def _take_films(config: Config, spool: Spool, listener: socket.socket, stop: threading.Event) -> None:
+    from dicom_node.association import Receiver
     from dicom_node.commitment_report import Reports
     from dicom_node.commitments import Commitments
     from dicom_node.ledger import Ledger
-    from dicom_node.retention import Retention
     from dicom_node.triage import Triage
 
-    spool, stop = Spool.of(config), stop_event()
     ledger = Ledger(config.ledger_path)
-    with only_instance(spool, "receive" + os.environ.get("RXN", "")):
-        receiver = Receiver(
-            config.receive,
-            spool,
-            ledger,
-            triage=Triage.of(config),
-            grace_seconds=config.node.stop_seconds / 3,
-            reports=Reports(config, Commitments(ledger.store, config.send.max_delay_seconds)),
-        )
-        serving = threading.Thread(target=receiver.serve, args=(listener or bind(config.receive),), name="serve")
-        retention = Retention(config, ledger, spool)
-        keeping = threading.Thread(target=retention.run, args=(stop,), name="retention", daemon=True)
-        serving.start()
-        keeping.start()
-        log.info("receiving", extra={"ae_title": config.receive.ae_title})
-        while not stop.wait(0.5) and serving.is_alive():
-            pass
-        receiver.stop()
-        serving.join(config.node.stop_seconds)
+    receiver = Receiver(
+        config.receive,
+        spool,
+        ledger,
+        triage=Triage.of(config),
+        grace_seconds=config.node.stop_seconds / 3,
+        reports=Reports(config, Commitments(ledger.store, config.send.max_delay_seconds)),
+    )
+    serving = threading.Thread(target=receiver.serve, args=(listener,), name="serve")
+    serving.start()
+    while not stop.wait(0.5) and serving.is_alive():
+        pass
+    receiver.stop()
+    serving.join(config.node.stop_seconds)
+
+
+def _keep_receivers(
+    config: Config, config_path: Path | None, listener: socket.socket, processes: int, stop: threading.Event
+) -> None:
+    children, socket_number = Children(config_path), listener.fileno()
+    verb = ["receive", "--listen-fd", str(socket_number), "--sharing", str(processes)]
+    names = [f"receive {number + 1}" for number in range(processes)]
+    for name in names:
+        children.start(name, verb, (socket_number,))
+    while not stop.wait(0.2):
+        children.look_after()
+    children.stop(names, time.monotonic() + config.node.stop_seconds / 2)
 
 
 def work(config: Config) -> int:
@@ -197,13 +221,9 @@ class Supervisor:
 
     def __init__(self, config: Config, config_path: Path | None) -> None:
         self._config = config
-        self._config_path = config_path
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._started: dict[str, float] = {}
+        self._children = Children(config_path)
         left_out = {"serve": not config.serve.enabled, "work": not config.work.processes}
         self._verbs = [verb for verb in VERBS if not left_out.get(verb)]
-        self._deaths: dict[str, int] = dict.fromkeys(VERBS, 0)
-        self._restart_at: dict[str, float] = {}
         self._is_announced = False
         self._announce_at = 0.0  # monotonic seconds
 
@@ -220,14 +240,6 @@ class Supervisor:
             listener = bind(config.receive)
             for verb in self._verbs:
                 self._start(verb, listener)
-            for n in range(1, int(os.environ.get("RX", "1"))):
-                os.environ["RXN"] = str(n)
-                keep = self._children["receive"]
-                self._start("receive", listener)
-                self._children[f"receive{n}"] = self._children["receive"]
-                self._children["receive"] = keep
-                self._started[f"receive{n}"] = 0.0
-                self._deaths[f"receive{n}"] = 0
             self._announce(listener)
             log.info("running", extra={"ae_title": config.receive.ae_title, "port": listener.getsockname()[1]})
             while not stop.wait(0.2):
@@ -240,33 +252,14 @@ class Supervisor:
         return self._config.node.directory / "run.json"
 
     def _start(self, verb: str, listener: socket.socket) -> None:
-        command = [sys.executable, "-m", "dicom_node.cli", verb, "--parent", str(os.getpid())]
-        if self._config_path is not None:
-            command += ["--config", str(self._config_path)]
-        inherited: Sequence[int] = ()
         if verb == "receive":
-            inherited = (listener.fileno(),)
-            command += ["--listen-fd", str(listener.fileno())]
-        # Started from the main thread: the parent-death signal follows the thread that started the child.
-        self._children[verb] = subprocess.Popen(command, pass_fds=inherited)
-        self._started[verb] = time.monotonic()
+            self._children.start(verb, [verb, "--listen-fd", str(listener.fileno())], (listener.fileno(),))
+        else:
+            self._children.start(verb, [verb])
 
     def _look_after(self, listener: socket.socket) -> None:
-        now, changed = time.monotonic(), False
-        for verb, child in self._children.items():
-            if child.poll() is None:
-                continue
-            if verb not in self._restart_at:
-                quick = now - self._started[verb] < QUICK_DEATH_SECONDS
-                self._deaths[verb] = self._deaths[verb] + 1 if quick else 0
-                delay = min(30.0, 2.0 ** self._deaths[verb] - 1)
-                self._restart_at[verb] = now + delay
-                log.error("a process died", extra={"child": verb, "exit": child.returncode, "restart_seconds": delay})
-            if now >= self._restart_at[verb]:
-                del self._restart_at[verb]
-                self._start(verb, listener)
-                changed = True
-        if changed or (not self._is_announced and now >= self._announce_at):
+        changed = self._children.look_after()
+        if changed or (not self._is_announced and time.monotonic() >= self._announce_at):
             self._announce(listener)
 
     def _announce(self, listener: socket.socket) -> None:
@@ -274,7 +267,7 @@ class Supervisor:
         state = {
             "pid": os.getpid(),
             "port": listener.getsockname()[1],
-            "children": {verb: child.pid for verb, child in self._children.items()},
+            "children": self._children.pids,
         }
         temporary = self._state_file.with_suffix(".tmp")
         try:
@@ -290,15 +283,7 @@ class Supervisor:
     def _stop(self) -> None:
         until = time.monotonic() + self._config.node.stop_seconds
         for verb in self._verbs:
-            child = self._children[verb]
-            if child.poll() is None:
-                child.terminate()
-            try:
-                child.wait(max(0.1, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                log.warning("a process did not stop in time and is killed", extra={"child": verb})
-                child.kill()
-                child.wait()
+            self._children.stop([verb], until)
 
 
 def running(config: Config) -> dict[str, object] | None:

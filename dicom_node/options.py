@@ -55,10 +55,10 @@ def resolved(config_path: Path | None) -> Path | None:
 
 def start(config_path: Path | None, verb: str, parent: int | None = None) -> Config:
     """Configuration and logging of a process that stays."""
-    from dicom_node import lifecycle, logs
+    from dicom_node import children, logs
 
     if parent is not None:
-        lifecycle.die_with_parent(parent)
+        children.die_with_parent(parent)
     config = load_config(config_path)
     logs.start(config.log, verb)
     return config

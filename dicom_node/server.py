@@ -20,6 +20,7 @@ from pynetdicom.transport import AssociationServer
 from dicom_node.config import Receive
 from dicom_node.inbound import Desk, Inbound
 from dicom_node.lobby import Guest, Lobby
+from dicom_node.seats import Seats
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +41,16 @@ class Server(AssociationServer):
         contexts: list[PresentationContext],
         receive: Receive,
         desk: Desk,
+        seats: Seats,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._listener = listener
+        self._seats = seats
         self.receive = receive
         self.desk = desk
         self.intervention_handlers: dict[evt.EventType, Callable[..., Any]] = {}
         self._associations: set[Inbound] = set()
-        self._seats = threading.Lock()
+        self._guard = threading.Lock()
         self._next_collection = 0.0  # monotonic seconds
         self._stopping = False
         super().__init__(ae, listener.getsockname(), receive.ae_title, contexts, ssl_context)
@@ -79,22 +82,22 @@ class Server(AssociationServer):
         self._stopping = True
 
     def take_seat(self, association: Inbound) -> bool:
-        """Count it among the associations, if there is room for one more of them and one more of its host."""
-        with self._seats:
-            seated = [one for one in self._associations if one.admitted]
-            from_there = sum(one.host == association.host for one in seated)
-            if len(seated) >= self.receive.max_associations or from_there >= self.receive.max_per_host:
-                return False
-            association.admitted = True
-            return True
+        """Count it among the associations of all receivers, if there is room for one more of them and one more of its host.
+
+        Raises OSError."""
+        association.seat = self._seats.take(association.host)
+        association.admitted = association.seat is not None
+        return association.admitted
 
     def gone(self, association: Inbound) -> None:
         """An association's last word."""
         try:
             self.desk.closed(association)
         finally:
-            with self._seats:
+            with self._guard:
                 self._associations.discard(association)
+            if association.seat is not None:
+                self._seats.leave(association.seat)
 
     def _attend(self, guest: Guest | None, lobby: Lobby) -> None:
         if guest is None:
@@ -123,7 +126,7 @@ class Server(AssociationServer):
         lobby.enter(connection, address)
 
     def _begin(self, guest: Guest, request: bytes) -> None:
-        with self._seats:
+        with self._guard:
             full = len(self._associations) >= self.receive.max_associations + self.receive.max_silent
         if full:
             log.warning("connection from %s closed: too many are being rejected at once", guest.host)
@@ -131,7 +134,7 @@ class Server(AssociationServer):
             return
         try:
             association = Inbound(self, guest, request)
-            with self._seats:
+            with self._guard:
                 self._associations.add(association)
         except Exception:
             guest.socket.close()
@@ -168,7 +171,7 @@ class Server(AssociationServer):
             association.join(1.0)
 
     def _alive(self) -> list[Inbound]:
-        with self._seats:
+        with self._guard:
             return list(self._associations)
 
     def _bind_defaults(self) -> None:

@@ -104,10 +104,10 @@ def install() -> None:
         if point.verb == verb:
             targets.setdefault(point.target.partition(":")[0], set()).add(point.target)
     sys.meta_path.insert(0, _Importer(verb, targets))
-    if verb == "run":
-        import dicom_node.lifecycle
+    if verb in ("run", "receive"):
+        import dicom_node.children
 
-        dicom_node.lifecycle.QUICK_DEATH_SECONDS = 0.0
+        dicom_node.children.QUICK_DEATH_SECONDS = 0.0
 
 
 class _Importer(importlib.abc.MetaPathFinder):

@@ -110,7 +110,8 @@ SCENES = (
     Scene((ANSWERED, *RECOVERING)),
     Scene(STARTING, lead="start"),
     Scene((LOOKING,)),
-    Scene((TAKEN, Point("run", "dicom_node.lifecycle:Supervisor._start", "after"))),  # the child that it starts again
+    Scene((ANSWERED, Point("run", "dicom_node.children:Children.start", "after"))),  # the child that it starts again
+    Scene((TAKEN, Point("receive", "dicom_node.children:Children.start", "after"))),  # so do the receivers' parent
 )
 
 # A worker on another machine, and the node's door. What dies at the door is said again by the worker and costs nothing.

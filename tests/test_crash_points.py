@@ -90,6 +90,7 @@ def house(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) 
     ):
         peers = ", ".join(f'"{name}": {{"host": "127.0.0.1", "port": {pacs.port}}}' for name in RECORDERS)
         settings = traps.environment | {
+            "SEGMENTER_RECEIVE__PROCESSES": "2",  # on a machine of one core too
             "SEGMENTER_PEERS": f"{{{peers}}}",
             "SEGMENTER_SEND__DESTINATIONS": f'["ORTHANC", "{RECORDERS[0]}", "{RECORDERS[1]}"]',
             "SEGMENTER_SEND__FIRST_DELAY_SECONDS": "0.2",
