@@ -142,9 +142,9 @@ class Hospital:
         for name, pid in children.items():
             if pid in of_supervisor:
                 found["work parent" if name == "work" else name] = pid
-        if "work parent" in found:
-            for number, pid in enumerate(_children(found["work parent"])):
-                found["work child" + (f" {number + 1}" if number else "")] = pid
+        for name in {"receive", "work parent"} & set(found):
+            for number, pid in enumerate(_children(found[name])):
+                found[f"{name.removesuffix(' parent')} child" + (f" {number + 1}" if number else "")] = pid
         return found
 
     def verdict(self) -> dict[str, object]:

@@ -55,7 +55,7 @@ class House:
     def write(self, allowed: str, reserve_mb: int = 1, more: str = "") -> None:
         self.file.write_text(
             f"[node]\ndirectory = 'node'\nreserve_mb = {reserve_mb}\n"
-            f"[receive]\nhost = '127.0.0.1'\nport = {self.port}\n{more}\n"
+            f"[receive]\nhost = '127.0.0.1'\nport = {self.port}\nprocesses = 1\n{more}\n"
             f"[receive.allowed]\n{allowed}\n[peers.PACS]\nhost = '127.0.0.1'\nport = 104\n[send]\ndestinations = ['PACS']\n"
         )
 
