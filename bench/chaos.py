@@ -2,8 +2,8 @@
 
 Receiver, one of its children, worker, the worker's child, sender, supervisor (and with --redis the broker) are killed by
 a seeded generator at exponential intervals whose mean is `--pace` times the time that one film takes undisturbed (0000
-to the last destination, measured first). Modalities keep what was not answered with 0000. The supervisor alone is started again from
-outside. Exit code 1 when a film was lost or doubled or ended `failed` or skipped.
+to the last destination, measured first). Modalities keep what was not answered with 0000. The supervisor alone is
+started again from outside. Exit code 1 when a film was lost or doubled or ended `failed` or skipped.
 """
 
 from __future__ import annotations

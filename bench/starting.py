@@ -86,7 +86,7 @@ def _worker(folder: Path) -> Iterator[Row]:
 
 
 def _mb(pid: int, which: str) -> float:
-    """VmRSS, VmHWM (the most that VmRSS ever was) or Pss (what is shared divided among those that share it) of a process, MB."""
+    """VmRSS, VmHWM (the most that VmRSS ever was) or Pss (shared pages divided among their users) of a process, MB."""
     file = Path(f"/proc/{pid}/{'smaps_rollup' if which == 'Pss' else 'status'}")
     for line in file.read_text().splitlines():
         if line.startswith(which + ":"):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +27,65 @@ def die_with_parent(parent: int) -> None:
         sys.exit(1)
 
 
-class Children:
-    """Verbs of our command line as child processes, by name. Belongs to the main thread: the parent-death signal follows
-    the thread that started the child."""
+class Child(Protocol):
+    """What is needed of a process; subprocess.Popen is one."""
 
-    def __init__(self, config_path: Path | None) -> None:
-        self._config = [] if config_path is None else ["--config", str(config_path)]
-        self._verbs: dict[str, tuple[Sequence[str], Sequence[int]]] = {}
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+def verb_process(arguments: Sequence[str], config_path: Path | None, inherited: Sequence[int] = ()) -> Child:
+    """A verb of our command line as a process; `inherited`: descriptors that it gets."""
+    command = [sys.executable, "-m", "dicom_node.cli", *arguments, "--parent", str(os.getpid())]
+    if config_path is not None:
+        command += ["--config", str(config_path)]
+    return subprocess.Popen(command, pass_fds=inherited)
+
+
+class Forked:
+    """A function in a copy of this process: it starts at once and shares what was imported. The process that forks has no
+    second thread and no ledger open."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        parent = os.getpid()
+
+        def body() -> None:
+            die_with_parent(parent)
+            run()
+
+        self._process = multiprocessing.get_context("fork").Process(target=body)
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid or 0
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("fork", timeout or 0.0)
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+class Children:
+    """Child processes by name. Belongs to the main thread: the parent-death signal follows the thread that started them."""
+
+    def __init__(self) -> None:
+        self._starts: dict[str, Callable[[], Child]] = {}
+        self._processes: dict[str, Child] = {}
         self._started: dict[str, float] = {}
         self._deaths: dict[str, int] = {}
         self._restart_at: dict[str, float] = {}
@@ -41,28 +94,26 @@ class Children:
     def pids(self) -> dict[str, int]:
         return {name: child.pid for name, child in self._processes.items()}
 
-    def start(self, name: str, verb: Sequence[str], inherited: Sequence[int] = ()) -> None:
-        """`verb` with its options; `inherited`: descriptors that it gets."""
-        self._verbs[name] = (verb, inherited)
-        command = [sys.executable, "-m", "dicom_node.cli", *verb, "--parent", str(os.getpid()), *self._config]
-        self._processes[name] = subprocess.Popen(command, pass_fds=inherited)
+    def start(self, name: str, how: Callable[[], Child]) -> None:
+        self._starts[name] = how
+        self._processes[name] = how()
         self._started[name] = time.monotonic()
 
     def look_after(self) -> bool:
         """Start again who died; whether one was."""
         now, changed = time.monotonic(), False
-        for name, child in self._processes.items():
-            if child.poll() is None:
+        for name, child in list(self._processes.items()):
+            if (code := child.poll()) is None:
                 continue
             if name not in self._restart_at:
                 quick = now - self._started[name] < QUICK_DEATH_SECONDS
                 self._deaths[name] = self._deaths.get(name, 0) + 1 if quick else 0
                 delay = min(30.0, 2.0 ** self._deaths[name] - 1)
                 self._restart_at[name] = now + delay
-                log.error("a process died", extra={"child": name, "exit": child.returncode, "restart_seconds": delay})
+                log.error("a process died", extra={"child": name, "exit": code, "restart_seconds": delay})
             if now >= self._restart_at[name]:
                 del self._restart_at[name]
-                self.start(name, *self._verbs[name])
+                self.start(name, self._starts[name])
                 changed = True
         return changed
 

@@ -80,18 +80,12 @@ def run(config_path: Path | None) -> None:
 @config_option
 @child_option
 @click.option("--listen-fd", type=int, hidden=True)
-@click.option("--sharing", type=int, hidden=True)
-def receive(config_path: Path | None, parent: int | None, listen_fd: int | None, sharing: int | None) -> None:
+def receive(config_path: Path | None, parent: int | None, listen_fd: int | None) -> None:
     """Only receive films."""
     from dicom_node import lifecycle
 
-    path = resolved(config_path)
-    config = start(path, "receive", parent)
-    listener = None if listen_fd is None else socket.socket(fileno=listen_fd)
-    if sharing is None:
-        lifecycle.receive(config, path, listener)
-    elif listener is not None:
-        lifecycle.share(config, listener, sharing)
+    config = start(config_path, "receive", parent)
+    lifecycle.receive(config, None if listen_fd is None else socket.socket(fileno=listen_fd))
 
 
 @main.command()

@@ -2,7 +2,7 @@
 
 `run` is children of one parent: receive, work, send, and serve where it is enabled. The parent binds the listening
 socket and the receivers inherit it, so a restart of one refuses nobody. `receive` is a parent itself where
-receive.processes says so; it keeps retention then, and its children take films. Stop order, each step before the next:
+receive.processes says so: copies of it take films, the first keeps retention. Stop order, each step before the next:
 
 1. receive: no new association, running ones finish      (nothing new comes in)
 2. serve: no new claims, films on distant benches finish  (nothing new is made there)
@@ -21,10 +21,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from dicom_node import tls
-from dicom_node.children import Children
+from dicom_node.children import Child, Children, Forked, verb_process
 from dicom_node.config import Config
 from dicom_node.errors import ConfigError, NodeError
 from dicom_node.spool import Spool
@@ -63,42 +64,48 @@ def stop_event() -> threading.Event:
 # -- one process each ------------------------------------------------------------------------------------------
 
 
-def receive(config: Config, config_path: Path | None, listener: socket.socket | None = None) -> None:
-    """The SCP, until SIGTERM: this process, or several children of it on one socket. Retention is kept here."""
+def receive(config: Config, listener: socket.socket | None = None) -> None:
+    """The SCP, until SIGTERM: this process, or copies of it that accept on one socket."""
     from dicom_node.association import bind
-    from dicom_node.ledger import Ledger
-    from dicom_node.retention import Retention
 
     spool, stop = Spool.of(config), stop_event()
     with only_instance(spool, "receive"):
         tls.incoming(config.receive)  # what is wrong is said now, and not by every child
         listener = listener or bind(config.receive)
-        retention = Retention(config, Ledger(config.ledger_path), spool)
-        threading.Thread(target=retention.run, args=(stop,), name="retention", daemon=True).start()
         log.info("receiving", extra={"ae_title": config.receive.ae_title})
         processes = config.receive.processes or min(MOST_RECEIVERS, len(os.sched_getaffinity(0)))
         if processes == 1:
-            _take_films(config, spool, listener, stop)
+            _take_films(config, listener, stop, keeps=True)
         else:
-            _keep_receivers(config, config_path, listener, processes, stop)
+            _keep_receivers(config, listener, processes, stop)
 
 
-def share(config: Config, listener: socket.socket, processes: int) -> None:
-    """One of `processes` receivers that accept on the same socket, until SIGTERM."""
+def _keep_receivers(config: Config, listener: socket.socket, processes: int, stop: threading.Event) -> None:
     # Who waits for a seat is not rejected but replaced by the next one, so each process may have its own share.
     silent = -(-config.receive.max_silent // processes)
-    config = config.model_copy(update={"receive": config.receive.model_copy(update={"max_silent": silent})})
-    _take_films(config, Spool.of(config), listener, stop_event())
+    shared = config.model_copy(update={"receive": config.receive.model_copy(update={"max_silent": silent})})
+
+    def child(keeps: bool) -> Child:
+        return Forked(lambda: _take_films(shared, listener, stop, keeps=keeps))  # its copy of `stop`, set by its signals
+
+    children, names = Children(), [f"receive {number + 1}" for number in range(processes)]
+    for name in names:
+        children.start(name, partial(child, name == names[0]))
+    while not stop.wait(0.2):
+        children.look_after()
+    children.stop(names, time.monotonic() + config.node.stop_seconds / 2)
 
 
-def _take_films(config: Config, spool: Spool, listener: socket.socket, stop: threading.Event) -> None:
+def _take_films(config: Config, listener: socket.socket, stop: threading.Event, *, keeps: bool) -> None:
+    """`keeps`: retention is kept here too."""
     from dicom_node.association import Receiver
     from dicom_node.commitment_report import Reports
     from dicom_node.commitments import Commitments
     from dicom_node.ledger import Ledger
+    from dicom_node.retention import Retention
     from dicom_node.triage import Triage
 
-    ledger = Ledger(config.ledger_path)
+    spool, ledger = Spool.of(config), Ledger(config.ledger_path)
     receiver = Receiver(
         config.receive,
         spool,
@@ -109,23 +116,13 @@ def _take_films(config: Config, spool: Spool, listener: socket.socket, stop: thr
     )
     serving = threading.Thread(target=receiver.serve, args=(listener,), name="serve")
     serving.start()
+    if keeps:
+        retention = Retention(config, ledger, spool)
+        threading.Thread(target=retention.run, args=(stop,), name="retention", daemon=True).start()
     while not stop.wait(0.5) and serving.is_alive():
         pass
     receiver.stop()
     serving.join(config.node.stop_seconds)
-
-
-def _keep_receivers(
-    config: Config, config_path: Path | None, listener: socket.socket, processes: int, stop: threading.Event
-) -> None:
-    children, socket_number = Children(config_path), listener.fileno()
-    verb = ["receive", "--listen-fd", str(socket_number), "--sharing", str(processes)]
-    names = [f"receive {number + 1}" for number in range(processes)]
-    for name in names:
-        children.start(name, verb, (socket_number,))
-    while not stop.wait(0.2):
-        children.look_after()
-    children.stop(names, time.monotonic() + config.node.stop_seconds / 2)
 
 
 def work(config: Config) -> int:
@@ -221,7 +218,8 @@ class Supervisor:
 
     def __init__(self, config: Config, config_path: Path | None) -> None:
         self._config = config
-        self._children = Children(config_path)
+        self._config_path = config_path
+        self._children = Children()
         left_out = {"serve": not config.serve.enabled, "work": not config.work.processes}
         self._verbs = [verb for verb in VERBS if not left_out.get(verb)]
         self._is_announced = False
@@ -251,11 +249,11 @@ class Supervisor:
     def _state_file(self) -> Path:
         return self._config.node.directory / "run.json"
 
-    def _start(self, verb: str, listener: socket.socket) -> None:
-        if verb == "receive":
-            self._children.start(verb, [verb, "--listen-fd", str(listener.fileno())], (listener.fileno(),))
-        else:
-            self._children.start(verb, [verb])
+    def _start(self, name: str, listener: socket.socket) -> None:
+        arguments, inherited = [name], []
+        if name == "receive":
+            arguments, inherited = [name, "--listen-fd", str(listener.fileno())], [listener.fileno()]
+        self._children.start(name, lambda: verb_process(arguments, self._config_path, inherited))
 
     def _look_after(self, listener: socket.socket) -> None:
         changed = self._children.look_after()
