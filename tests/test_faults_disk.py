@@ -118,7 +118,7 @@ def test_a_disk_that_fails_to_sync_is_never_answered_with_success(tool: Callable
     strace, port = tool("strace"), free_port()
     config = tmp_path / "config.toml"
     config.write_text(
-        f'[node]\ndirectory = "node"\nreserve_mb = 0\n[receive]\nhost = "127.0.0.1"\nport = {port}\n'
+        f'[node]\ndirectory = "node"\nreserve_mb = 0\n[receive]\nhost = "127.0.0.1"\nport = {port}\nprocesses = 1\n'
         "[receive.allowed]\nMODALITY = []\n"
     )
     command = [sys.executable, "-m", "dicom_node.cli", "receive", "--config", str(config)]
