@@ -25,7 +25,7 @@ class Habits:
 
     films_of_examination: tuple[tuple[int, float], ...] = ((1, 0.45), (2, 0.5), (3, 0.05))  # how many, how often
     films_of_round: tuple[int, int] = (6, 18)  # of a mobile unit, least and most
-    round_share: float = 0.2  # of the films in the busy hour come from mobile units
+    round_share: float = 0.4  # of the films come from mobile units when these dock
     urgent_share: float = 0.1  # of the examinations; rounds are not urgent
     rooms_per_mobile_unit: int = 4
     gap_seconds: float = 0.1  # between two films of one association: 10 MB on the modality's line

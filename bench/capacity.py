@@ -1,4 +1,4 @@
-"""What a node carries, as arithmetic: measured figures in; films a second, machines and waiting times out. Pure functions."""
+"""What a node carries, as arithmetic: measured figures in; films a second and machines out. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Rows = Sequence[dict[str, object]]
-Sizes = Sequence[tuple[int, float]]  # films of a burst, and how often such a burst comes
 
 
 class NotMeasured(Exception):
@@ -29,46 +28,55 @@ class Measured:
 
     receive: Figure  # films/s, durably
     forward: Figure  # s, one film
+    stages: Figure  # all but the forward pass, as a ratio to it
     worker: Figure  # s, that a film keeps a worker
     accept: Figure  # s, accepted to stored, idle node
     spread: Figure  # of a worker's seconds: standard deviation over mean
     ledger: Figure  # films/s, all their commits
     commits: Figure  # of one film
     ledger_bytes: Figure  # that a film leaves for ever
+    delivery: Figure  # films/s, their objects to one PACS
     door: Figure  # films/s, claimed and fetched by workers on other machines
     bells: Figure  # bells/s through Redis
 
     @property
-    def rest_seconds(self) -> float:
-        """Accepted to stored, less the worker: waiting for the bell, delivery."""
-        return max(0.02, self.accept.value - self.worker.value)
+    def stages_seconds(self) -> float:
+        return self.forward.value * self.stages.value
+
+    @property
+    def bell_seconds(self) -> float:
+        """What is left of accepted to stored: waiting for the bell and for a look at the outbox."""
+        known = self.forward.value + self.stages_seconds + 1 / self.delivery.value
+        return max(0.0, self.accept.value - known)
 
 
 def measured(rows: Rows) -> Measured:
     """The figures in the rows of bench/results.json and bench/scale.json. Raises NotMeasured, naming the row."""
     forward = _row(rows, "inference: forward pass of one film", "s")
+    stages = _row(rows, "stages:", "ratio")
     return Measured(
         receive=_found(rows, "receive: films/s, four associations", "1/s")
         or _row(rows, "receive: films/s, one association", "1/s"),
         forward=forward,
-        worker=_worker(rows, forward.value),
+        stages=stages,
+        worker=_worker(rows, forward.value, stages),
         accept=_row(rows, "accept: C-STORE accepted to SEG in the PACS", "s"),
         spread=_row(rows, "worker: spread of its seconds", "ratio"),
         ledger=_row(rows, "ledger: films/s", "1/s"),
         commits=_row(rows, "ledger: commits of a film", "1"),
         ledger_bytes=_row(rows, "ledger: bytes that a film leaves", "bytes"),
+        delivery=_row(rows, "delivery: films/s", "1/s"),
         door=_row(rows, "door: films/s", "1/s"),
         bells=_row(rows, "bells: bells/s", "1/s"),
     )
 
 
-def _worker(rows: Rows, forward: float) -> Figure:
+def _worker(rows: Rows, forward: float, stages: Figure) -> Figure:
     """Of a backlog where that was measured (batches, threads and gaps are in it), else forward pass and stages."""
     if rate := _found(rows, "backlog:", "1/s"):
         return Figure(1 / rate.value, "s", rate.source)
     if share := _found(rows, "backlog:", "ratio"):
         return Figure(forward / share.value, "s", share.source)
-    stages = _row(rows, "stages:", "ratio")
     return Figure(forward * (1 + stages.value), "s", f"forward pass and {stages.source}")
 
 
@@ -86,59 +94,6 @@ def _row(rows: Rows, begins: str, unit: str) -> Figure:
             f"no row that begins with {begins!r} in {unit}; `make bench` and `python bench/scale.py --measure` make them"
         )
     return found
-
-
-# -- waiting --------------------------------------------------------------------------------------------------------
-
-
-def erlang_c(workers: int, load: float) -> float:
-    """Share of the films that wait when they come alone, at random, and `load` workers of `workers` are busy (M/M/c)."""
-    blocked = 1.0
-    for number in range(1, workers + 1):
-        blocked = load * blocked / (number + load * blocked)
-    return blocked / (1 - load / workers * (1 - blocked))
-
-
-@dataclass(frozen=True)
-class Formula:
-    """Waiting by Allen and Cunneen's approximation of G/G/c, and the wait behind the films of one's own burst.
-
-    The squared coefficient of variation of the arrivals is that of random bursts in the long run, E[B^2] / E[B] for B films a
-    burst; exact for one worker (M^[X]/G/1: the two terms are Pollaczek-Khinchine's and the burst's).
-    """
-
-    workers: int
-    use: float  # of the workers' time, 0 to 1
-    seconds: float  # of a worker for a film, the mean
-    spread: float  # standard deviation over mean
-    sizes: Sizes
-
-    def mean(self) -> float:
-        """Seconds."""
-        queue = erlang_c(self.workers, self.use * self.workers) * self.seconds / (self.workers * (1 - self.use))
-        return queue * (self._variability() + self.spread**2) / 2 + self.seconds * self._before_it()
-
-    def p95(self) -> float:
-        """Seconds that 95 % wait at most: those who wait do so exponentially long."""
-        alone = erlang_c(self.workers, self.use * self.workers)
-        waits = alone + (1 - alone) * self._behind_its_own()
-        return self.mean() / waits * math.log(waits / 0.05) if waits > 0.05 else 0.0
-
-    def _variability(self) -> float:
-        films = sum(size * share for size, share in self.sizes)
-        return sum(size**2 * share for size, share in self.sizes) / films
-
-    def _before_it(self) -> float:
-        """Turns that a film waits behind its own burst when all workers are free."""
-        films = sum(size * share for size, share in self.sizes)
-        return sum(share * sum(place // self.workers for place in range(size)) for size, share in self.sizes) / films
-
-    def _behind_its_own(self) -> float:
-        films = sum(size * share for size, share in self.sizes)
-        return sum(share * max(0, size - self.workers) for size, share in self.sizes) / films
-
-
-# -- machines -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -164,16 +119,17 @@ class Part:
     add: str
 
 
-def parts(found: Measured, assumed: Assumed) -> list[Part]:
+def parts(found: Measured, a: Assumed) -> list[Part]:
     """The node's own components, workers not among them, the first to fill up first."""
-    link = assumed.link_mb / assumed.film_mb
-    one_by_one = "one association at a time"
+    link = a.link_mb / a.film_mb
     return sorted(
         [
-            Part("line of 1 Gbit/s, films coming in", link, "10 MB films, 100 MB/s usable: assumed", "a faster line"),
+            Part(f"line in, {a.link_mb:g} MB/s usable", link, f"{a.film_mb:g} MB a film: assumed", "a faster line"),
             Part("receiver and disk (synced)", found.receive.value, found.receive.source, "a faster disk; then another node"),
             Part("ledger (one writer)", found.ledger.value, found.ledger.source, "a disk that syncs faster; then another node"),
-            Part("delivery to one PACS", 1 / found.rest_seconds, f"{one_by_one}: accept less the worker", "another node"),
+            Part(
+                "delivery to one PACS", found.delivery.value, found.delivery.source, "another node (one association at a time)"
+            ),
             Part("HTTPS door", found.door.value, found.door.source, "workers on the node; then another node"),
             Part("Redis (bells only)", found.bells.value, found.bells.source, "nothing: something else is full before"),
         ],
@@ -183,16 +139,47 @@ def parts(found: Measured, assumed: Assumed) -> list[Part]:
 
 @dataclass(frozen=True)
 class Worker:
-    """One worker: what it answers by itself, and what it is."""
+    """One worker: how long a film keeps it on the average, and how much that spreads."""
 
-    films: float  # 1/s
     name: str
+    seconds: float
+    spread: float
 
 
-def gpu_worker(found: Measured, films_per_second: float, cores: int, stages_cores: int) -> Worker:
-    """A GPU with `cores` beside it, which decode and write while it computes: the slower of both.
+def worker(found: Measured, gpu_films_per_second: float | None, gpu_cores: int, bench_cores: int) -> Worker:
+    """The bench's CPU worker; or a GPU with `gpu_cores` beside it, which decode and write meanwhile: the slower of both.
 
-    `stages_cores`: cores on which the bench's stages ran.
+    `bench_cores`: those that the bench's stages had.
     """
-    beside = max(1e-9, found.worker.value - found.forward.value) * stages_cores
-    return Worker(min(films_per_second, cores / beside), "GPU")
+    if gpu_films_per_second is None:
+        return Worker("CPU worker", found.worker.value, found.spread.value)
+    beside = found.stages_seconds * bench_cores / gpu_cores
+    return Worker("GPU worker", max(1 / gpu_films_per_second, beside), found.spread.value)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Rooms behind nodes of one kind, in the busiest hour."""
+
+    name: str
+    nodes: int
+    rooms: int  # behind one node
+    workers: int  # of one node
+    films: float  # 1/s, of one node
+    films_per_day: float  # of one node
+    use: float  # of its workers
+
+
+def layout(name: str, rooms: int, nodes: int, films_per_room_day: float, one: Worker, parts: list[Part], a: Assumed) -> Layout:
+    """At least `nodes`, more where a part of a node would be used more than `a.most_use`."""
+    films = rooms * a.films_per_room_hour / 3600
+    nodes = max(nodes, math.ceil(films / (a.most_use * parts[0].films)))
+    each = films / nodes
+    workers = max(1, math.ceil(each * one.seconds / a.most_use))
+    use = each * one.seconds / workers
+    return Layout(name, nodes, round(rooms / nodes), workers, each, rooms * films_per_room_day / nodes, use)
+
+
+def disk_gb(here: Layout, a: Assumed) -> float:
+    """Of one node's spool: films and results for as long as they are kept, and as much room again as a tenth of that."""
+    return here.films_per_day * a.keep_days * (a.film_mb + a.result_mb) * 1.1 / 1000

@@ -3,16 +3,22 @@ worker's seconds spread over films. `python bench/scale.py --measure` writes it 
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import secrets
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from apparatus import ROUNDS, Row, film_files, needed, new_uids, row, send
+import pydicom
+from apparatus import ROUNDS, Row, dcmtk_storescp, film_files, needed, new_uids, row, send
 from certificates import Authority
-from servers import NODE_AE, free_port, running_node, running_redis
+from pydicom.uid import ComprehensiveSRStorage as SR
+from pydicom.uid import DigitalXRayImageStorageForPresentation as DX
+from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import SegmentationStorage as SEG
+from servers import NODE_AE, free_port, running_node, running_redis, wait_for
 
 from dicom_node.broker import QUEUE, Every, celery_app, ring
 from dicom_node.config import Queue, Segment, Work
@@ -26,13 +32,16 @@ from dicom_node.workers import Workers
 from segmenter import phantom
 
 LIVES = 60
+DELIVERED = 60
 FILMS = 24
 BELLS = 300
+ROLES = ((1, "seg"), (2, "sr"))
 SHAPES = ((2500, 2048), (3000, 2500), (2022, 2022), (2880, 2880))
 
 
 def measure(scratch: Path) -> Iterator[Row]:
     yield from ledger(scratch)
+    yield from delivery(scratch)
     yield from door(scratch)
     yield from bells(scratch)
     yield from spread()
@@ -58,24 +67,55 @@ def ledger(scratch: Path) -> Iterator[Row]:
 
 def _life(kept: Ledger, outbox: Outbox, uid: str) -> None:
     association = kept.open_association("MODALITY", NODE_AE, "10.0.0.7")
-    sha = f"{uid:0>64}"[-64:]
-    kept.add_arrival(
-        Arrival(uid, "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.1.2.1", sha, f"arrivals/{uid}", 10, "M", NODE_AE, "h", 1)
-    )
+    _answered(kept, uid, [StoredObject(role, "", SEG, f"{uid}.{n}", "0" * 64, "x", 9, "demo") for n, role in ROLES])
     kept.close_association(association, "released", 1)
+    for one in outbox.of_job(kept.jobs(sop_instance_uid=uid, limit=1)[0].job_id):
+        outbox.sending(one)
+        outbox.settle(one, DeliveryState.DELIVERED, status=0, reason="")
+
+
+def _answered(kept: Ledger, uid: str, made: Sequence[StoredObject]) -> None:
+    """A film that arrives and is answered."""
+    sha = f"{uid:0>64}"[-64:]
+    kept.add_arrival(Arrival(uid, DX, ExplicitVRLittleEndian, sha, f"arrivals/{uid}", 10, "M", NODE_AE, "10.0.0.7", 1))
     claim = kept.claim("worker", 30)
     assert claim is not None
     kept.revision(uid, sha)
-    made = [
-        StoredObject(role, "", "1.2.840.10008.5.1.4.1.1.66.4", f"{uid}.{place}", sha, f"job/{uid}/{role}.dcm", 9, "research")
-        for place, role in enumerate(("seg", "sr"))
-    ]
-    outcome = Outcome(State.SEGMENTED, finding="pneumothorax", content_sha256=sha, model="m 1", model_digest=sha)
-    outcome = Outcome(**{**vars(outcome), "objects": tuple(made)})
-    job = kept.finish(claim, outcome, [Route("PACS")])
-    for delivery in outbox.of_job(job.job_id):
-        outbox.sending(delivery)
-        outbox.settle(delivery, DeliveryState.DELIVERED, status=0, reason="")
+    outcome = Outcome(
+        State.SEGMENTED, finding="pneumothorax", content_sha256=sha, model="m 1", model_digest=sha, objects=tuple(made)
+    )
+    kept.finish(claim, outcome, [Route("PACS")])
+
+
+def delivery(scratch: Path) -> Iterator[Row]:
+    """Results that lie ready, two objects of a film, to dcmtk's storescp by the node's sender."""
+    with dcmtk_storescp(scratch / "pacs") as port:
+        settings = {"SEGMENTER_WORK__PROCESSES": "0"}
+        with running_node(scratch / "delivery", ("PACS", port), **settings) as node:
+            kept = node.ledger
+            made = [[_object(node.config.spool_directory, film, *one) for one in ROLES] for film in range(DELIVERED)]
+            started = time.perf_counter()
+            for film, objects in enumerate(made):
+                _answered(kept, f"1.2.{film}", objects)
+            counts = "SELECT count(*) FROM deliveries WHERE state <> 'delivered'"
+            wait_for(lambda: not kept.store.read().execute(counts).fetchone()[0], 120, "delivery")
+            seconds = time.perf_counter() - started
+    yield row("delivery: films/s, SEG and SR to one PACS", DELIVERED / seconds, "1/s", "itself", "higher")
+
+
+def _object(spool: Path, film: int, number: int, role: str) -> StoredObject:
+    """A file like a SEG's of a 2500x2048 film (640 KB) or a report's (8 KB)."""
+    made = pydicom.Dataset()
+    made.SOPClassUID, made.SOPInstanceUID = SEG if role == "seg" else SR, f"2.25.{film}.{number}"
+    made.add_new(0x00091010, "OB", bytes(640_000 if role == "seg" else 8_000))
+    made.file_meta = pydicom.dataset.FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    path = spool / "job" / f"{film}-{role}.dcm"
+    path.parent.mkdir(exist_ok=True)
+    made.save_as(path, enforce_file_format=True)
+    data = path.read_bytes()
+    sha, where = hashlib.sha256(data).hexdigest(), str(path.relative_to(spool))
+    return StoredObject(role, "", made.SOPClassUID, made.SOPInstanceUID, sha, where, len(data), "research")
 
 
 def door(scratch: Path) -> Iterator[Row]:
