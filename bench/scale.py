@@ -100,7 +100,7 @@ def _tables(given: argparse.Namespace):
         "days": scale_days.day(cases, found),
         "faults": scale_days.faults(cases, found),
     }
-    return made, lambda path: scale_picture.draw(path, waits, one, habits, cases[0])
+    return made, lambda path: scale_picture.draw(path, waits, one, habits, cases[0], scale_days.worst_morning(cases[0], found))
 
 
 def _measure(own: Path) -> None:

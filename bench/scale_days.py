@@ -77,14 +77,25 @@ class Aftermath:
 
 def faults(cases: Sequence[Case], found: Measured) -> str:
     rows = []
-    for text, fault in (("PACS down for an hour", pacs_down), ("half of the workers away for ten minutes", workers_lost)):
+    for fault in (pacs_down, workers_lost):
         for this in cases:
+            lost = "the worker" if this.workers == 1 else f"{half(this)} of {this.workers} workers"
+            text = "PACS down for an hour" if fault is pacs_down else f"{lost} away for ten minutes"
             worst = max((fault(this, found, 24 * HOUR * day) for day in range(this.days)), key=lambda one: one.seconds)
-            text = text.replace("half of the workers", "the worker") if this.workers == 1 else text
             times = minutes(worst.seconds), minutes(worst.arithmetic)
             rows.append([f"{text}, node of {this.name}", f"{this.days}", f"{worst.films:,}", *times])
     head = ["at 7:30, when mobile units dock", "mornings, the worst of them", "films waiting at its end"]
     return table([*head, "none of them after", "by arithmetic"], rows)
+
+
+def half(this: Case) -> int:
+    """Workers of one host of two; of the only one where there is one."""
+    return -(-this.workers // 2)
+
+
+def worst_morning(this: Case, found: Measured) -> int:
+    """The day on which most films wait when the workers are back."""
+    return max(range(this.days), key=lambda day: workers_lost(this, found, 24 * HOUR * day).films)
 
 
 def pacs_down(this: Case, found: Measured, midnight: float) -> Aftermath:
@@ -99,11 +110,11 @@ def pacs_down(this: Case, found: Measured, midnight: float) -> Aftermath:
 
 def workers_lost(this: Case, found: Measured, midnight: float) -> Aftermath:
     """Arithmetic: what waits, by what the workers do more than what comes."""
-    loss = simulation.Loss(midnight + DOCKING, midnight + DOCKING + 600, -(-this.workers // 2))
+    loss = simulation.Loss(midnight + DOCKING, midnight + DOCKING + 600, half(this))
     moments, waiting_then = queue(this.films.at, run(this, loss).claimed)
     after = moments >= loss.until
     left = int(waiting_then[~after][-1])
-    empty = float(moments[after][waiting_then[after] == 0][0])
+    empty = float(moments[after][waiting_then[after] == 0][0]) if left else loss.until
     at = np.array(this.films.at)
     comes = float(((at >= loss.until) & (at < loss.until + 600)).mean() * len(at) / 600)
     does = this.workers * len(this.seconds) / sum(this.seconds)
