@@ -21,6 +21,7 @@ import sizes
 import starting
 import training
 from apparatus import ROOT, ROUNDS, row
+from why import explained
 
 MEASURES = {
     "startup": starting.startup,
@@ -66,14 +67,15 @@ def _cpu() -> str:
 def _markdown(result: dict) -> str:
     lines = [
         f"# Measured by `make bench`\n\n{result['machine']}, commit {result['commit']}. Medians of {ROUNDS} rounds.\n",
-        "| what | value | unit | against | target |",
-        "|---|---|---|---|---|",
+        "| what | value | spread | unit | against | target |",
+        "|---|---|---|---|---|---|",
     ]
     for one in result["rows"]:
         target = "" if one["target"] is None else f"{'>=' if one['better'] == 'higher' else '<='} {one['target']}"
         value = "no GPU here" if one["value"] is None else f"{one['value']:.3g}"
-        lines.append(f"| {one['name']} | {value} | {one['unit']} | {one['against']} | {target} |")
-    return "\n".join(lines) + "\n"
+        spread = "" if not one["spread"] else "{:.3g} to {:.3g}".format(*one["spread"])
+        lines.append(f"| {one['name']} | {value} | {spread} | {one['unit']} | {one['against']} | {target} |")
+    return "\n".join(lines) + "\n" + explained(result["rows"])
 
 
 if __name__ == "__main__":
