@@ -82,7 +82,7 @@ def inputs(found: Measured, assumed: Assumed, habits: Habits, machine: str) -> s
         "door": "films through the HTTPS door",
         "bells": "bells through Redis",
     }
-    rows = [[text, f"{one.value:.3g} {unit(one.unit)}".strip(), f"measured: {one.source}"]
+    rows = [[text, f"{significant(one.value)} {unit(one.unit)}".strip(), f"measured: {one.source}"]
             for key, text in names.items() for one in [getattr(found, key)]]  # fmt: skip
     least, most = habits.films_of_round
     rows += [
@@ -168,6 +168,10 @@ def number(value: float) -> str:
 
 def minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def significant(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def unit(name: str) -> str:
