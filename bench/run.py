@@ -46,13 +46,17 @@ def main() -> None:
         for name in wanted:
             print(f"measuring {name} ...", flush=True)
             rows += list(MEASURES[name](Path(scratch)))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    machine = f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    result = {"rows": rows, "machine": machine, "commit": commit}
+    result = {"rows": rows, **machine_and_commit()}
     print(_markdown(result))
     if set(wanted) == set(MEASURES):
         (ROOT / "bench" / "results.json").write_text(json.dumps(result, indent=2) + "\n")
         (ROOT / "bench" / "RESULTS.md").write_text(_markdown(result))
+
+
+def machine_and_commit() -> dict[str, str]:
+    """Where and of what it was measured."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return {"machine": f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}", "commit": commit}
 
 
 def _cpu() -> str:
