@@ -254,3 +254,32 @@ POLICY = Policy(first_delay=4, max_delay=60, give_up=1000)
 )
 def test_when_to_try_again(verdict: Verdict, attempts: int, age: float, jitter: float, expected: Decision) -> None:
     assert decide(verdict, attempts, age, POLICY, jitter) == expected
+
+
+def test_nothing_that_is_asked_while_films_flow_reads_a_table_from_end_to_end(ledger: Ledger) -> None:
+    """A million finished jobs must not be felt. Indexes of what is open (PARTIAL) may be read whole: they are short."""
+    db, asked = ledger.store.read(), set()
+    db.set_trace_callback(asked.add)
+    outbox = Outbox(ledger.store)
+    job_id = ledger.add_arrival(arrival()).job_id
+    claim = ledger.claim("w", 30)
+    assert ledger.ready() == 0 and claim is not None
+    ledger.renew(claim, 30)
+    ledger.revision("1.2.3", "c1")
+    ledger.answer("1.2.3", "c1", "m1")
+    ledger.finish(claim, answered(), [Route("PACS")])
+    [due] = outbox.due(900)
+    outbox.sending(due.delivery)
+    outbox.settle(due.delivery, DeliveryState.DELIVERED, status=0, reason="")
+    outbox.redeliver_resent()
+    outbox.recover()
+    assert ledger.job(job_id[:6]) == ledger.jobs(sop_instance_uid="1.2.3")[0]
+    assert ledger.objects(job_id) and outbox.of_job(job_id)
+    db.set_trace_callback(None)
+    partial = {
+        name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql LIKE '%) WHERE %'")
+    }
+    for query in sorted(one for one in asked if one.startswith(("SELECT", "UPDATE", "INSERT", "DELETE"))):
+        for step in (row["detail"] for row in db.execute("EXPLAIN QUERY PLAN " + query)):
+            whole = step.startswith("SCAN") and step != "SCAN CONSTANT ROW" and not partial & set(step.split())
+            assert not whole or step.split()[1] == "meta", f"{step}: {query}"
