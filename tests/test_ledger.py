@@ -276,9 +276,7 @@ def test_nothing_that_is_asked_while_films_flow_reads_a_table_from_end_to_end(le
     assert ledger.job(job_id[:6]) == ledger.jobs(sop_instance_uid="1.2.3")[0]
     assert ledger.objects(job_id) and outbox.of_job(job_id)
     db.set_trace_callback(None)
-    partial = {
-        name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql LIKE '%) WHERE %'")
-    }
+    partial = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql LIKE '%) WHERE %'")}
     for query in sorted(one for one in asked if one.startswith(("SELECT", "UPDATE", "INSERT", "DELETE"))):
         for step in (row["detail"] for row in db.execute("EXPLAIN QUERY PLAN " + query)):
             whole = step.startswith("SCAN") and step != "SCAN CONSTANT ROW" and not partial & set(step.split())
