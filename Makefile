@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 .PHONY: demo test lint bench chaos soak fuzz matrix viewer train-quick clean
 .DELETE_ON_ERROR:
 
-demo: .make/worker          ## the whole path: six films in, SEGs back
+demo: .make/worker-cpu      ## the whole path: six films in, SEGs back
 	$(BIN)/segmenter-worker demo
 
 # Two files at a time, one thread each; first those whose time limits do not bear a neighbour.
@@ -33,7 +33,7 @@ train-quick: .make/train
 	$(TRAIN) evaluate --artifact $(QUICK)/model --films 20 --out $(QUICK)/exam --record
 	$(BIN)/segmenter-worker demo --model $(QUICK)/model --out $(QUICK)/demo
 
-bench: .make/test .make/tools
+bench: .make/bench .make/tools
 	$(BIN)/python bench/run.py
 
 # 200 random kills while films flow (some ten minutes); CHAOS="--seed 7 --kills 500 --redis" for another night.
@@ -62,20 +62,24 @@ $(BIN)/python:
 	  { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ...'; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo 'venv is missing: apt-get install python3-venv'; rm -rf $(VENV); exit 1; }
 
-.make/worker: $(BIN)/python pyproject.toml deploy/constraints.txt
-	@echo 'installing the worker into $(VENV) (torch is several GB, minutes)'
-	$(PIP) --editable '.[worker]'
+.make/worker-cpu: $(BIN)/python pyproject.toml deploy/constraints.txt
+	@echo 'installing the worker for CPUs into $(VENV)'
+	$(PIP) --editable '.[worker-cpu]'
 	@mkdir -p .make && touch $@
 
 .make/train: $(BIN)/python pyproject.toml deploy/constraints.txt
 	@echo 'installing worker and training tools into $(VENV) (torch is several GB, minutes)'
 	$(PIP) --editable '.[worker,train]'
-	@mkdir -p .make && touch .make/worker $@
+	@mkdir -p .make && touch .make/worker-cpu $@
 
 .make/test: $(BIN)/python pyproject.toml deploy/constraints.txt
 	@echo 'installing worker, training and test tools into $(VENV) (torch is several GB, minutes)'
 	$(PIP) --editable '.[worker,train,test]'
-	@mkdir -p .make && touch .make/worker .make/train $@
+	@mkdir -p .make && touch .make/worker-cpu .make/train $@
+
+.make/bench: .make/test
+	$(PIP) --editable '.[bench]'
+	@touch $@
 
 # Not remembered in .make: a tool that was removed since must be missed here, not in the middle of the tests.
 .PHONY: .make/tools

@@ -14,8 +14,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import engines
 import flow
 import receiving
+import sizes
 import starting
 import training
 from apparatus import ROOT, ROUNDS, row
@@ -24,8 +26,10 @@ MEASURES = {
     "startup": starting.startup,
     "receive": receiving.receive,
     "hostile": receiving.hostile,
+    "engines": engines.engines,
     "inference": flow.inference,
     "accept": flow.accept,
+    "install": sizes.sizes,
     "training": lambda scratch: (row(*one) for one in training.measure(scratch)),
 }
 

@@ -115,10 +115,10 @@ def _broker(config: Config) -> Check:
 
 
 def _model(config: Config) -> Check:
-    from dicom_node.model import load_model, refuse_demo_model
+    from dicom_node.model import load_model, refuse_demo_model, runnable_model
 
     try:
-        manifest = load_model(config.segment).manifest
+        manifest = (runnable_model if config.work.processes else load_model)(config.segment).manifest
         refuse_demo_model(config, manifest.intended_use)
     except NodeError as error:
         return Check("model", False, str(error))

@@ -188,6 +188,9 @@ class Segment(Section):
     allow_demo_model: bool = Field(False, description="Let a demo model send to destinations that are not loopback.")
     operating_point: str = Field("", description="Name from the manifest; empty: the artifact's default.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    engine: Literal["auto", "torch", "onnx"] = Field(
+        "auto", description="auto: torch on a GPU, ONNX Runtime on a CPU where it is installed and the model has its graph."
+    )
     threads: int = Field(0, ge=0, description="CPU threads of the forward pass; 0: all cores.")
     min_side_px: int = Field(256, ge=1, description="Films with a shorter side are skipped.")
     max_pixels: int = Field(100_000_000, ge=1, description="Films with more pixels are skipped before decoding.")

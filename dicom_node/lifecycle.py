@@ -106,15 +106,15 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
 
 def work(config: Config) -> int:
     """The Celery worker, until SIGTERM: for the node of this machine, or for the one that `work.node` names."""
-    from dicom_node.model import load_model, refuse_demo_model
+    from dicom_node.model import refuse_demo_model, runnable_model
     from dicom_node.tasks import run_worker
 
     if not config.work.processes:
         raise ConfigError("work.processes: 0, so there is nothing to run here; set 1 or more")
     if config.work.node:
-        load_model(config.segment)  # what is wrong with it is said now, and not by every child
+        runnable_model(config.segment)  # what is wrong with it is said now, and not by every child
         return run_worker(config)
-    refuse_demo_model(config, load_model(config.segment).manifest.intended_use)
+    refuse_demo_model(config, runnable_model(config.segment).manifest.intended_use)
     with only_instance(Spool.of(config), "work"):
         return run_worker(config)
 
@@ -209,12 +209,12 @@ class Supervisor:
 
     def run(self) -> None:
         from dicom_node.association import bind
-        from dicom_node.model import load_model, refuse_demo_model
+        from dicom_node.model import refuse_demo_model, runnable_model
 
         config, stop = self._config, stop_event()
         tls.verify(config)
         if "work" in self._verbs:
-            refuse_demo_model(config, load_model(config.segment).manifest.intended_use)
+            refuse_demo_model(config, runnable_model(config.segment).manifest.intended_use)
         spool = Spool.of(config)
         with only_instance(spool, "run"):
             listener = bind(config.receive)

@@ -12,6 +12,7 @@ from dicom_node.config import Config, Segment
 from dicom_node.errors import ConfigError
 from segmenter.artifact import COMPARE_ONLY, Artifact, load_artifact
 from segmenter.errors import ArtifactError
+from segmenter.predict import engine_for
 from segmenter.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,10 +50,21 @@ def load_model(settings: Segment) -> Artifact:
     return artifact
 
 
+def runnable_model(settings: Segment) -> Artifact:
+    """The same, on a machine that can run it: with torch or ONNX Runtime installed."""
+    artifact = load_model(settings)
+    try:
+        engine_for(artifact, settings.device, settings.engine)
+    except ArtifactError as error:
+        raise ConfigError(f"segment.model: {error}") from error
+    return artifact
+
+
 def segment_settings(settings: Segment) -> Settings:
     return Settings(
         operating_point=settings.operating_point,
         device=settings.device,
+        engine=settings.engine,
         threads=settings.threads,
         min_side_px=settings.min_side_px,
         max_pixels=settings.max_pixels,

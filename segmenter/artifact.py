@@ -2,7 +2,8 @@
 match its manifest is ever used.
 
 The weights are model.safetensors, or for an ensemble model-0.safetensors, model-1.safetensors, ...: networks of one
-kind whose predictions are averaged (`predict.py`), usually one for each fold.
+kind whose predictions are averaged (`predict.py`), usually one for each fold. Beside each may lie its graph, model.onnx or
+model-0.onnx, ...: the network for ONNX Runtime, which reads the same weights.
 
 The receiver and the command line read manifests too, so this module imports torch only where tensors are
 built.
@@ -25,9 +26,9 @@ from segmenter.errors import ArtifactError
 if TYPE_CHECKING:
     import torch
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST_FILE, CARD_FILE = "manifest.json", "MODEL_CARD.md"
-OUR_WEIGHTS = re.compile(r"model(-\d+)?\.safetensors")  # the names that `write_artifact` gives, and later clears away
+OUR_FILES = re.compile(r"model(-\d+)?\.(safetensors|onnx)")  # the names that are given here, and later cleared away
 INTENDED_USES = ("demo", "research")
 # Operating points that repeat the conditions of a published figure (no image gate, mask threshold .05, no floor) so that
 # the figure can be compared. They call nearly every film positive: never to be served.
@@ -84,6 +85,7 @@ class Manifest:
     generator_sha256: str  # digest of the phantom generator's source
     commit: str
     weights: tuple[WeightsFile, ...]  # one for each member, all of them of `network` and `input`
+    graphs: tuple[WeightsFile, ...]  # one for each member, in the same order; empty: torch only
     folds: tuple[int, ...]  # the fold that each member has not seen, in the order of `weights`; empty: unknown
 
     @property
@@ -111,6 +113,11 @@ class Artifact:
     def weights_paths(self) -> list[Path]:
         """One file for each member."""
         return [self.folder / weights.file for weights in self.manifest.weights]
+
+    @property
+    def graph_paths(self) -> list[Path]:
+        """One ONNX file for each member, or none at all."""
+        return [self.folder / graph.file for graph in self.manifest.graphs]
 
     def state_dict(self, member: int) -> dict[str, torch.Tensor]:
         """Tensors of a member by name; floating point ones as float32, counters as they are."""
@@ -169,8 +176,8 @@ def load_artifact(folder: Path) -> Artifact:
             )
     text = (folder / MANIFEST_FILE).read_bytes()
     manifest = parse_manifest(text, where=str(folder / MANIFEST_FILE))
-    for weights in manifest.weights:
-        _verify(folder / weights.file, weights.sha256)
+    for one in (*manifest.weights, *manifest.graphs):
+        _verify(folder / one.file, one.sha256)
     return Artifact(folder, manifest, hashlib.sha256(text).hexdigest())
 
 
@@ -205,7 +212,8 @@ def parse_manifest(text: bytes | str, where: str = MANIFEST_FILE) -> Manifest:
             "network": MappingProxyType(table["network"]),
             "input": _numbers(table["input"], Input, f"{where}: input"),
             "operating_points": MappingProxyType(points),
-            "weights": _weights(table["weights"], where),
+            "weights": _files(table["weights"], "weights", where),
+            "graphs": _files(table["graphs"], "graphs", where),
             "folds": _folds(table["folds"], len(table["weights"]), where),
         }
     )
@@ -217,8 +225,8 @@ def write_artifact(
     folder: Path, state_dicts: Sequence[Mapping[str, torch.Tensor]], manifest: Mapping[str, Any], card: str
 ) -> Artifact:
     """Write a model folder and read it back: a single model, or an ensemble of as many members as there are
-    `state_dicts`. `manifest` is the JSON object without `schema` and `weights`, which are filled in here. Big tensors are
-    stored as float16; BatchNorm, heads and all small tensors stay float32 (`stored`).
+    `state_dicts`. `manifest` is the JSON object without `schema`, `weights` and `graphs`, which are filled in here. Big
+    tensors are stored as float16; BatchNorm, heads and all small tensors stay float32 (`stored`).
 
     Raises ArtifactError, and leaves the folder as it was, when the result would be refused.
     """
@@ -231,7 +239,7 @@ def write_artifact(
         for name, state_dict in zip(names, state_dicts, strict=True):
             _save(state_dict, temporary[name])
         weights = [{"file": name, "sha256": file_sha256(temporary[name])} for name in names]
-        text = _json({**manifest, "schema": SCHEMA, "weights": weights})
+        text = _json({**manifest, "schema": SCHEMA, "weights": weights, "graphs": []})
         parse_manifest(text)  # nothing is replaced by an artifact that would be refused
         temporary[CARD_FILE].write_text(card, "utf-8")
         temporary[MANIFEST_FILE].write_text(text, "utf-8")
@@ -241,9 +249,29 @@ def write_artifact(
         for file in temporary.values():
             file.unlink(missing_ok=True)
     for file in folder.iterdir():  # of an earlier export with other members
-        if OUR_WEIGHTS.fullmatch(file.name) and file.name not in names:
+        if OUR_FILES.fullmatch(file.name) and file.name not in names:
             file.unlink()
     return load_artifact(folder)
+
+
+def with_graphs(artifact: Artifact, graphs: Sequence[bytes]) -> Artifact:
+    """The same model folder with one ONNX graph for each member (`train/graph.py` makes them), in place of earlier ones.
+    Raises ArtifactError."""
+    folder = artifact.folder
+    names = [Path(one.file).with_suffix(".onnx").name for one in artifact.manifest.weights]
+    for name, graph in zip(names, graphs, strict=True):
+        _replace(folder / name, graph)
+    digests = [hashlib.sha256(graph).hexdigest() for graph in graphs]
+    listed = [{"file": name, "sha256": digest} for name, digest in zip(names, digests, strict=True)]
+    manifest = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
+    _replace(folder / MANIFEST_FILE, _json({**manifest, "graphs": listed}).encode())
+    return load_artifact(folder)
+
+
+def _replace(file: Path, data: bytes) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    temporary.replace(file)
 
 
 def _save(state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -304,17 +332,17 @@ def _mapping(table: dict[str, Any], where: str) -> dict[str, Any]:
     return table["operating_points"]
 
 
-def _weights(raw: Any, where: str) -> tuple[WeightsFile, ...]:
-    if not isinstance(raw, list) or not raw:
-        raise ArtifactError(f"{where}: weights must be a list of one file or more; restore it from the export")
-    files = tuple(WeightsFile(**_exact(one, WeightsFile, f"{where}: weights[{n}]")) for n, one in enumerate(raw))
+def _files(raw: Any, key: str, where: str) -> tuple[WeightsFile, ...]:
+    if not isinstance(raw, list) or not (raw or key == "graphs"):
+        raise ArtifactError(f"{where}: {key} must be a list of one file or more; restore it from the export")
+    files = tuple(WeightsFile(**_exact(one, WeightsFile, f"{where}: {key}[{n}]")) for n, one in enumerate(raw))
     for one in files:
         if not isinstance(one.file, str) or not isinstance(one.sha256, str):
-            raise ArtifactError(f"{where}: weights {one.file!r}: file and sha256 must be texts; restore it from the export")
+            raise ArtifactError(f"{where}: {key} {one.file!r}: file and sha256 must be texts; restore it from the export")
         if one.file in ("", "..") or Path(one.file).name != one.file:
-            raise ArtifactError(f"{where}: weights file {one.file!r} leaves the folder; restore it from the export")
+            raise ArtifactError(f"{where}: {key} file {one.file!r} leaves the folder; restore it from the export")
     if len({one.file for one in files}) < len(files):
-        raise ArtifactError(f"{where}: weights name one file twice; each member has its own, restore it from the export")
+        raise ArtifactError(f"{where}: {key} name one file twice; each member has its own, restore it from the export")
     return files
 
 
@@ -339,6 +367,10 @@ def _check_values(manifest: Manifest, where: str) -> None:
             f"temperature {m.temperature!r} is not above 0",
         ),
         (m.input.size >= 32 and m.input.size % 32 == 0, f"input.size {m.input.size} is not a multiple of 32"),
+        (
+            len(m.graphs) in (0, len(m.weights)),
+            f"graphs: {len(m.graphs)} for {len(m.weights)} weights, not one for each or none",
+        ),
         (m.input.std > 0, f"input.std {m.input.std} is not above 0"),
         (
             m.operating_point in m.operating_points,

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset
-from torch import OutOfMemoryError
 
 from segmenter.artifact import Artifact
 from segmenter.builders import applies, build
@@ -52,7 +51,7 @@ def _single_film(stage: str) -> Iterator[None]:
         yield
     except (NotOurs, Refused):
         raise
-    except (MemoryError, OutOfMemoryError) as error:
+    except MemoryError as error:
         raise Refused("out-of-memory", f"There was not enough memory to {stage} this film.") from error
     except Exception as error:
         sentence = f"Unexpected {type(error).__name__} while trying to {stage} this film."
@@ -97,7 +96,7 @@ class Segmenter:
         self.identity: ModelIdentity = identify(artifact, settings)
         self._settings = settings
         self.size = artifact.manifest.input.size
-        self.predict = Predictor(artifact, settings.device, settings.threads)
+        self.predict = Predictor(artifact, settings.device, settings.threads, settings.engine)
 
     def segment(self, datasets: Sequence[Dataset]) -> list[Finding]:
         """One Finding per film, in order. Never raises for a film: it ends as "skipped" or "failed" with a code.

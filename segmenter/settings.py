@@ -11,6 +11,7 @@ class Settings:
 
     operating_point: str = ""  # empty: the artifact's default
     device: str = "auto"  # auto, cpu, cuda, cuda:0 ...; does not enter the identity
+    engine: str = "auto"  # of `predict.ENGINES`; does not enter the identity either: the engines give one answer
     threads: int = 0  # CPU threads of the forward pass; 0: as many as the machine allows
     min_side_px: int = 256  # smaller films are skipped
     max_pixels: int = 100_000_000  # larger films are skipped before anything is allocated

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from instant_model import MIN_SIDE_PX, film, instant_model
 
+from segmenter.artifact import load_artifact
+from train.graph import add_graphs
+
 quick_film = film
 
 
@@ -26,4 +29,6 @@ def quick_model() -> Path:
     """The artifact's folder, until the tests end."""
     folder = Path(tempfile.mkdtemp(prefix="quick-model-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return instant_model(folder)
+    model = instant_model(folder)
+    add_graphs(load_artifact(model))
+    return model

@@ -25,15 +25,22 @@ FILMS = [
 ]
 
 
+@pytest.fixture(scope="module", params=["onnx", "torch"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def orthanc(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+def orthanc(engine: str, tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """One for each engine: both make the same UIDs, and an archive must not see them with other bytes."""
     with running_orthanc(tool("Orthanc"), tmp_path_factory.mktemp("orthanc")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def node(orthanc: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with running_node(tmp_path_factory.mktemp("node"), ("ORTHANC", orthanc.dicom_port)) as running:
+def node(engine: str, orthanc: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    folder, settings = tmp_path_factory.mktemp("node"), {"SEGMENTER_SEGMENT__ENGINE": engine}
+    with running_node(folder, ("ORTHANC", orthanc.dicom_port), **settings) as running:
         yield running
 
 

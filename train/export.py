@@ -14,6 +14,7 @@ from train.calibrate import CALIBRATION_FILE, agreed
 from train.card import card
 from train.dataset import Prepared
 from train.fit import RunError
+from train.graph import add_graphs
 
 DESCRIPTIONS = {
     "phantoms": "Synthetic phantoms only; no film of a patient.",
@@ -77,7 +78,7 @@ def export(data: Prepared, runs: Sequence[Path], calibration: Path, out: Path, l
     }
     if manifest["operating_point"] in COMPARE_ONLY:
         manifest["operating_point"] = "clinical"
-    return write_artifact(out, [checkpoint.chosen(run, found["weights"]) for run in runs], manifest, card(manifest))
+    return add_graphs(write_artifact(out, [checkpoint.chosen(run, found["weights"]) for run in runs], manifest, card(manifest)))
 
 
 def _run(run: Path, note: dict[str, Any]) -> dict[str, Any]:
@@ -93,6 +94,6 @@ def record(folder: Path, name: str, report: dict[str, Any]) -> Artifact:
     if "out_of_fold" not in manifest["metrics"]:
         raise RunError(f"{folder} was exported by an older version, its card can not be written anew; export it again")
     manifest["metrics"].setdefault("evaluations", {})[name] = report
-    kept = {key: value for key, value in manifest.items() if key not in ("schema", "weights")}
+    kept = {key: value for key, value in manifest.items() if key not in ("schema", "weights", "graphs")}
     tensors = [artifact.stored_tensors(i) for i in range(len(artifact.manifest.weights))]
-    return write_artifact(folder, tensors, kept, card(kept))
+    return add_graphs(write_artifact(folder, tensors, kept, card(kept)))

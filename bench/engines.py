@@ -1,0 +1,138 @@
+"""The forward pass: our CPU engine against torch and the best of ONNX Runtime, OpenVINO and torch.compile, and as a share of what
+the cores can multiply; and on a GPU, where there is one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from apparatus import ROUNDS, Row, row
+
+from segmenter.artifact import Artifact, write_artifact
+from segmenter.network import build_network
+from segmenter.predict import Predictor
+from train.graph import add_graphs
+
+SIZE = 512
+GFLOP = 36.7  # of one image of 512 x 512 px through U-Net and EfficientNet-B4, a multiplication and an addition counted as two
+NETWORK = {"architecture": "unet", "encoder": "efficientnet-b4", "in_channels": 1, "image_head": True}
+MANIFEST = {
+    "name": "bench", "version": "1", "intended_use": "demo", "network": NETWORK,
+    "input": {"size": SIZE, "mean": 0.5, "std": 0.25},
+    "temperature": 1.0, "flips": False, "operating_point": "only",
+    "operating_points": {"only": {"image_threshold": 0.5, "mask_threshold": 0.5, "min_area_mm2": 0, "min_area_px": 0}},
+    "metrics": {}, "data": {}, "recipe": "none", "seed": 0, "generator_sha256": "", "commit": "", "folds": [],
+}  # fmt: skip
+Forward = Callable[[], object]
+
+
+def engines(scratch: Path) -> Iterator[Row]:
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    artifact = add_graphs(write_artifact(scratch / "model", [build_network(NETWORK).state_dict()], MANIFEST, "# bench\n"))
+    image = np.random.default_rng(0).random((1, 1, SIZE, SIZE), np.float32)
+    forwards: dict[str, Forward] = {
+        "ours": _ours(artifact, image, "onnx"), "torch": _ours(artifact, image, "torch"), **_peers(artifact, image)
+    }  # fmt: skip
+    times = _times(forwards)
+    ours = times["ours"]
+    others = {name: seconds for name, seconds in times.items() if name not in ("ours", "torch")}
+    best = min(others, key=lambda name: others[name])
+    yield row("inference: one 512 image, CPU", ours, "s", "itself", "lower")
+    yield row("inference: torch eager's seconds against ours", times["torch"] / ours, "ratio", "torch eager", "higher", 2)
+    for name, seconds in others.items():
+        yield row(f"inference: our seconds against {name}", ours / seconds, "ratio", name, "lower")
+    yield row("inference: our seconds against the best peer", ours / others[best], "ratio", best, "lower", 1.05)
+    peak = _sgemm_gflops(torch)
+    yield row(
+        "inference: share of the cores' sgemm peak", GFLOP / ours / peak, "ratio", f"sgemm, {peak:.0f} GFLOP/s", "higher", 0.5
+    )
+    yield from _gpu(artifact, torch)
+
+
+def _ours(artifact: Artifact, image: np.ndarray, engine: str) -> Forward:
+    predictor = Predictor(artifact, "cpu", engine=engine)
+    return lambda: predictor(image)
+
+
+def _peers(artifact: Artifact, image: np.ndarray) -> dict[str, Forward]:
+    """The bare network in other engines, as their documentation says; what is not installed is left out."""
+    import onnxruntime as ort
+    import torch
+
+    [graph] = artifact.graph_paths
+    session = ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    found: dict[str, Forward] = {"ONNX Runtime": lambda: session.run(None, {"image": image})}
+    try:
+        import openvino
+    except ImportError:
+        print("  openvino is not installed (extra bench): without it")
+    else:
+        request = openvino.Core().compile_model(str(graph), "CPU", {"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+        found["OpenVINO"] = lambda: request.infer([image])
+    if shutil.which("c++"):
+        [network] = artifact.networks()
+        compiled = torch.compile(network.to(memory_format=torch.channels_last))
+        x = torch.from_numpy(image).contiguous(memory_format=torch.channels_last)
+
+        @torch.inference_mode()
+        def forward() -> object:
+            return compiled(x)
+
+        found["torch.compile"] = forward
+    else:
+        print("  no C++ compiler: without torch.compile")
+    return found
+
+
+def _times(forwards: dict[str, Forward]) -> dict[str, float]:
+    """Median seconds of each, in alternating rounds after one that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in forwards}
+    for number in range(2 * ROUNDS + 1):
+        for name, forward in forwards.items():
+            started = time.perf_counter()
+            forward()
+            if number:
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def _sgemm_gflops(torch) -> float:
+    side = 2048
+    a, b = torch.rand(side, side), torch.rand(side, side)
+    seconds = _times({"sgemm": lambda: a @ b})["sgemm"]
+    return 2 * side**3 / seconds / 1e9
+
+
+def _gpu(artifact: Artifact, torch) -> Iterator[Row]:
+    """Batches of 16 through the predictor against the bare forward pass, and that against eager NCHW fp16."""
+    ours = forward = None
+    if torch.cuda.is_available():
+        [network], batch = artifact.networks(), 16
+        images = np.random.default_rng(0).random((batch, 1, SIZE, SIZE), np.float32)
+        predictor = Predictor(artifact, "cuda")
+        x = torch.from_numpy(images).cuda()
+        last = network.cuda().to(memory_format=torch.channels_last)
+        plain = artifact.networks()[0].cuda().half()
+
+        @torch.inference_mode()
+        def bare() -> None:
+            with torch.autocast("cuda", torch.bfloat16):
+                last(x.contiguous(memory_format=torch.channels_last))
+            torch.cuda.synchronize()
+
+        @torch.inference_mode()
+        def eager() -> None:
+            plain(x.half())
+            torch.cuda.synchronize()
+
+        times = _times({"predictor": lambda: predictor(images), "bare": bare, "eager": eager})
+        ours, forward = times["bare"] / times["predictor"], times["eager"] / times["bare"]
+    yield row("gpu: images/s through the predictor against the bare bf16 forward", ours, "ratio", "bare forward", "higher", 0.8)
+    yield row("gpu: bare bf16 channels_last against eager NCHW fp16", forward, "ratio", "torch eager", "higher", 1.5)

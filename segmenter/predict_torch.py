@@ -1,0 +1,61 @@
+"""The networks in torch, on a CPU or GPU: the reference, and what training uses."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from segmenter.artifact import Artifact
+
+
+class TorchMembers:
+    """See `predict.Members`. The mean is taken on the device."""
+
+    def __init__(self, artifact: Artifact, device: str = "auto", threads: int = 0) -> None:
+        if threads > 0:
+            torch.set_num_threads(threads)
+        self.manifest = artifact.manifest
+        self.device = torch.device(_chosen(device))
+        self.networks = [_placed(network, self.device) for network in artifact.networks()]
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        try:
+            x = torch.from_numpy(images).to(self.device)
+            x = ((x - self.manifest.input.mean) / self.manifest.input.std).contiguous(memory_format=torch.channels_last)
+            probability, image = self._mean(x)
+            return probability[:, 0].cpu().numpy(), image.cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise MemoryError("the device has not enough memory") from error
+
+    def _mean(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, 1, S, S) -> probability (N, 1, S, S) and image probability (N,), averaged over all witnesses. Running sums:
+        memory does not grow with the number of members."""
+        probability, image = torch.zeros_like(x), x.new_zeros(len(x))
+        mirrors = (False, True) if self.manifest.flips else (False,)
+        for mirrored in mirrors:  # a mirrored film is another witness of the same lesion
+            shown = x.flip(3) if mirrored else x
+            for network in self.networks:
+                seen, decided = self._forward(network, shown)
+                probability += seen.flip(3) if mirrored else seen
+                image += decided
+        witnesses = len(mirrors) * len(self.networks)
+        return probability / witnesses, image / witnesses
+
+    def _forward(self, network: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, 1, S, S) -> probability (N, 1, S, S) and image probability (N,) of one member."""
+        mask_logits, image_logits = network(x)
+        image = torch.sigmoid(image_logits.float().flatten() / self.manifest.temperature)
+        return torch.sigmoid(mask_logits.float()), image
+
+
+def _placed(network: nn.Module, device: torch.device) -> nn.Module:
+    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from its stubs
+
+
+def _chosen(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
