@@ -145,6 +145,11 @@ class Work(Section):
     processes: int = Field(
         1, ge=0, description="Worker processes; one per GPU, one per CPU machine. 0: only workers on other machines."
     )
+    batch: int = Field(
+        0,
+        ge=0,
+        description="Films that a process works on at once: read, on the device, written. 0: 3, on a GPU 24; 1: singly.",
+    )
     lease_seconds: float = Field(30, gt=1, description="A claim without a heartbeat for so long is taken over.")
     heartbeat_seconds: float = Field(5, gt=0, description="How often a claim is renewed.")
     time_limit_seconds: int = Field(60, ge=1, description="A film that takes longer loses its process (a crash).")

@@ -132,6 +132,10 @@ ALTER TABLE jobs ADD COLUMN rule TEXT NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN why TEXT NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN destinations TEXT;
 """,
+    """
+-- Whether the process that claimed it had no other film on its bench: only then is its death the film's fault.
+ALTER TABLE jobs ADD COLUMN alone INTEGER NOT NULL DEFAULT 1;
+""",
 )
 SCHEMA_VERSION = 1 + len(_STEPS)
 

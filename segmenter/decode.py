@@ -153,5 +153,5 @@ def _digest(
     digest.update(tone.described())
     rows = max(1, _DIGEST_PIXELS // stored.values.shape[1])
     for top in range(0, len(stored.values), rows):
-        digest.update(np.ascontiguousarray(stored.values[top : top + rows], "<i4"))
+        digest.update(np.ascontiguousarray(stored.values[top : top + rows], "<i4").data)
     return digest.hexdigest()

@@ -114,6 +114,4 @@ class Placement:
         """The affine map from pixel indices of an upright raster of `shape` to model pixel indices."""
         height, width = self.upright_shape
         across, down = width * self.scale / shape[1], height * self.scale / shape[0]
-        return np.array(
-            [[across, 0.0, self.left + across / 2 - 0.5], [0.0, down, self.top + down / 2 - 0.5]], dtype=np.float64
-        )
+        return np.array([[across, 0.0, self.left + across / 2 - 0.5], [0.0, down, self.top + down / 2 - 0.5]], dtype=np.float64)
