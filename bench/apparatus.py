@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,9 +23,21 @@ ROUNDS = 5
 Row = dict[str, object]
 
 
-def row(name: str, value: float | None, unit: str, against: str, better: str, target: float | None = None) -> Row:
-    value = None if value is None else round(value, 4)  # None: there is no GPU here
-    return {"name": name, "value": value, "target": target, "better": better, "unit": unit, "against": against}
+def row(
+    name: str,
+    value: float | None,
+    unit: str,
+    against: str,
+    better: str,
+    target: float | None = None,
+    rounds: Sequence[float] | None = None,
+) -> Row:
+    """`value`: a median, None where there is no GPU; `rounds`: what it is the median of, for the spread."""
+    value = None if value is None else round(value, 4)
+    spread = None if rounds is None else [round(min(rounds), 4), round(max(rounds), 4)]
+    return {
+        "name": name, "value": value, "target": target, "better": better, "unit": unit, "against": against, "spread": spread,
+    }  # fmt: skip
 
 
 def film_files(folder: Path, count: int) -> list[Path]:

@@ -1,5 +1,5 @@
-"""The forward pass: our CPU engine against torch and the best of ONNX Runtime, OpenVINO and torch.compile, and as a share of what
-the cores can multiply; and on a GPU, where there is one."""
+"""The forward pass: our CPU engine beside torch, ONNX Runtime, OpenVINO and torch.compile, and as a share of what the cores can
+multiply; and on a GPU, where there is one."""
 
 from __future__ import annotations
 
@@ -41,14 +41,19 @@ def engines(scratch: Path) -> Iterator[Row]:
         "ours": _ours(artifact, image, "onnx"), "torch": _ours(artifact, image, "torch"), **_peers(artifact, image)
     }  # fmt: skip
     times = _times(forwards)
-    ours = times["ours"]
-    others = {name: seconds for name, seconds in times.items() if name not in ("ours", "torch")}
-    best = min(others, key=lambda name: others[name])
-    yield row("inference: one 512 image, CPU", ours, "s", "itself", "lower")
-    yield row("inference: torch eager's seconds against ours", times["torch"] / ours, "ratio", "torch eager", "higher", 2)
-    for name, seconds in others.items():
-        yield row(f"inference: our seconds against {name}", ours / seconds, "ratio", name, "lower")
-    yield row("inference: our seconds against the best peer", ours / others[best], "ratio", best, "lower", 1.05)
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    ours, peers = medians["ours"], [name for name in times if name not in ("ours", "torch")]
+    best = min(peers, key=lambda name: medians[name])
+    yield row("inference: one 512 image, CPU", ours, "s", "itself", "lower", rounds=times["ours"])
+    eager = _ratios(times["torch"], times["ours"])
+    yield row(
+        "inference: torch eager's seconds against ours", medians["torch"] / ours, "ratio", "torch eager", "higher", 2, eager
+    )
+    for name in peers:
+        rounds = _ratios(times["ours"], times[name])
+        yield row(f"inference: our seconds against {name}", ours / medians[name], "ratio", name, "lower", rounds=rounds)
+    rounds = _ratios(times["ours"], times[best])
+    yield row("inference: our seconds against the best peer", ours / medians[best], "ratio", best, "lower", 1.05, rounds)
     peak = _sgemm_gflops(torch)
     yield row(
         "inference: share of the cores' sgemm peak", GFLOP / ours / peak, "ratio", f"sgemm, {peak:.0f} GFLOP/s", "higher", 0.5
@@ -91,8 +96,12 @@ def _peers(artifact: Artifact, image: np.ndarray) -> dict[str, Forward]:
     return found
 
 
-def _times(forwards: dict[str, Forward]) -> dict[str, float]:
-    """Median seconds of each, in alternating rounds after one that is not counted."""
+def _ratios(ours: list[float], theirs: list[float]) -> list[float]:
+    return [one / other for one, other in zip(ours, theirs, strict=True)]
+
+
+def _times(forwards: dict[str, Forward]) -> dict[str, list[float]]:
+    """Seconds of each, in alternating rounds after one that is not counted."""
     times: dict[str, list[float]] = {name: [] for name in forwards}
     for number in range(2 * ROUNDS + 1):
         for name, forward in forwards.items():
@@ -100,13 +109,13 @@ def _times(forwards: dict[str, Forward]) -> dict[str, float]:
             forward()
             if number:
                 times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
+    return times
 
 
 def _sgemm_gflops(torch) -> float:
     side = 2048
     a, b = torch.rand(side, side), torch.rand(side, side)
-    seconds = _times({"sgemm": lambda: a @ b})["sgemm"]
+    seconds = statistics.median(_times({"sgemm": lambda: a @ b})["sgemm"])
     return 2 * side**3 / seconds / 1e9
 
 
@@ -133,6 +142,7 @@ def _gpu(artifact: Artifact, torch) -> Iterator[Row]:
             torch.cuda.synchronize()
 
         times = _times({"predictor": lambda: predictor(images), "bare": bare, "eager": eager})
-        ours, forward = times["bare"] / times["predictor"], times["eager"] / times["bare"]
+        ours = statistics.median(_ratios(times["bare"], times["predictor"]))
+        forward = statistics.median(_ratios(times["eager"], times["bare"]))
     yield row("gpu: images/s through the predictor against the bare bf16 forward", ours, "ratio", "bare forward", "higher", 0.8)
     yield row("gpu: bare bf16 channels_last against eager NCHW fp16", forward, "ratio", "torch eager", "higher", 1.5)

@@ -21,6 +21,7 @@ import sizes
 import starting
 import training
 from apparatus import ROOT, ROUNDS, row
+from why import explained
 
 MEASURES = {
     "startup": starting.startup,
@@ -43,13 +44,17 @@ def main() -> None:
         for name in wanted:
             print(f"measuring {name} ...", flush=True)
             rows += list(MEASURES[name](Path(scratch)))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    machine = f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    result = {"rows": rows, "machine": machine, "commit": commit}
+    result = {"rows": rows, **machine_and_commit()}
     print(_markdown(result))
     if set(wanted) == set(MEASURES):
         (ROOT / "bench" / "results.json").write_text(json.dumps(result, indent=2) + "\n")
         (ROOT / "bench" / "RESULTS.md").write_text(_markdown(result))
+
+
+def machine_and_commit() -> dict[str, str]:
+    """Where and of what it was measured."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return {"machine": f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}", "commit": commit}
 
 
 def _cpu() -> str:
@@ -62,14 +67,15 @@ def _cpu() -> str:
 def _markdown(result: dict) -> str:
     lines = [
         f"# Measured by `make bench`\n\n{result['machine']}, commit {result['commit']}. Medians of {ROUNDS} rounds.\n",
-        "| what | value | unit | against | target |",
-        "|---|---|---|---|---|",
+        "| what | value | spread | unit | against | target |",
+        "|---|---|---|---|---|---|",
     ]
     for one in result["rows"]:
         target = "" if one["target"] is None else f"{'>=' if one['better'] == 'higher' else '<='} {one['target']}"
         value = "no GPU here" if one["value"] is None else f"{one['value']:.3g}"
-        lines.append(f"| {one['name']} | {value} | {one['unit']} | {one['against']} | {target} |")
-    return "\n".join(lines) + "\n"
+        spread = "" if not one["spread"] else "{:.3g} to {:.3g}".format(*one["spread"])
+        lines.append(f"| {one['name']} | {value} | {spread} | {one['unit']} | {one['against']} | {target} |")
+    return "\n".join(lines) + "\n" + explained(result["rows"])
 
 
 if __name__ == "__main__":

@@ -49,6 +49,10 @@ class Group(click.Group):
         except NodeError as error:
             code = EXIT_INTERNAL
             message = str(error)
+        except ModuleNotFoundError as error:  # the node is installed without what segments films
+            code = EXIT_MISSING
+            package = str(error.name).partition(".")[0]
+            message = f"{package} is not installed here; install the extra worker-cpu (or worker: with torch, for GPUs)"
         click.echo(f"segmenter-worker: {message}", err=True)
         ctx.exit(code)
 
@@ -341,12 +345,12 @@ def model_list(config_path: Path | None, as_json: bool) -> None:
 @config_option
 def model_verify(config_path: Path | None) -> None:
     """Verify the configured artifact: manifest, digest, tensors, and an answer to a phantom film."""
-    from dicom_node.model import load_model, model_folder, segment_settings
+    from dicom_node.model import model_folder, runnable_model, segment_settings
     from segmenter import phantom
     from segmenter.engine import Segmenter
 
     settings = load_config(config_path).segment
-    segmenter = Segmenter(load_model(settings), segment_settings(settings))
+    segmenter = Segmenter(runnable_model(settings), segment_settings(settings))
     [finding] = segmenter.segment([phantom.film(phantom.draw(1, shape=(512, 448)))])
     if finding.outcome != "done":
         raise ConfigError(f"{model_folder(settings)}: does not answer a phantom film: {finding.sentence}")

@@ -34,7 +34,7 @@ from dicom_node.errors import ConfigError, Missing
 from dicom_node.job import FINISHED, DeliveryState, Job, State
 from dicom_node.ledger import Ledger
 from dicom_node.lifecycle import running
-from dicom_node.model import load_model, model_folder, with_model
+from dicom_node.model import model_folder, runnable_model, with_model
 from dicom_node.outbox import Outbox
 from dicom_node.standin import StandInPacs
 
@@ -65,7 +65,7 @@ class Film:
 def run_demo(files: Sequence[Path], pacs: str | None, out: Path, as_json: bool, model: Path | None = None) -> int:
     """`model`: a folder in place of the shipped demo model. Returns the exit code. Raises ConfigError and Missing."""
     settings = with_model(Segment(), model)
-    load_model(settings)
+    runnable_model(settings)
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="segmenter-demo-") as scratch, contextlib.ExitStack() as stack:

@@ -7,6 +7,7 @@ waits there nothing is sent either: no answer, no abort. Here bytes on the line 
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Any
 
@@ -56,12 +57,16 @@ class Line(AssociationSocket):
 
 
 class OutgoingLine(Line):
-    """A line that we open. The library lets it wait without end once it is connected; here network_timeout holds on."""
+    """A line that we open. The library lets it wait without end once it is connected; here network_timeout holds on.
+
+    What is short goes out at once: a C-STORE's command, held back until the one before was acknowledged, costs 40 ms.
+    """
 
     def connect(self, primitive: T_CONNECT) -> None:
         super().connect(primitive)
         if self.socket is not None:
             self.socket.settimeout(self.assoc.network_timeout)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class Caller(ApplicationEntity):

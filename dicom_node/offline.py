@@ -12,7 +12,7 @@ import pydicom
 
 from dicom_node import answers
 from dicom_node.config import Config
-from dicom_node.model import load_model, model_folder, segment_settings, with_model
+from dicom_node.model import model_folder, runnable_model, segment_settings, with_model
 from dicom_node.process import UNREADABLE
 from segmenter.engine import Segmenter
 from segmenter.kinds import kinds_for
@@ -23,7 +23,7 @@ def segment_files(config: Config, files: Sequence[Path], out: Path, as_json: boo
     """Answer each file, write its objects and its picture into `out` and report.json. `model`: a folder in place of the
     configured one. Returns the exit code. Raises ConfigError."""
     settings = with_model(config.segment, model)
-    segmenter = Segmenter(load_model(settings), segment_settings(settings))
+    segmenter = Segmenter(runnable_model(settings), segment_settings(settings))
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     names = _distinct_names(files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,38 @@ def test_a_machine_without_torch_segments_a_film(tmp_path: Path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == ["onnx", "done", "pneumothorax", "seg", "sr"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "verb", "code", "says"),
+    [
+        (
+            "highdicom",
+            ["segment", "film.dcm", "--out", "out"],
+            4,
+            "highdicom is not installed here; install the extra worker-cpu",
+        ),
+        ("onnxruntime torch", ["demo"], 2, "neither onnxruntime nor torch is installed here; install the extra worker-cpu"),
+    ],
+)
+def test_a_node_without_the_worker_says_what_to_install(tmp_path: Path, missing: str, verb: list[str], code: int, says: str):
+    (tmp_path / "film.dcm").touch()
+    program = f"""
+import importlib.util, sys
+found, gone = importlib.util.find_spec, {missing.split()!r}
+importlib.util.find_spec = lambda name, *more: None if name in gone else found(name, *more)
+sys.modules.update(dict.fromkeys(gone))
+from dicom_node.cli import main
+main({verb!r})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code and says in done.stderr, done.stderr[-2000:]
 
 
 def test_weights_exist_once(ensemble: Artifact):
