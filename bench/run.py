@@ -28,8 +28,9 @@ MEASURES = {
     "receive": receiving.receive,
     "hostile": receiving.hostile,
     "engines": engines.engines,
-    "inference": flow.inference,
+    "stages": flow.stages,
     "accept": flow.accept,
+    "backlog": flow.backlog,
     "install": sizes.sizes,
     "training": lambda scratch: (row(*one) for one in training.measure(scratch)),
 }
