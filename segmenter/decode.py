@@ -4,6 +4,7 @@ and bit depth it came in."""
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,20 +32,22 @@ def decode(dataset: Dataset) -> Radiograph:
     """
     stored = stored_values(dataset)
     tone, padding, inverted = tone_of(dataset, stored.signed), _padding(dataset, stored), _inverted(dataset, stored)
-    film = _film(stored.values, padding)
-    try:
-        image, assumed = greys(stored.values, tone, film, inverted)
-    except ValueError as error:
-        raise NotOurs(SkipCode.BLANK) from error
-    if film is not None:
-        image[~film] = 0
     spacing, turn = spacing_of(dataset), turn_of(dataset)
-    digest = _digest(stored, tone, padding, inverted, turn, spacing)
+    with ThreadPoolExecutor(1) as beside:  # the digest takes as long as all the rest, and needs no interpreter
+        digest = beside.submit(_digest, stored, tone, padding, inverted, turn, spacing)
+        film = _film(stored.values, padding)
+        try:
+            image, assumed = greys(stored.values, tone, film, inverted)
+        except ValueError as error:
+            raise NotOurs(SkipCode.BLANK) from error
+        if film is not None:
+            image[~film] = 0
+        suspect = (NoteCode.POLARITY_SUSPECT,) if looks_inverted(turned(image, turn)) else ()
     notes = (
         *assumptions(dataset), *stored.notes, *unread(dataset, tone), *assumed, *_grey_notes(dataset, stored, padding, film),
-        *_place_notes(dataset, spacing, turn), *((NoteCode.POLARITY_SUSPECT,) if looks_inverted(turned(image, turn)) else ()),
+        *_place_notes(dataset, spacing, turn), *suspect,
     )  # fmt: skip
-    return Radiograph(image, turn, spacing, digest, tuple(dict.fromkeys(notes)))
+    return Radiograph(image, turn, spacing, digest.result(), tuple(dict.fromkeys(notes)))
 
 
 def spacing_of(dataset: Dataset) -> Spacing | None:
