@@ -109,7 +109,7 @@ class Queue(Section):
     broker: str = Field(
         "memory://", pattern=r"^(memory://|rediss?://.+)", description="memory:// (one machine) or redis://host:port/db."
     )
-    poll_seconds: float = Field(0.05, gt=0, description="How often the ledger is looked at for work.")
+    poll_seconds: float = Field(0.02, gt=0, description="How often the ledger is looked at for work.")
     urgent_from: tuple[AETitle, ...] = Field((), description="Calling AE titles whose films go before the others.")
     urgent_when: dict[str, str] = Field(
         default_factory=dict, description="DICOM keyword = regular expression; a film whose value matches is urgent."
