@@ -85,11 +85,12 @@ class Claims:
         """
         if self.mode() == "paused":
             return None
-        owner, pid = owner or secrets.token_hex(16), os.getpid() if pid is None else pid
-        if beside and not _untried(self._next(self.store.read(), normal_waits_seconds)[0]):
+        again = owner is not None and _held(self.store.read(), owner) is not None
+        if beside and not again and not _untried(self._next(self.store.read(), normal_waits_seconds)[0]):
             return None  # nothing was written
+        owner, pid = owner or secrets.token_hex(16), os.getpid() if pid is None else pid
         with self.store.write() as db:
-            held = db.execute("SELECT * FROM jobs WHERE state = 'claimed' AND owner = ?", (owner,)).fetchone()
+            held = _held(db, owner)
             if held is not None:
                 return Claim(to_job(held), owner)
             found, turn = self._next(db, normal_waits_seconds)
@@ -229,6 +230,11 @@ class Claims:
 
     def _now(self) -> dict[str, str | float]:
         return {"boot": self._boot, "now": self._clock()}
+
+
+def _held(db: sqlite3.Connection, owner: str) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = db.execute("SELECT * FROM jobs WHERE state = 'claimed' AND owner = ?", (owner,)).fetchone()
+    return row
 
 
 def _untried(row: sqlite3.Row | None) -> bool:

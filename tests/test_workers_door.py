@@ -231,7 +231,9 @@ def test_a_worker_that_holds_several_films_loses_them_uncharged(door: Door) -> N
     uids = [door.film(seed) for seed in (1, 2)]
     worker = door.worker()
     worker.claim()
-    assert worker.ask(secrets.token_hex(16), beside=True).status_code == 200
+    owner = secrets.token_hex(16)
+    asked = [worker.ask(owner, beside=True).json()["job_id"] for _ in range(2)]
+    assert asked[0] == asked[1], "asking again is asking the same"
     worker.client.post("/v1/living", json={"instance": worker.instance, "pids": []}).raise_for_status()
     assert {(door.job_of(uid).state, door.job_of(uid).crashes) for uid in uids} == {(State.RECEIVED, 0)}
     assert worker.ask(secrets.token_hex(16), beside=True).status_code == 204, "each is worked on alone from now on"
