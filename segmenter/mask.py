@@ -49,7 +49,7 @@ def without_specks(mask: Mask, floor: float) -> tuple[Mask, int]:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask).view(np.uint8), connectivity=8)
     keep = stats[:count, cv2.CC_STAT_AREA] >= max(floor, 1)
     keep[0] = False  # label 0 is the background
-    return keep[labels], int(keep.sum())
+    return (mask if keep[1:].all() else keep[labels]), int(keep.sum())
 
 
 def _check(prediction: Prediction) -> None:
