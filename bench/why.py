@@ -12,8 +12,8 @@ WHY = {
     "0.45 of the forward pass: two cores can not do much better than 0.65. With a GPU, or with cores to spare, they cost no "
     "time. Tried on two cores: one film after the other (18 % slower), two processes with one thread each (14 % faster than "
     "one with two, but an idle node answers in twice the time: `work.processes = 2`, `segment.threads = 1` where backlogs "
-    "matter more), six films on the bench (no gain), threads of the runtime that do not spin (10 % faster, the forward pass "
-    "of an idle node 8 % slower).",
+    "matter more), six films on the bench (no gain), reading and writing at a lower priority (slower), threads of the runtime "
+    "that do not spin (10 % faster, the forward pass of an idle node 8 % slower).",
 }
 
 
