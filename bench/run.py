@@ -30,8 +30,9 @@ MEASURES = {
     "hostile": receiving.hostile,
     "ledger": ledger_size.ledger,
     "engines": engines.engines,
-    "inference": flow.inference,
+    "stages": flow.stages,
     "accept": flow.accept,
+    "backlog": flow.backlog,
     "install": sizes.sizes,
     "training": lambda scratch: (row(*one) for one in training.measure(scratch)),
 }

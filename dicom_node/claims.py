@@ -71,6 +71,7 @@ class Claims:
         pid: int | None = None,
         remote: str | None = None,
         owner: str | None = None,
+        beside: bool = False,
     ) -> Claim | None:
         """Take the next job; None when there is none or the node is paused.
 
@@ -78,54 +79,68 @@ class Claims:
         waited longer than `normal_waits_seconds` takes turns with the urgent ones: neither kind starves the other.
         `remote` names a worker on another machine. An `owner` that holds a claim already gets that one again: the
         answer to its first question was lost on the way.
+
+        `beside`: the process has other films on its bench. Then only a job that nobody has tried is taken, and only when it
+        is the next one: what was tried is worked on alone. None of the films on such a bench is charged with a crash.
         """
         if self.mode() == "paused":
             return None
-        owner = owner or secrets.token_hex(16)
+        again = owner is not None and _held(self.store.read(), owner) is not None
+        if beside and not again and not _untried(self._next(self.store.read(), normal_waits_seconds)[0]):
+            return None  # nothing was written
+        owner, pid = owner or secrets.token_hex(16), os.getpid() if pid is None else pid
         with self.store.write() as db:
-            held = db.execute("SELECT * FROM jobs WHERE state = 'claimed' AND owner = ?", (owner,)).fetchone()
+            held = _held(db, owner)
             if held is not None:
                 return Claim(to_job(held), owner)
-            job_id = self._next(db, normal_waits_seconds)
-            if job_id is None:
+            found, turn = self._next(db, normal_waits_seconds)
+            if found is None or (beside and not _untried(found)):
                 return None
+            if turn is not None:
+                query = "INSERT INTO meta VALUES ('last_queue', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+                db.execute(query, (turn,))
+            if beside:
+                query = "UPDATE jobs SET alone = 0 WHERE state = 'claimed' AND worker = ? AND pid = ?"
+                db.execute(query, (worker, pid))
             row = db.execute(
                 "UPDATE jobs SET state = 'claimed', owner = ?, worker = ?, remote = ?, pid = ?, boot = ?, lease_until = ?,"
-                " claimed_at = ?, attempts = attempts + 1 WHERE id = ? RETURNING *",
+                " claimed_at = ?, attempts = attempts + 1, alone = ? WHERE id = ? RETURNING *",
                 (
                     owner,
                     worker,
                     remote,
-                    os.getpid() if pid is None else pid,
+                    pid,
                     self._boot,
                     self._clock() + lease_seconds,
                     time.time(),
-                    job_id,
+                    not beside,
+                    found["id"],
                 ),
             ).fetchone()
         return Claim(to_job(row), owner)
 
-    def _next(self, db: sqlite3.Connection, normal_waits_seconds: float) -> str | None:
-        expired = db.execute(f"SELECT id FROM jobs WHERE {_EXPIRED} LIMIT 1", self._now()).fetchone()
+    def _next(self, db: sqlite3.Connection, normal_waits_seconds: float) -> tuple[sqlite3.Row | None, str | None]:
+        """The next job, and the queue whose turn it is when both have waited too long."""
+        expired = db.execute(f"SELECT id, attempts FROM jobs WHERE {_EXPIRED} LIMIT 1", self._now()).fetchone()
         if expired is not None:
-            return str(expired["id"])
+            return expired, None
         first = {
             queue: db.execute(
-                "SELECT id, received_at FROM jobs WHERE state = 'received' AND queue = ? ORDER BY received_at LIMIT 1", (queue,)
+                "SELECT id, received_at, attempts FROM jobs WHERE state = 'received' AND queue = ?"
+                " ORDER BY received_at LIMIT 1",
+                (queue,),
             ).fetchone()
             for queue in ("urgent", "normal")
         }
         urgent, normal = first["urgent"], first["normal"]
         if urgent is None or normal is None:
-            only = urgent or normal
-            return None if only is None else str(only["id"])
+            return urgent or normal, None
         if normal["received_at"] > time.time() - normal_waits_seconds:
-            return str(urgent["id"])
+            return urgent, None
         # Both wait, the normal one too long: by turns.
         last = db.execute("SELECT value FROM meta WHERE key = 'last_queue'").fetchone()
         turn = "urgent" if last is not None and last["value"] == "normal" else "normal"
-        db.execute("INSERT INTO meta VALUES ('last_queue', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (turn,))
-        return str(first[turn]["id"])
+        return first[turn], turn
 
     def renew(self, claim: Claim, lease_seconds: float) -> None:
         """Heartbeat. Raises LostClaim when another worker owns the job."""
@@ -158,7 +173,8 @@ class Claims:
             )
 
     def release_worker(self, worker: str, living: Sequence[int], *, max_crashes: int) -> list[Job]:
-        """Free the claims of `worker`'s processes that are not among `living` pids, each charged with a crash.
+        """Free the claims of `worker`'s processes that are not among `living` pids, each charged with a crash when it was alone
+        on its process' bench.
 
         A job with `max_crashes` crashes is quarantined as failed. Returns the jobs, as they are now.
         """
@@ -169,7 +185,8 @@ class Claims:
             return [self._charge(db, job_id, "crashes-the-worker", sentence, max_crashes) for job_id in dead]
 
     def charge(self, claim: Claim, code: str, sentence: str, *, max_crashes: int) -> None:
-        """Charge a claim with a crash and free it; a claim that was lost meanwhile is left alone."""
+        """Charge a claim with a crash and free it; one that had company is freed only, and tried again alone. A claim that was
+        lost meanwhile is left as it is."""
         with self.store.write() as db:
             if owns(db, claim):
                 self._charge(db, claim.job.job_id, code, sentence, max_crashes)
@@ -202,9 +219,9 @@ class Claims:
 
     def _charge(self, db: sqlite3.Connection, job_id: str, code: str, sentence: str, max_crashes: int) -> Job:
         row = db.execute(
-            "UPDATE jobs SET state = 'received', owner = NULL, crashes = crashes + 1 WHERE id = ? RETURNING *", (job_id,)
+            "UPDATE jobs SET state = 'received', owner = NULL, crashes = crashes + alone WHERE id = ? RETURNING *", (job_id,)
         ).fetchone()
-        if row["crashes"] >= max_crashes:
+        if row["alone"] and row["crashes"] >= max_crashes:
             row = db.execute(
                 "UPDATE jobs SET state = 'failed', finished_at = ?, code = ?, sentence = ? WHERE id = ? RETURNING *",
                 (time.time(), code, f"{sentence} Given up after {row['crashes']} tries; `rerun` tries again.", job_id),
@@ -213,6 +230,15 @@ class Claims:
 
     def _now(self) -> dict[str, str | float]:
         return {"boot": self._boot, "now": self._clock()}
+
+
+def _held(db: sqlite3.Connection, owner: str) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = db.execute("SELECT * FROM jobs WHERE state = 'claimed' AND owner = ?", (owner,)).fetchone()
+    return row
+
+
+def _untried(row: sqlite3.Row | None) -> bool:
+    return row is not None and row["attempts"] == 0
 
 
 def owns(db: sqlite3.Connection, claim: Claim) -> bool:

@@ -114,7 +114,7 @@ class Queue(Section):
     broker: str = Field(
         "memory://", pattern=r"^(memory://|rediss?://.+)", description="memory:// (one machine) or redis://host:port/db."
     )
-    poll_seconds: float = Field(0.05, gt=0, description="How often the ledger is looked at for work.")
+    poll_seconds: float = Field(0.02, gt=0, description="How often the ledger is looked at for work.")
     urgent_from: tuple[AETitle, ...] = Field((), description="Calling AE titles whose films go before the others.")
     urgent_when: dict[str, str] = Field(
         default_factory=dict, description="DICOM keyword = regular expression; a film whose value matches is urgent."
@@ -149,6 +149,11 @@ class Work(Section):
 
     processes: int = Field(
         1, ge=0, description="Worker processes; one per GPU, one per CPU machine. 0: only workers on other machines."
+    )
+    batch: int = Field(
+        0,
+        ge=0,
+        description="Films that a process works on at once: read, on the device, written. 0: 3, on a GPU 24; 1: singly.",
     )
     lease_seconds: float = Field(30, gt=1, description="A claim without a heartbeat for so long is taken over.")
     heartbeat_seconds: float = Field(5, gt=0, description="How often a claim is renewed.")

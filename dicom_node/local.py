@@ -53,7 +53,7 @@ class LocalNode:
     def heartbeat_seconds(self) -> float:
         return self.work.heartbeat_seconds
 
-    def claim(self, pid: int | None = None, owner: str | None = None) -> Claim | None:
+    def claim(self, pid: int | None = None, owner: str | None = None, *, beside: bool = False) -> Claim | None:
         """The next job. One that has been tried too often ends here."""
         while True:
             claim = self.ledger.claim(
@@ -63,6 +63,7 @@ class LocalNode:
                 pid=pid,
                 remote=self.remote,
                 owner=owner,
+                beside=beside,
             )
             if claim is None:
                 return None
@@ -110,14 +111,14 @@ class LocalNode:
         return self.ledger.ready()
 
     def bury_the_dead(self) -> None:
-        """Free the claims of our processes that died, each charged with a crash."""
+        """Free the claims of our processes that died; a film that was alone on its bench is charged with a crash."""
         pids = self.ledger.claim_pids(self.worker)
         living = [pid for pid in pids if process_is_alive(pid)]
         if len(living) < len(pids):
             self.bury_all_but(living)
 
     def bury_all_but(self, living: Sequence[int]) -> None:
-        """Free the claims of all processes of the worker but the `living`, each charged with a crash."""
+        """Free the claims of all processes of the worker but the `living`, as `bury_the_dead`."""
         for job in self.ledger.release_worker(self.worker, living, max_crashes=self.work.max_crashes):
             words = {"worker": self.worker, "crashes": job.crashes, "state": job.state}
             log.error("a worker process died on a film", extra=job.log_context() | words)

@@ -11,10 +11,9 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pydicom
 
@@ -26,7 +25,7 @@ from segmenter.errors import Refused
 from segmenter.kinds import Kind
 
 if TYPE_CHECKING:
-    from segmenter.engine import Segmenter
+    from segmenter.engine import Film, Segmenter
     from segmenter.values import Finding
 
 log = logging.getLogger(__name__)
@@ -34,6 +33,8 @@ log = logging.getLogger(__name__)
 DISK_TROUBLE_SECONDS = 5.0
 # Failures that may be about the moment and not about the film: charged like a crash and tried again, but not for ever.
 PASSING = ("out-of-memory", "internal-error")
+
+T = TypeVar("T")
 
 
 class Node(Protocol):
@@ -47,8 +48,9 @@ class Node(Protocol):
     def heartbeat_seconds(self) -> float:
         """How often to renew a lease."""
 
-    def claim(self) -> Claim | None:
-        """The next job, or None when there is nothing to do."""
+    def claim(self, *, beside: bool = False) -> Claim | None:
+        """The next job, or None when there is nothing to do. `beside`: the next one that nobody has tried, to be worked on
+        beside others."""
 
     def renew(self, claim: Claim) -> None:
         """Heartbeat."""
@@ -57,7 +59,7 @@ class Node(Protocol):
         """Give the job back untouched."""
 
     def charge(self, claim: Claim, code: str, sentence: str) -> None:
-        """Charge the job with a crash and give it back; the third ends it."""
+        """Charge the job with a crash and give it back; the third ends it. One that had company is not charged."""
 
     def source(self, claim: Claim) -> bytes:
         """The Part 10 file of the film. Raises SourceDamaged when it is gone."""
@@ -81,17 +83,66 @@ class Known:
     kinds: tuple[str, ...] | None = None
 
 
+@dataclass
+class OnBench:
+    """A film in work: what the claim promised, what was read, and the outcome as soon as there is one."""
+
+    claim: Claim
+    started: float  # monotonic seconds
+    source: pydicom.FileDataset | None = None
+    film: Film | None = None
+    outcome: Outcome | None = None
+
+
+class Heartbeat:
+    """Renews the leases of all films on a bench from one thread, while the block lasts."""
+
+    def __init__(self, node: Node, *claims: Claim) -> None:
+        self._node = node
+        self._held = {claim.owner: claim for claim in claims}
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, claim: Claim) -> None:
+        self._held[claim.owner] = claim
+
+    def drop(self, claim: Claim) -> None:
+        self._held.pop(claim.owner, None)
+
+    def _beat(self) -> None:
+        while not self._done.wait(self._node.heartbeat_seconds):
+            for claim in list(self._held.values()):
+                try:
+                    self._node.renew(claim)
+                except LostClaim:
+                    self.drop(claim)  # finish() will say so
+                except (NodeAway, sqlite3.OperationalError):
+                    pass  # the next beat may get through
+
+
 @dataclass(frozen=True)
 class Workbench:
-    """All that one worker process needs to answer films."""
+    """All that one worker process needs to answer films. `read`, `forward` and `finish` may run in a thread each."""
 
     node: Node
     segmenter: Segmenter
 
-    def claim(self) -> Claim | None:
-        """The next job; None when there is none, or while the node's disk is in trouble."""
+    def claim(self, *, beside: bool = False) -> Claim | None:
+        """The next job; None when there is none, or while the node's disk is in trouble. `beside`: other films are on the
+        bench already."""
         try:
-            return self.node.claim()
+            return self.node.claim(beside=beside)
         except sqlite3.OperationalError as problem:
             log.error("no film can be claimed, they wait", extra={"error": str(problem)})
             time.sleep(DISK_TROUBLE_SECONDS)
@@ -104,35 +155,49 @@ class Workbench:
 
     def answer(self, claim: Claim) -> Job | None:
         """Answer the film and finish its job. None when the claim was lost or the node is in trouble."""
+        with Heartbeat(self.node, claim):
+            piece = self.read(claim)
+            if piece is None:
+                return None
+            self.forward([piece])
+            return self.finish(piece)
+
+    def read(self, claim: Claim) -> OnBench | None:
+        """Fetch, parse, gate, decode and place the film. None when the claim was lost or the node is in trouble."""
+        return self._on_the_node(claim, lambda: self._read(claim))
+
+    def forward(self, pieces: Sequence[OnBench]) -> None:
+        """One forward pass about all of them that have no outcome yet."""
+        self.segmenter.forward([piece.film for piece in pieces if piece.film is not None])
+
+    def finish(self, piece: OnBench) -> Job | None:
+        """Mask, objects, the bytes on disk and the end of the job. None as in `answer`."""
+        job = self._on_the_node(piece.claim, lambda: self._finish(piece))
+        if job is not None:
+            log.info(
+                "job %s",
+                job.state,
+                extra=job.log_context()
+                | {"finding": job.finding, "code": job.code, "same_as": job.same_as, "seconds": job.seconds},
+            )
+        return job
+
+    def _on_the_node(self, claim: Claim, step: Callable[[], T]) -> T | None:
+        """What goes wrong with the node is no fault of the film."""
         try:
-            with self._heartbeat(claim):
-                outcome = self._outcome(claim)
-                if outcome.code in PASSING:
-                    log.warning("film not answered, tried again", extra=claim.job.log_context() | {"code": outcome.code})
-                    self.node.charge(claim, str(outcome.code), outcome.sentence or "")
-                    return None
-                job = self.node.finish(claim, outcome)
+            return step()
         except NodeAway as problem:
             # The line, not the film. Nothing is charged: the lease runs out, and whoever claims it next begins anew.
             log.error("the node went away, the film is left", extra=claim.job.log_context() | {"error": str(problem)})
-            return None
         except (SpoolError, sqlite3.OperationalError) as problem:
             # The node's disk, not the film: nothing is charged, and the film waits until the disk is well again.
             log.error(
                 "a result can not be written, the film waits", extra=claim.job.log_context() | {"error": type(problem).__name__}
             )
             self._give_back(claim)
-            return None
         except LostClaim:
             log.warning("claim lost, another worker has the job", extra=claim.job.log_context())
-            return None
-        log.info(
-            "job %s",
-            job.state,
-            extra=job.log_context()
-            | {"finding": job.finding, "code": job.code, "same_as": job.same_as, "seconds": job.seconds},
-        )
-        return job
+        return None
 
     def _give_back(self, claim: Claim) -> None:
         try:
@@ -141,49 +206,39 @@ class Workbench:
             pass  # the same trouble: the lease runs out instead
         time.sleep(DISK_TROUBLE_SECONDS)
 
-    def _outcome(self, claim: Claim) -> Outcome:
-        started, uid = time.monotonic(), claim.job.arrival.sop_instance_uid
+    def _read(self, claim: Claim) -> OnBench:
+        piece, uid = OnBench(claim, time.monotonic()), claim.job.arrival.sop_instance_uid
         try:
-            source = read_film(self.node.source(claim), claim.job)
-            own_uid = str(source.get("SOPInstanceUID") or uid)
+            piece.source = read_film(self.node.source(claim), claim.job)
+            own_uid = str(piece.source.get("SOPInstanceUID") or uid)
         except Refused as problem:
-            return Outcome(State.FAILED, code=problem.code, sentence=problem.sentence)
+            piece.outcome = Outcome(State.FAILED, code=problem.code, sentence=problem.sentence)
         except SourceDamaged as problem:
-            return Outcome(State.FAILED, code="source-damaged", sentence=str(problem))
+            piece.outcome = Outcome(State.FAILED, code="source-damaged", sentence=str(problem))
         except UNREADABLE as problem:
             sentence = f"The film can not be read as DICOM ({type(problem).__name__})."
-            return Outcome(State.FAILED, code="not-dicom", sentence=sentence)
-        if own_uid != uid:
-            sentence = "The SOP Instance UID of the dataset is not the one that the C-STORE command named."
-            return Outcome(State.FAILED, code="uid-mismatch", sentence=sentence)
-        return process(claim, source, self.segmenter, self.node, started)
+            piece.outcome = Outcome(State.FAILED, code="not-dicom", sentence=sentence)
+        else:
+            if own_uid == uid:
+                piece.film = self.segmenter.read(piece.source)
+            else:
+                sentence = "The SOP Instance UID of the dataset is not the one that the C-STORE command named."
+                piece.outcome = Outcome(State.FAILED, code="uid-mismatch", sentence=sentence)
+        return piece
 
-    @contextmanager
-    def _heartbeat(self, claim: Claim) -> Iterator[None]:
-        """Renew the lease from a thread while the film is worked on."""
-        done = threading.Event()
-
-        def beat() -> None:
-            while not done.wait(self.node.heartbeat_seconds):
-                try:
-                    self.node.renew(claim)
-                except LostClaim:
-                    return  # finish() will say so
-                except (NodeAway, sqlite3.OperationalError):
-                    pass  # the next beat may get through
-
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
+    def _finish(self, piece: OnBench) -> Job | None:
+        claim, outcome = piece.claim, piece.outcome or process(piece, self.segmenter, self.node)
+        if outcome.code in PASSING:
+            log.warning("film not answered, tried again", extra=claim.job.log_context() | {"code": outcome.code})
+            self.node.charge(claim, str(outcome.code), outcome.sentence or "")
+            return None
+        return self.node.finish(claim, outcome)
 
 
-def process(claim: Claim, source: pydicom.FileDataset, segmenter: Segmenter, node: Node, started: float) -> Outcome:
-    """Segment the film and fix the bytes of its objects, unless the same film was answered before."""
-    [finding] = segmenter.segment([source])
+def process(piece: OnBench, segmenter: Segmenter, node: Node) -> Outcome:
+    """The answer to a film that was on the device: its objects' bytes are fixed, unless it was answered before."""
+    assert piece.film is not None and piece.source is not None
+    claim, started, finding = piece.claim, piece.started, segmenter.decided(piece.film)
     if finding.outcome != "done" or finding.radiograph is None or finding.decision is None:
         state = State.SKIPPED if finding.outcome == "skipped" else State.FAILED
         return Outcome(state, code=finding.code, sentence=finding.sentence, seconds=time.monotonic() - started)
@@ -192,7 +247,7 @@ def process(claim: Claim, source: pydicom.FileDataset, segmenter: Segmenter, nod
     try:
         # Known: the ledger holds the bytes that were fixed then, and sends no others of the same kind.
         kinds = [Kind(kind) for kind in claim.kinds if kind not in (known.kinds or ())]
-        objects = _fix(claim, source, finding, segmenter, node, known.revision, kinds)
+        objects = _fix(claim, piece.source, finding, segmenter, node, known.revision, kinds)
     except Refused as problem:
         seconds = time.monotonic() - started
         return Outcome(State.FAILED, code=problem.code, sentence=problem.sentence, seconds=seconds)

@@ -66,15 +66,17 @@ class RemoteNode:
 
     # -- the worker's child ------------------------------------------------------------------------------------
 
-    def claim(self) -> Claim | None:
+    def claim(self, *, beside: bool = False) -> Claim | None:
         owner = secrets.token_hex(16)
-        ask = {
+        ask: dict[str, str | int | bool] = {
             "instance": self._instance,
             "pid": os.getpid(),
             "owner": owner,
             "model": self._model,
             "model_digest": self._model_digest,
         }
+        if beside:  # said only then: a node of an older version does not know the word
+            ask["beside"] = True
         try:
             answer = self._call("POST", "/v1/claims", json=ask)
         except NodeAway as problem:

@@ -113,7 +113,8 @@ def _claims(door: Door) -> APIRouter:
     def claim(ask: Ask, who: Who) -> Any:
         """Claim the next job."""
         door.workers.seen(who, ask.model, ask.model_digest)
-        found = door.here.far(who, ask.instance).claim(pid=ask.pid, owner=ask.owner) if door.open else None
+        node = door.here.far(who, ask.instance)
+        found = node.claim(ask.pid, ask.owner, beside=ask.beside) if door.open else None
         if found is None:
             return Response(status_code=204)
         log.info("film handed out", extra=found.job.log_context() | {"worker": who})

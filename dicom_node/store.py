@@ -136,6 +136,10 @@ ALTER TABLE jobs ADD COLUMN destinations TEXT;
 -- Looked for several times a second when work.on_resend is redeliver.
 CREATE INDEX jobs_resent_unanswered ON jobs (id) WHERE resends > resends_answered AND state = 'segmented';
 """,
+    """
+-- Whether the process that claimed it had no other film on its bench: only then is its death the film's fault.
+ALTER TABLE jobs ADD COLUMN alone INTEGER NOT NULL DEFAULT 1;
+""",
 )
 SCHEMA_VERSION = 1 + len(_STEPS)
 

@@ -1,8 +1,10 @@
-"""The Celery worker: a parent that rings, children that answer one film per bell."""
+"""The Celery worker: a parent that rings, children that answer what is ready at each bell."""
 
 from __future__ import annotations
 
+import gc
 import logging
+import mmap
 import os
 import secrets
 import sys
@@ -14,30 +16,33 @@ from celery.exceptions import WorkerShutdown
 
 from dicom_node import broker
 from dicom_node.config import Config
+from dicom_node.conveyor import Conveyor
 from dicom_node.local import LocalNode
 from dicom_node.process import Workbench
 
 log = logging.getLogger(__name__)
 
 MODEL_SECONDS = 120.0  # that a new child may take to load the model
+FILMS_ON_CPU, FILMS_ON_GPU = 3, 24  # on one bench, where `work.batch` leaves it open
 REMOTE_POLL_SECONDS = 0.5  # how often a node on another machine is asked for work when no broker lies between
 
-_bench: Workbench | None = None  # one per child process, made after the fork
+_belt: Conveyor | None = None  # one per child process, made after the fork
+_stopping = mmap.mmap(-1, 1)  # shared with the children: the parent was told to stop
 # Connections that a forked child must not free: closing SQLite in the child would touch the parent's files.
 _kept_over_fork: list[object] = []
 
 
 def film_is_ready() -> None:
     """The task: claim what is ready and answer it."""
-    assert _bench is not None, "the bell rang in a process that has no workbench"
-    claim = _bench.claim()
-    if claim is None:
-        return
-    try:
-        _bench.answer(claim)
-    except Exception as problem:  # the task edge (MemoryError too: Celery would requeue it for ever)
-        log.exception("a worker could not finish a film", extra=claim.job.log_context())
-        _bench.stumbled(claim, problem)
+    assert _belt is not None, "the bell rang in a process that has no workbench"
+    _belt.answer_ready()
+
+
+def conveyor(config: Config, name: str) -> Conveyor:
+    """A workbench and how many films lie on it."""
+    bench = workbench(config, name)
+    films = config.work.batch or (FILMS_ON_GPU if bench.segmenter.on_gpu else FILMS_ON_CPU)
+    return Conveyor(bench, films, config.work.time_limit_seconds, stopping=lambda: _stopping[0] != 0)
 
 
 def workbench(config: Config, name: str) -> Workbench:
@@ -65,12 +70,18 @@ def run_worker(config: Config) -> int:
 
     @signals.worker_process_init.connect(weak=False)
     def _child(**_: object) -> None:
-        global _bench
+        global _belt
         threading.Thread(target=_die_with, args=(os.getppid(),), name="orphan-watch", daemon=True).start()
-        _bench = workbench(config, name)
+        _belt = conveyor(config, name)
+        gc.freeze()  # what the model brought stays: the collector need not look at it for each film
 
     signals.worker_ready.connect(lambda **_: ringer.start(), weak=False)
-    signals.worker_shutting_down.connect(lambda **_: ringer.stop(), weak=False)
+
+    @signals.worker_shutting_down.connect(weak=False)
+    def _stop(**_: object) -> None:
+        _stopping[0] = 1
+        ringer.stop()
+
     signals.task_received.connect(lambda **_: ringer.heard(), weak=False)
     # Nothing of Celery's own banner, and no logging set-up of its own.
     worker = app.Worker(

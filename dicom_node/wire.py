@@ -28,13 +28,15 @@ class Body(BaseModel):
 
 
 class Ask(Body):
-    """A worker process asks for a job. `owner` is drawn by the worker: asking again with it is asking the same."""
+    """A worker process asks for a job. `owner` is drawn by the worker: asking again with it is asking the same. `beside`: it
+    has other films on its bench."""
 
     instance: Hex
     pid: Annotated[int, Field(ge=1)]
     owner: Token
     model: Model
     model_digest: Sha256
+    beside: bool = False
 
 
 class Task(Body):

@@ -4,6 +4,7 @@ and bit depth it came in."""
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from pydicom.dataset import Dataset
 from segmenter.gate import NotOurs, SkipCode, assumptions
 from segmenter.header import integer, number, numbers, present, text, words
 from segmenter.notes import NoteCode
-from segmenter.pixels import Stored, stored_values
+from segmenter.pixels import Stored, Values, stored_values
 from segmenter.placement import turned
 from segmenter.polarity import looks_inverted
 from segmenter.tone import Tone, greys, tone_of, unread
@@ -20,6 +21,7 @@ from segmenter.values import Radiograph, Spacing, Turn
 
 _MOST_PADDING = 0.9  # of the film: such a padding value is the film's own black
 _SPACING_MM = (0.01, 10.0)
+_DIGEST_PIXELS = 1 << 16  # at a time: they stay in the cache
 _OPPOSITE = {"L": "R", "R": "L", "H": "F", "F": "H"}
 
 
@@ -30,23 +32,22 @@ def decode(dataset: Dataset) -> Radiograph:
     """
     stored = stored_values(dataset)
     tone, padding, inverted = tone_of(dataset, stored.signed), _padding(dataset, stored), _inverted(dataset, stored)
-    film = _film(stored.values, padding)
-    try:
-        image, assumed = greys(stored.values, tone, film)
-    except ValueError as error:
-        raise NotOurs(SkipCode.BLANK) from error
-    if inverted:
-        image = np.float32(1) - image
-    if film is not None:
-        image[~film] = 0
     spacing, turn = spacing_of(dataset), turn_of(dataset)
-    digest = _digest(stored, tone, padding, inverted, turn, spacing)
-    image = np.ascontiguousarray(image, np.float32)
+    with ThreadPoolExecutor(1) as beside:  # the digest takes as long as all the rest, and needs no interpreter
+        digest = beside.submit(_digest, stored, tone, padding, inverted, turn, spacing)
+        film = _film(stored.values, padding)
+        try:
+            image, assumed = greys(stored.values, tone, film, inverted)
+        except ValueError as error:
+            raise NotOurs(SkipCode.BLANK) from error
+        if film is not None:
+            image[~film] = 0
+        suspect = (NoteCode.POLARITY_SUSPECT,) if looks_inverted(turned(image, turn)) else ()
     notes = (
         *assumptions(dataset), *stored.notes, *unread(dataset, tone), *assumed, *_grey_notes(dataset, stored, padding, film),
-        *_place_notes(dataset, spacing, turn), *((NoteCode.POLARITY_SUSPECT,) if looks_inverted(turned(image, turn)) else ()),
+        *_place_notes(dataset, spacing, turn), *suspect,
     )  # fmt: skip
-    return Radiograph(image, turn, spacing, digest, tuple(dict.fromkeys(notes)))
+    return Radiograph(image, turn, spacing, digest.result(), tuple(dict.fromkeys(notes)))
 
 
 def spacing_of(dataset: Dataset) -> Spacing | None:
@@ -108,7 +109,7 @@ def _as_stored(value: int, stored: Stored) -> int:
     return value - 0x10000 if stored.signed and value > 0x7FFF else value
 
 
-def _film(values: NDArray[np.int32], padding: tuple[int, int] | None) -> NDArray[np.bool_] | None:
+def _film(values: Values, padding: tuple[int, int] | None) -> NDArray[np.bool_] | None:
     """(H, W) bool, False at padding; None when there is none, or so much that the header must be wrong."""
     if padding is None:
         return None
@@ -153,5 +154,7 @@ def _digest(
     another lossless transfer syntax or VR has the same digest, a retagged one has not."""
     digest = hashlib.sha256(f"1|{stored.values.shape}|{padding}|{inverted}|{turn}|{spacing}|".encode())
     digest.update(tone.described())
-    digest.update(np.ascontiguousarray(stored.values, "<i4").tobytes())
+    rows = max(1, _DIGEST_PIXELS // stored.values.shape[1])
+    for top in range(0, len(stored.values), rows):
+        digest.update(np.ascontiguousarray(stored.values[top : top + rows], "<i4").data)
     return digest.hexdigest()

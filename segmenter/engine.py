@@ -59,8 +59,8 @@ def _single_film(stage: str) -> Iterator[None]:
 
 
 @dataclass
-class _Film:
-    """One film on its way through the stages; `finding` is set by the stage that ends it."""
+class Film:
+    """One film on its way through the stages `read`, `forward` and `decided`; `finding` is set by the stage that ends it."""
 
     dataset: Dataset
     finding: Finding | None = None
@@ -70,7 +70,7 @@ class _Film:
     prediction: Prediction | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def run(self, stage: str, step: Callable[[_Film], None]) -> None:
+    def run(self, stage: str, step: Callable[[Film], None]) -> None:
         """Run one stage if the film is still on its way; whatever happens ends this film and no other."""
         if self.finding is not None:
             return
@@ -98,21 +98,46 @@ class Segmenter:
         self.size = artifact.manifest.input.size
         self.predict = Predictor(artifact, settings.device, settings.threads, settings.engine)
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether several films in one forward pass are faster than one after the other."""
+        if self.predict.engine != "torch" or self._settings.device == "cpu":
+            return False
+        import torch
+
+        return torch.cuda.is_available()
+
     def segment(self, datasets: Sequence[Dataset]) -> list[Finding]:
         """One Finding per film, in order. Never raises for a film: it ends as "skipped" or "failed" with a code.
 
         Datasets need `file_meta.TransferSyntaxUID`. All films of the call are in memory at once and share one forward
         pass: the caller chooses how many.
         """
-        films = [_Film(dataset) for dataset in datasets]
+        films = [self.read(dataset) for dataset in datasets]
+        self.forward(films)
+        return [self.decided(film) for film in films]
+
+    # The stages of `segment` one by one, for a caller that reads one film while another is on the device. Each may run in a
+    # thread of its own.
+
+    def read(self, dataset: Dataset) -> Film:
+        """Gate, decode and place."""
+        film = Film(dataset)
         with quietly():
-            for film in films:
-                film.run("gate", self._gate)
-                film.run("decode", self._decode)
+            film.run("gate", self._gate)
+            film.run("decode", self._decode)
+            film.run("place", self._place)
+        return film
+
+    def forward(self, films: Sequence[Film]) -> None:
+        """One forward pass about all that are still on their way."""
         self._predict([film for film in films if film.finding is None])
-        for film in films:
-            film.run("mask", self._decide)
-        return [film.finding for film in films if film.finding is not None]
+
+    def decided(self, film: Film) -> Finding:
+        """The answer, mask included."""
+        film.run("mask", self._decide)
+        assert film.finding is not None
+        return film.finding
 
     def objects(
         self, dataset: Dataset, finding: Finding, *, revision: int = 1, kinds: Sequence[Kind] = DEFAULT
@@ -131,18 +156,21 @@ class Segmenter:
             made = build(kind, dataset, finding, self.identity, self._settings, revision=revision)
         return ResultObject(kind.role, kind.variant, str(made.SOPClassUID), str(made.SOPInstanceUID), made)
 
-    def _gate(self, film: _Film) -> None:
+    def _gate(self, film: Film) -> None:
         film.dataset = readable(film.dataset)  # `objects` wants the bytes as they arrived
         skip = gate(film.dataset, self._settings)
         if skip is not None:
             film.end("skipped", skip.code, skip.sentence)
 
-    def _decode(self, film: _Film) -> None:
+    def _decode(self, film: Film) -> None:
         film.radiograph = decode(film.dataset)
+
+    def _place(self, film: Film) -> None:
+        assert film.radiograph is not None
         film.placement = Placement.fit(film.radiograph.image.shape, self.size, film.radiograph.turn)  # type: ignore[arg-type]
         film.image = film.placement.to_model(film.radiograph.image)
 
-    def _predict(self, films: list[_Film]) -> None:
+    def _predict(self, films: list[Film]) -> None:
         """All at once; when that fails, one by one, so that the film at fault falls alone."""
         if len(films) > 1:
             started = time.perf_counter()
@@ -156,11 +184,11 @@ class Segmenter:
             if film.prediction is None:
                 film.run("predict", self._predict_one)
 
-    def _predict_one(self, film: _Film) -> None:
+    def _predict_one(self, film: Film) -> None:
         assert film.image is not None
         (film.prediction,) = self.predict(film.image[None, None])
 
-    def _decide(self, film: _Film) -> None:
+    def _decide(self, film: Film) -> None:
         assert film.prediction is not None and film.placement is not None and film.radiograph is not None
         decision = decide(
             film.prediction,

@@ -10,9 +10,10 @@ import logging
 import math
 import re
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from pydicom import config
@@ -25,6 +26,9 @@ _UNREADABLE = (
     ValueError, TypeError, ArithmeticError, LookupError, AttributeError, NotImplementedError, RecursionError, OSError,
     struct.error, BytesLengthException,
 )  # fmt: skip
+_noise = ExitStack()  # puts back what `quietly` changed
+_counting = threading.Lock()
+_quiet = 0  # threads inside `quietly`
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 
@@ -32,19 +36,30 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 def quietly() -> Iterator[None]:
     """No warnings of pydicom and highdicom inside: they quote header values, and header values are patient data.
 
-    Changes settings of the process while it lasts; not for several threads at once.
+    Changes settings of the process: the first thread that is inside sets them, the last one that leaves puts them back.
     """
-    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
-    levels = [logger.level for logger in loggers]
+    global _quiet
+    with _counting:
+        if _quiet == 0:
+            _silence()
+        _quiet += 1
     try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
-        with warnings.catch_warnings(), config.disable_value_validation():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        with _counting:
+            _quiet -= 1
+            if _quiet == 0:
+                _noise.close()
+
+
+def _silence() -> None:
+    for name in ("pydicom", "highdicom"):
+        logger = logging.getLogger(name)
+        _noise.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL + 1)
+    _noise.enter_context(warnings.catch_warnings())
+    _noise.enter_context(config.disable_value_validation())
+    warnings.simplefilter("ignore")
 
 
 def readable(dataset: Dataset) -> Dataset:

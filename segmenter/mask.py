@@ -31,22 +31,25 @@ def decide(
     area_of = None if spacing is None else spacing.pixel_area_mm2
     if prediction.image_probability < operating_point.image_threshold:
         return Decision(False, prediction.image_probability, nothing, None if area_of is None else 0.0, 0)
-    mask = placement.to_native(prediction.probability) >= operating_point.mask_threshold
-    if (covered := float(mask.mean())) > absurd_fraction:
+    # Where the network says so little that no pixel can reach the threshold, none is looked at.
+    box = placement.box_of(prediction.probability >= operating_point.mask_threshold)
+    found = placement.to_native(prediction.probability, box) >= operating_point.mask_threshold
+    if (covered := np.count_nonzero(found) / nothing.size) > absurd_fraction:
         raise Refused("absurd-mask", f"The mask covers {covered:.0%} of the film, more than {absurd_fraction:.0%}.")
     by_grid = operating_point.min_area_px / placement.scale**2
     floor = by_grid if area_of is None else operating_point.min_area_mm2 / area_of
-    mask, components = without_specks(mask, floor)
+    mask = nothing
+    mask[box], components = without_specks(found, floor)
     area = None if area_of is None else float(np.count_nonzero(mask) * area_of)
     return Decision(components > 0, prediction.image_probability, mask, area, components)
 
 
 def without_specks(mask: Mask, floor: float) -> tuple[Mask, int]:
     """`mask` (H, W) without the 8-connected components below `floor` native pixels, and the number of those that stay."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask).view(np.uint8), connectivity=8)
     keep = stats[:count, cv2.CC_STAT_AREA] >= max(floor, 1)
     keep[0] = False  # label 0 is the background
-    return keep[labels], int(keep.sum())
+    return (mask if keep[1:].all() else keep[labels]), int(keep.sum())
 
 
 def _check(prediction: Prediction) -> None:

@@ -41,16 +41,35 @@ class Part:
 def parts_of(mask: Mask, dataset: Dataset) -> tuple[Part, ...]:
     """The parts of `mask` (H, W) bool, the largest first; `dataset` gives PatientOrientation. Holes count in no area and
     are drawn over."""
-    count, labels, stats, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    found = box_of(mask)
+    if found is None:
+        return ()
+    left, top = found[1].start, found[0].start
+    count, labels, stats, centres = cv2.connectedComponentsWithStats(mask[found].view(np.uint8), connectivity=8)
     order = sorted(range(1, count), key=lambda one: -int(stats[one, cv2.CC_STAT_AREA]))
-    return tuple(_part(labels, stats[one], centres[one], one, dataset) for one in order)
+    return tuple(_part(labels, stats[one], centres[one], one, (left, top), mask.shape, dataset) for one in order)
 
 
-def _part(labels: NDArray[Any], stat: NDArray[Any], centre: NDArray[Any], label: int, dataset: Dataset) -> Part:
+def box_of(mask: Mask) -> tuple[slice, slice] | None:
+    """The rows and columns of (H, W) bool outside of which nothing is set; None when nothing is."""
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return (slice(y, y + height), slice(x, x + width)) if width else None
+
+
+def _part(
+    labels: NDArray[Any],
+    stat: NDArray[Any],
+    centre: NDArray[Any],
+    label: int,
+    corner: tuple[int, int],
+    shape: tuple[int, ...],
+    dataset: Dataset,
+) -> Part:
+    """`labels`, `stat` and `centre` of the mask's box, whose `corner` (column, row) lies on the film of `shape`."""
     x, y, width, height, area = (int(v) for v in stat)
     own = np.pad((labels[y : y + height, x : x + width] == label).astype(np.uint8), 1)
     # Twice as fine, the border pixels' centres lie a quarter of a pixel inside the true border: nearer than their own.
-    fine = np.kron(own, np.ones((2, 2), np.uint8))
+    fine = own.repeat(2, axis=0).repeat(2, axis=1)
     contours, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     border = max(contours, key=len)
     tolerance = 2 * _TOLERANCE_PX
@@ -58,10 +77,11 @@ def _part(labels: NDArray[Any], stat: NDArray[Any], centre: NDArray[Any], label:
         tolerance *= 1.5
     if len(simple) < 3:
         simple = cv2.boxPoints(cv2.minAreaRect(border))[:, None]
-    points = (simple[:, 0].astype(np.float32) + 0.5) / 2 - 1 + np.array([x, y], np.float32)
-    limits = np.array([labels.shape[1], labels.shape[0]], np.float32)
+    points = (simple[:, 0].astype(np.float32) + 0.5) / 2 - 1 + np.array([x + corner[0], y + corner[1]], np.float32)
+    limits = np.array([shape[1], shape[0]], np.float32)
     points = np.clip(points, 0, limits)
-    return Part(np.concatenate([points, points[:1]]), area, _side((centre[0] + 0.5, centre[1] + 0.5), labels.shape, dataset))
+    middle = centre[0] + corner[0] + 0.5, centre[1] + corner[1] + 0.5
+    return Part(np.concatenate([points, points[:1]]), area, _side(middle, shape, dataset))
 
 
 def _side(centre: tuple[float, float], shape: tuple[int, ...], dataset: Dataset) -> Side:

@@ -51,11 +51,15 @@ _DECODER_ERRORS = (
 )  # fmt: skip
 
 
+Values = NDArray[np.uint8] | NDArray[np.int8] | NDArray[np.uint16] | NDArray[np.int16]
+
+
 @dataclass(frozen=True)
 class Stored:
-    """`values` (H, W) int32 as PS3.3 C.7.6.3.1 defines stored values; `monochrome1`: the lowest is shown white."""
+    """`values` (H, W) as PS3.3 C.7.6.3.1 defines stored values, as narrow as they are stored: (u)int8 or (u)int16;
+    `monochrome1`: the lowest is shown white."""
 
-    values: NDArray[np.int32]
+    values: Values
     bits: int
     signed: bool
     monochrome1: bool
@@ -207,7 +211,7 @@ def _extended_12_bit(stream: bytes, shape: tuple[int, int, int]) -> NDArray[np.u
     return np.frombuffer(data, "<u2").reshape(rows, columns)
 
 
-def _meant(dataset: Dataset, raw: NDArray) -> tuple[NDArray[np.int32], int, bool, tuple[NoteCode, ...]]:
+def _meant(dataset: Dataset, raw: NDArray) -> tuple[Values, int, bool, tuple[NoteCode, ...]]:
     """The bits that are the value (PS3.5 section 8.1.1): BitsStored bits up to HighBit, sign extended.
 
     Bits above them are dropped when the header declares an overlay there; when it does not, BitsStored is wrong, and the
@@ -224,6 +228,9 @@ def _meant(dataset: Dataset, raw: NDArray) -> tuple[NDArray[np.int32], int, bool
     if not 0 <= shift <= width - bits:
         shift = 0
         notes.append(NoteCode.HIGH_BIT_ASSUMED)
+    raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
+    if shift == 0 and not signed and int(raw.max()) < 1 << bits:  # nothing to cut: no pass over the film but this one
+        return raw, bits, signed, tuple(notes)
     values = raw.astype(np.int32) >> shift
     inside = values & ((1 << bits) - 1)
     if bits + shift < width and not _embedded_overlay(dataset):
@@ -237,7 +244,7 @@ def _meant(dataset: Dataset, raw: NDArray) -> tuple[NDArray[np.int32], int, bool
             notes.append(NoteCode.WIDER_VALUES)
     if signed:
         inside = np.where(inside >> (bits - 1) == 1, inside - (1 << bits), inside)
-    return inside, bits, signed, tuple(notes)
+    return inside.astype(f"{'i' if signed else 'u'}{raw.dtype.itemsize}"), bits, signed, tuple(notes)
 
 
 def _embedded_overlay(dataset: Dataset) -> bool:
@@ -246,11 +253,10 @@ def _embedded_overlay(dataset: Dataset) -> bool:
     return any((group << 16 | 0x0102) in dataset and (group << 16 | 0x3000) not in dataset for group in groups)
 
 
-def _grey(rgb: NDArray) -> NDArray[np.int32]:
+def _grey(rgb: NDArray) -> Values:
     """(H, W, 3) of a grey film -> its middle channel. Raises NotOurs(`colour`) when the channels differ visibly."""
-    planes = rgb.astype(np.int32)
-    spread = planes.max(axis=2) - planes.min(axis=2)
+    spread = rgb.max(axis=2) - rgb.min(axis=2)
     limit = _GREY_TOLERANCE * (1 << 8 * rgb.dtype.itemsize) // 256
     if float((spread > limit).mean()) > 0.001:
         raise NotOurs(SkipCode.COLOUR)
-    return planes[:, :, 1]
+    return np.ascontiguousarray(rgb[:, :, 1])

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from segmenter.values import Image, Probability, Turn
 
+Box = tuple[slice, slice]  # rows, columns
+
 _UPRIGHT = Turn()
 
 
@@ -27,6 +29,10 @@ def turned_back(array: NDArray, turn: Turn) -> NDArray:
     """The inverse of `turned`."""
     back = np.rot90(array, -turn.quarters)
     return back[:, ::-1] if turn.mirror else back
+
+
+def _whole(shape: tuple[int, ...]) -> Box:
+    return slice(0, shape[0]), slice(0, shape[1])
 
 
 @dataclass(frozen=True)
@@ -74,22 +80,38 @@ class Placement:
         )
         return np.asarray(placed, dtype=np.float32)
 
-    def to_native(self, probability: Probability) -> NDArray[np.float32]:
-        """(size, size) float32 -> (H, W) float32, bilinear: the probability is upsampled, never the mask."""
-        height, width = self.upright_shape
+    def to_native(self, probability: Probability, box: Box | None = None) -> NDArray[np.float32]:
+        """(size, size) float32 -> (H, W) float32, bilinear: the probability is upsampled, never the mask. `box`: what lies in
+        one of `box_of` only."""
+        rows, columns = box if box and self.turn == _UPRIGHT else _whole(self.upright_shape)
+        matrix = self._matrix(self.upright_shape)
+        matrix[:, 2] += matrix[0, 0] * columns.start, matrix[1, 1] * rows.start
         upright = cv2.warpAffine(
             np.ascontiguousarray(probability, dtype=np.float32),
-            self._matrix((height, width)),
-            (width, height),
+            matrix,
+            (columns.stop - columns.start, rows.stop - rows.start),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
         return np.ascontiguousarray(turned_back(upright, self.turn), dtype=np.float32)
 
+    def box_of(self, inside: NDArray[np.bool_]) -> Box:
+        """The native rows and columns that the model's pixels `inside` (size, size) bool have a say in, one of each when there
+        are none; all of a film that was turned."""
+        if self.turn != _UPRIGHT:
+            return _whole(self.shape)
+        found = []
+        for axis, offset, length in ((1, self.top, self.shape[0]), (0, self.left, self.shape[1])):
+            (at,) = np.nonzero(inside.any(axis=axis))
+            first, last = (at[0], at[-1]) if len(at) else (0, 0)
+            # A bilinear sample looks one pixel to each side; one more for rounding.
+            start, stop = ((first - 1.5 - offset) / self.scale - 1, (last + 2.5 - offset) / self.scale + 1)
+            start = min(max(int(start), 0), length - 1)
+            found.append(slice(start, max(min(int(stop) + 1, length), start + 1)))
+        return found[0], found[1]
+
     def _matrix(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """The affine map from pixel indices of an upright raster of `shape` to model pixel indices."""
         height, width = self.upright_shape
         across, down = width * self.scale / shape[1], height * self.scale / shape[0]
-        return np.array(
-            [[across, 0.0, self.left + across / 2 - 0.5], [0.0, down, self.top + down / 2 - 0.5]], dtype=np.float64
-        )
+        return np.array([[across, 0.0, self.left + across / 2 - 0.5], [0.0, down, self.top + down / 2 - 0.5]], dtype=np.float64)

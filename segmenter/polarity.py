@@ -14,6 +14,8 @@ film is only said to be suspect and never turned round: 1 false alarm in 280 fil
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +64,7 @@ def _template_match(ranks: NDArray[np.float32]) -> float:
     return best + worst
 
 
+@functools.cache
 def _lungs(shape: tuple[int, int]) -> NDArray[np.float32]:
     y, x = ((np.mgrid[: shape[0], : shape[1]] + 0.5) / np.array(shape).reshape(2, 1, 1)).astype(np.float32)
     body = np.ones(shape, np.float32)

@@ -33,6 +33,7 @@ from highdicom.sr import (
     TextContentItem,
     TrackingIdentifier,
 )
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sr.codedict import codes as dictionary
 from pydicom.uid import ExplicitVRLittleEndian
@@ -65,13 +66,19 @@ def build_sr(finding: Finding, envelope: Envelope) -> FileDataset:
         imaging_measurements=list(groups.all(evidence[1] if segmentation is not None else None)),
         language_of_content_item_and_descendants=_language(envelope),
     )
+    # highdicom copies the content and walks through it four times, to look for evidence and points in space. It is ours: we
+    # know what it refers to. So it is put in afterwards, and half of the report's time is saved.
+    root = report[0]
+    content = root["ContentSequence"]
+    root["ContentSequence"] = DataElement(content.tag, content.VR, [])
     sr = ComprehensiveSR(
         evidence=evidence,
-        content=report[0],
+        content=root,
         is_complete=True,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **envelope.arguments,
     )
+    sr["ContentSequence"] = content
     # Written beside ReferencedSegmentNumber, dciodvfy and PS3.3 C.18.4 want only one of the two.
     _drop_frame_numbers(sr)
     return envelope.finish(sr, image=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -94,41 +95,76 @@ def unread(dataset: Dataset, tone: Tone) -> tuple[NoteCode, ...]:
 
 
 def greys(
-    values: NDArray[np.int32], tone: Tone, film: NDArray[np.bool_] | None
+    values: NDArray, tone: Tone, film: NDArray[np.bool_] | None, inverted: bool = False
 ) -> tuple[NDArray[np.float32], tuple[NoteCode, ...]]:
-    """(H, W) stored values -> (H, W) float32 [0, 1] and what was assumed. `film` (H, W) bool: pixels that are not padding.
+    """(H, W) stored values of 8 or 16 bits -> (H, W) float32 [0, 1] and what was assumed. `film` (H, W) bool: pixels that are
+    not padding.
 
     Falls back to percentiles when there is no window, or one that shows nothing: 1 film in 50 has a window for other
     pixels. Raises ValueError when all pixels of the film are equal.
     """
-    if tone.modality is not None:
-        physical = tone.modality(values)
-    else:
-        physical = values.astype(np.float32) * np.float32(tone.slope) + np.float32(tone.intercept)
+    # Every value that there can be, once: what follows is a table of 256 or 65,536 entries, and one look-up per pixel.
+    unsigned = np.dtype(f"u{values.itemsize}")
+    every = np.arange(1 << 8 * values.itemsize, dtype=unsigned).view(values.dtype)
     step = max(1, int((values.size / _SAMPLE) ** 0.5))
-    sample = physical[::step, ::step] if film is None else physical[::step, ::step][film[::step, ::step]]
-    if sample.size == 0 or float(sample.min()) == float(sample.max()):
+    thin = values[::step, ::step] if film is None else values[::step, ::step][film[::step, ::step]]
+    counts = np.bincount(thin.view(unsigned).ravel(), minlength=len(every))
+    table, notes = _table_of(every, counts, tone)
+    table = np.float32(1) - table if inverted else table
+    return np.asarray(cv2.LUT(values.view(unsigned), table[None]), np.float32), notes
+
+
+def _table_of(every: NDArray, counts: NDArray[np.intp], tone: Tone) -> tuple[NDArray[np.float32], tuple[NoteCode, ...]]:
+    """The grey [0, 1] of each stored value of `every`; `counts`: how often it occurs in the film's sample."""
+    if tone.modality is not None:
+        physical = tone.modality(every)
+    else:
+        physical = every.astype(np.float32) * np.float32(tone.slope) + np.float32(tone.intercept)
+    there = counts > 0
+    sample = _Sample(physical[there], counts[there])
+    if len(sample.values) == 0 or float(sample.values.min()) == float(sample.values.max()):
         raise ValueError("all pixels are equal")
     notes: tuple[NoteCode, ...] = ()
     for shown in (tone.voi, tone.window):
         if shown is None:
             continue
         scale = float(2**shown.bits - 1) if isinstance(shown, LookupTable) else 1.0
-        if _shows_something(sample, np.clip(shown(sample) / scale, 0, 1)):
+        if _shows_something(sample, np.clip(shown(sample.values) / scale, 0, 1)):
             return np.clip(shown(physical) / np.float32(scale), 0, 1), notes
         notes = (NoteCode.WINDOW_IGNORED,)
-    low, high = np.percentile(sample, _PERCENTILES)
+    low, high = sample.percentiles(_PERCENTILES)
     if high <= low:  # nearly all pixels are equal: the whole range then
-        low, high = float(sample.min()), float(sample.max())
+        low, high = float(sample.values.min()), float(sample.values.max())
     return np.clip((physical - np.float32(low)) / np.float32(high - low), 0, 1), (*notes, NoteCode.GREYS_ASSUMED)
 
 
-def _shows_something(sample: NDArray[np.float32], shown: NDArray[np.float32]) -> bool:
-    """Not too much is clipped, and there is contrast. Pixels that are the film's own black or white lose nothing."""
-    inside = (sample > sample.min()) & (sample < sample.max())
-    clipped = float((inside & ((shown <= 0) | (shown >= 1))).mean())
-    low, high = np.percentile(shown, (2, 98))
-    return clipped <= _MOST_CLIPPED and high - low >= _LEAST_CONTRAST
+@dataclass(frozen=True)
+class _Sample:
+    """Pixels by what they hold: `values` (K,) float32, and how often each occurs, `counts` (K,)."""
+
+    values: NDArray[np.float32]
+    counts: NDArray[np.intp]
+
+    def percentiles(self, wanted: tuple[float, float]) -> tuple[float, float]:
+        """What np.percentile says of the pixels, to the bit."""
+        order = np.argsort(self.values, kind="stable")
+        ends = np.cumsum(self.counts[order])
+        place = (ends[-1] - 1) * (np.asarray(wanted) / 100)
+        before = np.floor(place)
+        at = np.searchsorted(ends, [before, np.minimum(before + 1, ends[-1] - 1)], side="right")
+        a, b = self.values[order][at]
+        share, width = place - before, b - a
+        low, high = np.where(share < 0.5, a + width * share, b - width * (1 - share))
+        return float(low), float(high)
+
+
+def _shows_something(sample: _Sample, shown: NDArray[np.float32]) -> bool:
+    """Not too much is clipped, and there is contrast. Pixels that are the film's own black or white lose nothing. `shown`: the
+    sample's values in this window."""
+    inside = (sample.values > sample.values.min()) & (sample.values < sample.values.max())
+    clipped = sample.counts[inside & ((shown <= 0) | (shown >= 1))].sum() / sample.counts.sum()
+    low, high = _Sample(shown, sample.counts).percentiles((2, 98))
+    return bool(clipped <= _MOST_CLIPPED and high - low >= _LEAST_CONTRAST)
 
 
 def _window(dataset: Dataset) -> Window | None:

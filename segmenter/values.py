@@ -101,7 +101,7 @@ class Finding:
     sentence: str | None = None
     radiograph: Radiograph | None = None
     decision: Decision | None = None
-    seconds: dict[str, float] = field(default_factory=dict)  # by stage: decode, predict, mask
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage: gate, decode, place, predict, mask
 
     @property
     def name(self) -> Literal["pneumothorax", "none"] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,16 @@ def pacs() -> Iterator[RudePacs]:
         yield one
 
 
+def poisoned(films: Mapping[str, str], **more: str) -> dict[str, str]:
+    """Environment of a node whose workers come to harm on these films (SOP Instance UID: how)."""
+    path = os.pathsep.join([str(Path(__file__).parent / "poison"), os.environ.get("PYTHONPATH", "")])
+    return quick_settings(POISON=json.dumps({str(uid): kind for uid, kind in films.items()}), PYTHONPATH=path, **more)
+
+
 @pytest.fixture(scope="module")
 def node(pacs: RudePacs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    folder = Path(__file__).parent / "poison"
-    settings = quick_settings(
-        POISON=json.dumps({str(quick_film(number).SOPInstanceUID): kind for number, kind in POISON.items()}),
-        PYTHONPATH=os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
+    settings = poisoned(
+        {quick_film(number).SOPInstanceUID: kind for number, kind in POISON.items()},
         SEGMENTER_WORK__TIME_LIMIT_SECONDS="3",
         SEGMENTER_WORK__PROCESSES="2",
     )
@@ -56,10 +60,35 @@ def test_poison_is_quarantined_after_three_crashes_and_the_innocent_are_unharmed
     for uid in uids:
         node.delivered(uid)
         job = node.job_of(uid)
-        assert (job.state, job.crashes, job.attempts) == (State.SEGMENTED, 0, 1)
+        assert (job.state, job.crashes) == (State.SEGMENTED, 0)
+        assert job.attempts <= 2, "whoever was beside a poisonous film is worked on alone from then on"
     assert pacs.lost(uids) == []
     assert pacs.doubled() == []
     assert not any(pacs.of(str(one.SOPInstanceUID)) for one in poison.values())
+
+
+def test_the_death_of_a_batch_is_charged_to_nobody_and_its_members_are_retried_alone(tmp_path: Path, pacs: RudePacs) -> None:
+    """One process, its bench full, poison between innocent films. Result: every innocent film answered and none charged, the
+    poison quarantined after three crashes that were its own."""
+    films = [quick_film(number) for number in range(40, 56)]
+    poison = {films[at].SOPInstanceUID: kind for at, kind in ((3, "segfault"), (8, "kill"), (12, "segfault"))}
+    with running_node(tmp_path / "node", ("PACS", pacs.port), **poisoned(poison)) as node:
+        first = quick_film(56)  # a process' first film is always alone
+        assert store(first, node.port) == 0x0000
+        node.finished(first.SOPInstanceUID)
+        node.ledger.set_mode("paused")
+        for one in films:
+            assert store(one, node.port) == 0x0000
+        node.ledger.set_mode("running")
+        jobs = {str(one.SOPInstanceUID): node.finished(one.SOPInstanceUID) for one in films}
+        innocent = [uid for uid in jobs if uid not in poison]
+        for uid in innocent:
+            node.delivered(uid)
+    assert {(jobs[uid].code, jobs[uid].crashes) for uid in poison} == {("crashes-the-worker", 3)}
+    assert max(jobs[uid].attempts for uid in poison) == 4, "none of them ever had company"
+    assert {(jobs[uid].state, jobs[uid].crashes) for uid in innocent} == {(State.SEGMENTED, 0)}
+    assert max(jobs[uid].attempts for uid in innocent) <= 2
+    assert pacs.lost(innocent) == pacs.doubled() == []
 
 
 def test_the_same_film_ten_times_at_once_is_one_job_and_one_result(node: Node, pacs: RudePacs) -> None:

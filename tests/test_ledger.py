@@ -113,6 +113,34 @@ def test_crashes_are_charged_to_the_film_and_the_third_quarantines_it(ledger: Le
     assert ledger.rerun(job.job_id).crashes == 0
 
 
+def test_a_film_that_had_company_is_not_charged_and_is_tried_again_alone(ledger: Ledger) -> None:
+    """Three on the bench of one process, and one on another's. Result: the three of the process that died are freed uncharged,
+    and from then on none of them is handed out beside others."""
+    for number in range(5):
+        ledger.add_arrival(arrival(f"1.2.{number}", f"s{number}"))
+    bench = [ledger.claim("worker", 30, pid=1, beside=beside) for beside in (False, True, True)]
+    other = ledger.claim("worker", 30, pid=2)
+    assert None not in bench and other is not None
+    freed = ledger.release_worker("worker", [2], max_crashes=1)
+    assert sorted(job.job_id for job in freed) == sorted(one.job.job_id for one in bench if one)
+    assert {(job.state, job.crashes, job.attempts) for job in freed} == {(State.RECEIVED, 0, 1)}
+    assert ledger.claim("worker", 30, pid=3, beside=True) is None, "the next one in order was tried before"
+    alone = ledger.claim("worker", 30, pid=3)
+    assert alone is not None and alone.job.attempts == 2
+    assert {job.code for job in ledger.release_worker("worker", [2], max_crashes=1)} == {"crashes-the-worker"}
+    ledger.charge(other, "internal-error", "...", max_crashes=2)
+    assert ledger.job(other.job.job_id).crashes == 1, "the company of another process is none"
+
+
+def test_a_film_whose_neighbour_came_later_had_company_too(ledger: Ledger) -> None:
+    for number in range(2):
+        ledger.add_arrival(arrival(f"1.2.{number}", f"s{number}"))
+    first = claimed(ledger)
+    assert ledger.claim("worker", 30, beside=True) is not None
+    ledger.charge(first, "out-of-memory", "...", max_crashes=1)
+    assert (ledger.job(first.job.job_id).state, ledger.job(first.job.job_id).crashes) == (State.RECEIVED, 0)
+
+
 def test_losing_the_whole_worker_charges_nothing(ledger: Ledger) -> None:
     ledger.add_arrival(arrival())
     claimed(ledger)

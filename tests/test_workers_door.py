@@ -227,6 +227,19 @@ def test_a_dead_process_of_a_worker_is_charged_and_the_film_free_at_once(door: D
     assert (door.job_of(uid).state, door.job_of(uid).crashes) == (State.RECEIVED, 1)
 
 
+def test_a_worker_that_holds_several_films_loses_them_uncharged(door: Door) -> None:
+    uids = [door.film(seed) for seed in (1, 2)]
+    worker = door.worker()
+    worker.claim()
+    owner = secrets.token_hex(16)
+    asked = [worker.ask(owner, beside=True).json()["job_id"] for _ in range(2)]
+    assert asked[0] == asked[1], "asking again is asking the same"
+    worker.client.post("/v1/living", json={"instance": worker.instance, "pids": []}).raise_for_status()
+    assert {(door.job_of(uid).state, door.job_of(uid).crashes) for uid in uids} == {(State.RECEIVED, 0)}
+    assert worker.ask(secrets.token_hex(16), beside=True).status_code == 204, "each is worked on alone from now on"
+    assert worker.claim().task["attempts"] == 2
+
+
 def test_a_stop_hands_out_nothing_and_waits_for_distant_benches(door: Door) -> None:
     uid, later = door.film(1), door.film(2)
     worker = door.worker()

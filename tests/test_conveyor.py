@@ -1,0 +1,122 @@
+"""Several films on one bench: what is claimed beside what, and that no film disturbs another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from dicom_node.claims import Claim
+from dicom_node.conveyor import Conveyor
+from dicom_node.process import OnBench
+from dicom_node.wire import Task, claim_of
+
+
+def film(number: int, attempts: int = 1) -> Claim:
+    task = Task(
+        job_id=f"{number:016x}", sop_instance_uid=f"1.{number}", sop_class_uid="1.2", transfer_syntax_uid="1.2",
+        dataset_sha256="0" * 64, size=1, attempts=attempts, crashes=0, generation=1, lease_seconds=30, kinds=(),
+    )  # fmt: skip
+    return claim_of(task, f"{number:032x}")
+
+
+@dataclass
+class Bench:
+    """A workbench that writes down what happens on it. `trouble`: number of a film and the stage in which it raises."""
+
+    waiting: list[Claim]
+    trouble: tuple[int, str] = (-1, "")
+    seconds: float = 0.0
+    node: Any = None
+    beside: list[bool] = field(default_factory=list)
+    together: int = 0
+    held: set[str] = field(default_factory=set)
+    finished: list[str] = field(default_factory=list)
+    charged: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    heartbeat_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        self.node = self
+
+    def claim(self, *, beside: bool = False) -> Claim | None:
+        with self.lock:
+            if not self.waiting or (beside and self.waiting[0].job.attempts > 1):
+                return None
+            claim = self.waiting.pop(0)
+            self.beside.append(beside)
+            self.held.add(claim.owner)
+            self.together = max(self.together, len(self.held))
+            return claim
+
+    def _step(self, stage: str, claims: list[Claim]) -> None:
+        time.sleep(self.seconds)
+        for claim in claims:
+            if (int(claim.job.job_id, 16), stage) == self.trouble:
+                raise MemoryError(stage)
+
+    def read(self, claim: Claim) -> OnBench:
+        self._step("read", [claim])
+        return OnBench(claim, time.monotonic() - self.seconds)
+
+    def forward(self, pieces: list[OnBench]) -> None:
+        self._step("forward", [piece.claim for piece in pieces])
+
+    def finish(self, piece: OnBench) -> str:
+        self._step("finish", [piece.claim])
+        with self.lock:
+            self.held.discard(piece.claim.owner)
+            self.finished.append(piece.claim.job.job_id)
+        return "a job"
+
+    def stumbled(self, claim: Claim, problem: Exception) -> None:
+        with self.lock:
+            self.held.discard(claim.owner)
+            self.charged.append(claim.job.job_id)
+
+
+def drained(bench: Bench, films: int, limit: float = 60.0, stopping: Callable[[], bool] = lambda: False) -> Conveyor:
+    belt = Conveyor(bench, films, limit, stopping)  # type: ignore[arg-type]
+    while bench.waiting:
+        belt.answer_ready()
+    return belt
+
+
+@pytest.mark.parametrize("films", [1, 3, 12])
+@pytest.mark.parametrize("stage", ["read", "forward", "finish"])
+def test_a_film_that_fails_takes_no_other_with_it(films: int, stage: str) -> None:
+    """Only in a forward pass that several films shared it can not be told whose fault it was: all of these are tried again."""
+    bench = Bench([film(number) for number in range(20)], trouble=(7, stage))
+    drained(bench, films)
+    assert film(7).job.job_id in bench.charged and film(7).job.job_id not in bench.finished
+    assert len(bench.charged) <= (max(1, films // 3) if stage == "forward" else 1)
+    assert len(bench.finished) + len(bench.charged) == 20 and bench.held == set()
+
+
+def test_the_bench_holds_what_it_may_and_the_first_film_of_a_process_is_alone() -> None:
+    bench = Bench([film(number) for number in range(20)], seconds=0.01)
+    drained(bench, 3)
+    assert bench.beside[:3] == [False, False, True] and 1 < bench.together <= 3
+    singly = Bench([film(number) for number in range(5)])
+    drained(singly, 1)
+    assert singly.beside == [False] * 5 and singly.together == 1
+
+
+def test_what_was_tried_before_is_alone() -> None:
+    bench = Bench([film(0), film(1), film(2), film(3, attempts=2), film(4), film(5)])
+    drained(bench, 12)
+    assert bench.beside[3] is False and bench.beside[4] is False, "neither beside others, nor others beside it"
+    assert len(bench.finished) == 6
+
+
+def test_nothing_is_claimed_beside_when_time_is_short_or_a_stop_was_asked_for() -> None:
+    slow = Bench([film(number) for number in range(4)], seconds=0.05)
+    drained(slow, 12, limit=0.3)
+    assert slow.beside == [False] * 4, "two films in a row come too near to the time limit"
+    stopped = Bench([film(number) for number in range(4)])
+    drained(stopped, 12, stopping=lambda: True)
+    assert stopped.beside == [False] * 4
