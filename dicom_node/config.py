@@ -153,7 +153,8 @@ class Work(Section):
     batch: int = Field(
         0,
         ge=0,
-        description="Films that a process works on at once: read, on the device, written. 0: 3, on a GPU 24; 1: singly.",
+        description="Films that a process works on at once: read, on the device, written. 0: three times what fills the device "
+        "(8 films of a GPU; of a CPU one for each core, or for two cores with flips); 1: singly.",
     )
     lease_seconds: float = Field(30, gt=1, description="A claim without a heartbeat for so long is taken over.")
     heartbeat_seconds: float = Field(5, gt=0, description="How often a claim is renewed.")

@@ -178,7 +178,6 @@ class Sender:
         }
         log.log(level, "delivery %s", decision.state, extra=context)
 
-
     def _write_down(self, delivery: Delivery, decision: Decision, status: int | None, reason: str) -> None:
         """Settle. An outcome that is known is kept until the ledger takes it: to forget it would send the object again."""
         while True:

@@ -120,7 +120,6 @@ class StoredObject:
     size: int
     intended_use: str  # of the model that made it; "demo" stays on this machine unless the site allows it
 
-
     @property
     def kind(self) -> str:
         """Of `segmenter.kinds.Kind`; names the file."""

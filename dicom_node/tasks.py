@@ -23,7 +23,6 @@ from dicom_node.process import Workbench
 log = logging.getLogger(__name__)
 
 MODEL_SECONDS = 120.0  # that a new child may take to load the model
-FILMS_ON_CPU, FILMS_ON_GPU = 3, 24  # on one bench, where `work.batch` leaves it open
 REMOTE_POLL_SECONDS = 0.5  # how often a node on another machine is asked for work when no broker lies between
 
 _belt: Conveyor | None = None  # one per child process, made after the fork
@@ -41,7 +40,7 @@ def film_is_ready() -> None:
 def conveyor(config: Config, name: str) -> Conveyor:
     """A workbench and how many films lie on it."""
     bench = workbench(config, name)
-    films = config.work.batch or (FILMS_ON_GPU if bench.segmenter.on_gpu else FILMS_ON_CPU)
+    films = config.work.batch or 3 * bench.segmenter.films_at_once  # some are read, some on the device, some written
     return Conveyor(bench, films, config.work.time_limit_seconds, stopping=lambda: _stopping[0] != 0)
 
 
@@ -51,6 +50,7 @@ def workbench(config: Config, name: str) -> Workbench:
     from segmenter.engine import Segmenter  # torch: only where films are segmented
 
     segmenter = Segmenter(load_model(config.segment), segment_settings(config.segment))
+    log.info("model loaded", extra={"model": segmenter.identity.name, "engine": segmenter.predict.engine})
     if not config.work.node:
         return Workbench(LocalNode.of(config, name), segmenter)
     from dicom_node.remote import RemoteNode

@@ -99,13 +99,9 @@ class Segmenter:
         self.predict = Predictor(artifact, settings.device, settings.threads, settings.engine)
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether several films in one forward pass are faster than one after the other."""
-        if self.predict.engine != "torch" or self._settings.device == "cpu":
-            return False
-        import torch
-
-        return torch.cuda.is_available()
+    def films_at_once(self) -> int:
+        """How many films in one call of `forward` fill the device."""
+        return self.predict.films_at_once
 
     def segment(self, datasets: Sequence[Dataset]) -> list[Finding]:
         """One Finding per film, in order. Never raises for a film: it ends as "skipped" or "failed" with a code.

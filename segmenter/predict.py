@@ -19,7 +19,9 @@ _GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows'
 
 
 class Members(Protocol):
-    """The network or networks of an artifact on one device."""
+    """The network or networks of an artifact on one device. `films_at_once`: a batch that fills the device."""
+
+    films_at_once: int
 
     def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(N, 1, S, S) in [0, 1] -> probability (N, S, S) and image probability (N,), averaged over all witnesses: every
@@ -38,6 +40,7 @@ class Predictor:
         self.size = artifact.manifest.input.size
         self.engine = engine_for(artifact, device, engine)
         self._members = _members(self.engine, artifact, device, threads)
+        self.films_at_once = self._members.films_at_once
 
     def __call__(self, images: NDArray[np.float32]) -> list[Prediction]:
         """`images` (N, 1, S, S) float32 in [0, 1], S of the manifest -> one Prediction per film. Raises ValueError for

@@ -9,6 +9,8 @@ from torch import nn
 
 from segmenter.artifact import Artifact
 
+FILMS_ON_GPU = 8
+
 
 class TorchMembers:
     """See `predict.Members`. The mean is taken on the device."""
@@ -18,6 +20,7 @@ class TorchMembers:
             torch.set_num_threads(threads)
         self.manifest = artifact.manifest
         self.device = torch.device(_chosen(device))
+        self.films_at_once = FILMS_ON_GPU if self.device.type == "cuda" else 1  # a batch gains nothing on a CPU
         self.networks = [_placed(network, self.device) for network in artifact.networks()]
 
     @torch.inference_mode()
