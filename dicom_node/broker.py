@@ -40,6 +40,7 @@ def celery_app(queue: Queue, work: Work) -> Celery:
     memory = queue.broker.startswith("memory://")
     app = Celery("segmenter", broker="memory://localhost//" if memory else queue.broker)
     app.conf.update(
+        broker_transport="dicom_node.inprocess:Transport" if memory else None,  # why: see there
         task_default_queue=QUEUE,
         worker_pool="prefork",  # only prefork enforces time limits and survives a segfault
         worker_concurrency=work.processes,
@@ -77,6 +78,8 @@ class Bells(Protocol):
 
     def bury_the_dead(self) -> None: ...
 
+    def close(self) -> None: ...
+
 
 def _end_this_process() -> None:
     """At once: a stop in order would wait for the pool. The children see that they are orphans."""
@@ -101,8 +104,7 @@ class Ringer:
         give_up: Callable[[], None] = _end_this_process,
     ) -> None:
         """`stuck_seconds`: films are ready and no bell was heard for so long: the pool does not move, `give_up` is called.
-        So it is when a dead child was not reaped for `unburied_seconds`: seen after several had died within moments, the
-        pool's own thread that looks after them stands still then. The supervisor starts a new worker."""
+        So it is when a dead child was not reaped for `unburied_seconds`. The supervisor starts a new worker."""
         self._app = app
         self._node = node
         self._children = children
@@ -115,6 +117,7 @@ class Ringer:
         self._next_look = 0.0
         self._moved = time.monotonic()
         self._stopping = threading.Event()
+        self._looking = threading.Lock()  # held while the node is asked
         self._thread = threading.Thread(target=self._run, name="ringer", daemon=True)
         self._rung = 0
         self._heard = 0
@@ -128,6 +131,16 @@ class Ringer:
         self._stopping.set()
         self._thread.join(timeout=10)
 
+    def stand_apart_from_forks(self) -> None:
+        """This process forks with the node closed. SQLite's locks, of threads and of files, must not cross a fork: a child
+        that was made in the middle of a look waited without end for one that only the parent's thread could open."""
+
+        def before() -> None:
+            self._looking.acquire()
+            self._node.close()
+
+        os.register_at_fork(before=before, after_in_parent=self._looking.release, after_in_child=self._looking.release)
+
     def heard(self) -> None:
         """A bell came in (called by Celery's `task_received`)."""
         self._heard += 1
@@ -137,8 +150,9 @@ class Ringer:
         every = Every(60.0)
         while not self._stopping.wait(self._poll_seconds):
             try:
-                self._node.bury_the_dead()
-                ready = self._node.ready() if self._rings else 0
+                with self._looking:
+                    self._node.bury_the_dead()
+                    ready = self._node.ready() if self._rings else 0
             except (sqlite3.Error, NodeAway) as error:  # a full disk or a cut line: it may be over in a minute
                 every(log.error, "the node can not be asked for work", str(error))
                 continue

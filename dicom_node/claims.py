@@ -43,8 +43,8 @@ class Claim:
 class Claims:
     """The part of the ledger that hands out work. `clock` (seconds, monotonic) and `boot` are given by tests only."""
 
-    def __init__(self, path: Path, *, clock=time.monotonic, boot: str | None = None) -> None:
-        self.store = Store(path)
+    def __init__(self, path: Path, *, clock=time.monotonic, boot: str | None = None, in_turn: bool = False) -> None:
+        self.store = Store(path, in_turn=in_turn)
         self._clock = clock
         self._boot = boot or boot_id()
 

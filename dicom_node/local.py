@@ -35,9 +35,10 @@ class LocalNode:
     remote: str | None = None
 
     @classmethod
-    def of(cls, config: Config, worker: str) -> LocalNode:
+    def of(cls, config: Config, worker: str, *, in_turn: bool = False) -> LocalNode:
+        """`in_turn`: see `Store`."""
         return cls(
-            ledger=Ledger(config.ledger_path),
+            ledger=Ledger(config.ledger_path, in_turn=in_turn),
             spool=Spool.of(config),
             work=config.work,
             router=Router.of(config),
@@ -105,6 +106,10 @@ class LocalNode:
         arrival = claim.job.arrival
         routes = self.router.routes(arrival) if arrival.mode == "live" else ()
         return self.ledger.finish(claim, outcome, routes, redeliver=redeliver)
+
+    def close(self) -> None:
+        """Close the ledger; the next use opens it again."""
+        self.ledger.store.close()
 
     def ready(self) -> int:
         """How many jobs could be claimed now."""

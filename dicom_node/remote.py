@@ -64,6 +64,9 @@ class RemoteNode:
     def heartbeat_seconds(self) -> float:
         return min(self._work.heartbeat_seconds, self._lease_seconds / 4)
 
+    def close(self) -> None:
+        """Nothing to do before a fork: a child makes its own client and leaves this one alone."""
+
     # -- the worker's child ------------------------------------------------------------------------------------
 
     def claim(self, *, beside: bool = False) -> Claim | None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 from dicom_node.errors import NodeError
 
@@ -147,9 +148,11 @@ SCHEMA_VERSION = 1 + len(_STEPS)
 class Store:
     """A ledger file. Creates it (0600) and its schema, brings an older one up to date, refuses a newer one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, in_turn: bool = False) -> None:
+        """A connection for each thread; with `in_turn` one for all of them, and they see to it that one at a time uses it."""
         self.path = path
-        self._local = threading.local()
+        self._in_turn = in_turn
+        self._local: threading.local | SimpleNamespace = SimpleNamespace() if in_turn else threading.local()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600, exist_ok=True)
         if self.read().execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
@@ -175,6 +178,12 @@ class Store:
             self._local.pid = pid
         connection: sqlite3.Connection = self._local.connection
         return connection
+
+    def close(self) -> None:
+        """Close this thread's connection (`in_turn`: the one of all); the next use opens another."""
+        if getattr(self._local, "pid", None) == os.getpid():
+            self._local.connection.close()
+            self._local.pid = None
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -202,7 +211,7 @@ class Store:
         return str(self.read().execute("PRAGMA integrity_check").fetchone()[0])
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=True)
+        db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=not self._in_turn)
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA busy_timeout = 30000")
         db.execute("PRAGMA journal_mode = WAL")

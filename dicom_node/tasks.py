@@ -27,8 +27,6 @@ REMOTE_POLL_SECONDS = 0.5  # how often a node on another machine is asked for wo
 
 _belt: Conveyor | None = None  # one per child process, made after the fork
 _stopping = mmap.mmap(-1, 1)  # shared with the children: the parent was told to stop
-# Connections that a forked child must not free: closing SQLite in the child would touch the parent's files.
-_kept_over_fork: list[object] = []
 
 
 def film_is_ready() -> None:
@@ -75,6 +73,7 @@ def run_worker(config: Config) -> int:
         _belt = conveyor(config, name)
         gc.freeze()  # what the model brought stays: the collector need not look at it for each film
 
+    ringer.stand_apart_from_forks()
     signals.worker_ready.connect(lambda **_: ringer.start(), weak=False)
 
     @signals.worker_shutting_down.connect(weak=False)
@@ -95,11 +94,10 @@ def run_worker(config: Config) -> int:
 
 
 def _local_ringer(app: broker.Celery, config: Config, name: str) -> broker.Ringer:
-    node = LocalNode.of(config, name)
+    node = LocalNode.of(config, name, in_turn=True)
     freed = node.ledger.release_others(name)
     if freed:
         log.warning("claims of an earlier worker were freed", extra={"jobs": freed})
-    _kept_over_fork.append(node.ledger.store.read())
     return broker.Ringer(
         app,
         node,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from dicom_node.broker import Ringer, celery_app
-from dicom_node.config import Queue, Work
+from dicom_node.config import Config, Node, Queue, Work
+from dicom_node.local import LocalNode
 
 
 class Films:
@@ -20,6 +25,9 @@ class Films:
         return self.films
 
     def bury_the_dead(self) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -50,3 +58,37 @@ def test_a_dead_child_that_the_pool_does_not_notice_is_noticed() -> None:
     finally:
         child.wait()
     assert not gives_up(Films(0), hears=True, seconds=1.5)
+
+
+def test_a_child_is_never_made_in_the_middle_of_a_look_at_the_ledger(tmp_path: Path) -> None:
+    """A process forks while its ringer looks all the time. Result: every child can write to the ledger."""
+    config = Config(node=Node(directory=tmp_path))
+    node = LocalNode.of(config, "group", in_turn=True)
+    ringer = Ringer(celery_app(Queue(), Work()), node, children=1, poll_seconds=0.0, rings=True)
+    ringer.stand_apart_from_forks()
+    ringer.start()
+    try:
+        assert [_forked(lambda: LocalNode.of(config, "group").claim(), seconds=15) for _ in range(300)] == [0] * 300
+    finally:
+        ringer.stop()
+
+
+def _forked(run: Callable[[], object], seconds: float) -> int | None:
+    """How a copy of this process ended that runs it; None when it did not end in time."""
+    child = os.fork()
+    if not child:
+        ended = 1
+        try:
+            run()
+            ended = 0
+        finally:
+            os._exit(ended)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
