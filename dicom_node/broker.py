@@ -76,7 +76,7 @@ class Bells(Protocol):
 
     def ready(self) -> int: ...
 
-    def bury_the_dead(self) -> None: ...
+    def bury_the_dead(self) -> bool: ...
 
     def close(self) -> None: ...
 
@@ -100,22 +100,26 @@ class Ringer:
         poll_seconds: float,
         rings: bool = True,
         stuck_seconds: float = float("inf"),
+        asleep_seconds: float = float("inf"),
         unburied_seconds: float = 10.0,
         give_up: Callable[[], None] = _end_this_process,
     ) -> None:
-        """`stuck_seconds`: films are ready and no bell was heard for so long: the pool does not move, `give_up` is called.
-        So it is when a dead child was not reaped for `unburied_seconds`. The supervisor starts a new worker."""
+        """`give_up` is called when the pool does not move: films are ready and no bell was heard for `stuck_seconds`, or for
+        `asleep_seconds` while no child has a film on its bench, or a dead child was not reaped for `unburied_seconds`. The
+        supervisor starts a new worker."""
         self._app = app
         self._node = node
         self._children = children
         self._poll_seconds = poll_seconds
         self._rings = rings
         self._stuck_seconds = stuck_seconds
+        self._asleep_seconds = asleep_seconds
         self._unburied_seconds = unburied_seconds
         self._give_up = give_up
         self._zombies: dict[int, float] = {}  # since when, monotonic seconds
         self._next_look = 0.0
         self._moved = time.monotonic()
+        self._worked = time.monotonic()  # when it was last known that a child has a film, or that there is none
         self._stopping = threading.Event()
         self._looking = threading.Lock()  # held while the node is asked
         self._thread = threading.Thread(target=self._run, name="ringer", daemon=True)
@@ -144,29 +148,35 @@ class Ringer:
     def heard(self) -> None:
         """A bell came in (called by Celery's `task_received`)."""
         self._heard += 1
-        self._moved = time.monotonic()
+        self._moved = self._worked = time.monotonic()
 
     def _run(self) -> None:
         every = Every(60.0)
         while not self._stopping.wait(self._poll_seconds):
             try:
                 with self._looking:
-                    self._node.bury_the_dead()
+                    at_work = self._node.bury_the_dead()
                     ready = self._node.ready() if self._rings else 0
             except (sqlite3.Error, NodeAway) as error:  # a full disk or a cut line: it may be over in a minute
                 every(log.error, "the node can not be asked for work", str(error))
                 continue
+            if at_work or not ready:
+                self._worked = time.monotonic()
             if not ready:
                 self._moved = time.monotonic()
-            if time.monotonic() - self._moved > self._stuck_seconds or self._is_unburied():
+            if self._is_stuck() or self._is_unburied():
                 log.error("the pool of worker processes does not move: this worker ends, a new one begins")
                 self._give_up()
                 return
             for _ in range(min(ready, self._children) - self._outstanding()):
                 if not self._ring(every):
-                    self._moved = time.monotonic()  # the broker's trouble, not the pool's
+                    self._moved = self._worked = time.monotonic()  # the broker's trouble, not the pool's
                     self._stopping.wait(1.0)
                     break
+
+    def _is_stuck(self) -> bool:
+        now = time.monotonic()
+        return now - self._moved > self._stuck_seconds or now - self._worked > self._asleep_seconds
 
     def _is_unburied(self) -> bool:
         """Whether a dead child waits too long for the pool to notice; looked at once a second."""

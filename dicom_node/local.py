@@ -115,12 +115,14 @@ class LocalNode:
         """How many jobs could be claimed now."""
         return self.ledger.ready()
 
-    def bury_the_dead(self) -> None:
-        """Free the claims of our processes that died; a film that was alone on its bench is charged with a crash."""
+    def bury_the_dead(self) -> bool:
+        """Free the claims of our processes that died; a film that was alone on its bench is charged with a crash. Returns
+        whether a living one has a film."""
         pids = self.ledger.claim_pids(self.worker)
         living = [pid for pid in pids if process_is_alive(pid)]
         if len(living) < len(pids):
             self.bury_all_but(living)
+        return bool(living)
 
     def bury_all_but(self, living: Sequence[int]) -> None:
         """Free the claims of all processes of the worker but the `living`, as `bury_the_dead`."""

@@ -154,14 +154,15 @@ class RemoteNode:
     def ready(self) -> int:
         return int(self._call("GET", "/v1/ready", patience=0).json()["ready"])
 
-    def bury_the_dead(self) -> None:
-        """Tell the node which of our processes live, each time one has died."""
+    def bury_the_dead(self) -> bool:
+        """Tell the node which of our processes live, each time one has died. True: only the node knows who has a film."""
         living, _ = children_of(os.getpid())
         if not living >= self._children or self._unsaid:
             self._unsaid = True
             self._call("POST", "/v1/living", patience=0, json={"instance": self._instance, "pids": sorted(living)})
             self._unsaid = False
         self._children = living
+        return True
 
     # -- the line ----------------------------------------------------------------------------------------------
 

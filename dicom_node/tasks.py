@@ -104,6 +104,7 @@ def _local_ringer(app: broker.Celery, config: Config, name: str) -> broker.Ringe
         children=config.work.processes,
         poll_seconds=config.queue.poll_seconds,
         stuck_seconds=config.work.time_limit_seconds + MODEL_SECONDS,
+        asleep_seconds=MODEL_SECONDS,
     )
 
 

@@ -18,24 +18,26 @@ from dicom_node.local import LocalNode
 class Films:
     """A node with so many films that are ready."""
 
-    def __init__(self, ready: int) -> None:
+    def __init__(self, ready: int, at_work: bool = False) -> None:
         self.films = ready
+        self.at_work = at_work
 
     def ready(self) -> int:
         return self.films
 
-    def bury_the_dead(self) -> None:
-        pass
+    def bury_the_dead(self) -> bool:
+        return self.at_work
 
     def close(self) -> None:
         pass
 
 
-def gives_up(films: Films, *, hears: bool, seconds: float) -> bool:
+def gives_up(films: Films, *, hears: bool, seconds: float, **patience: float) -> bool:
     """Whether the ringer gives up within `seconds`; with `hears` bells are heard all the while."""
     given_up = threading.Event()
     app = celery_app(Queue(), Work())
-    ringer = Ringer(app, films, children=1, poll_seconds=0.01, stuck_seconds=0.5, unburied_seconds=0.5, give_up=given_up.set)
+    patience = {"stuck_seconds": 0.5, "unburied_seconds": 0.5} | patience
+    ringer = Ringer(app, films, children=1, poll_seconds=0.01, give_up=given_up.set, **patience)
     ringer.start()
     until = time.monotonic() + seconds
     while time.monotonic() < until and not given_up.wait(0.05):
@@ -49,6 +51,13 @@ def test_a_pool_that_does_not_move_while_films_are_ready_is_given_up() -> None:
     assert gives_up(Films(3), hears=False, seconds=20)
     assert not gives_up(Films(3), hears=True, seconds=1.5)
     assert not gives_up(Films(0), hears=False, seconds=1.5)
+
+
+def test_a_pool_that_sleeps_while_films_are_ready_is_given_up_long_before_the_time_limit() -> None:
+    patience = {"stuck_seconds": 600.0, "asleep_seconds": 0.5}
+    assert gives_up(Films(3), hears=False, seconds=20, **patience)
+    assert not gives_up(Films(3, at_work=True), hears=False, seconds=1.5, **patience), "the time limit looks after that one"
+    assert not gives_up(Films(0), hears=False, seconds=1.5, **patience)
 
 
 def test_a_dead_child_that_the_pool_does_not_notice_is_noticed() -> None:
