@@ -159,16 +159,19 @@ def started(site: Site) -> Site:
 
 
 def test_two_workers_drain_one_node_while_links_are_cut_and_mended(site: Site) -> None:
-    """1. w1's link (slow) is cut while a film lies on its bench: the lease runs out, w2 answers, w1's late word is refused.
+    """1. w1's link (slow) is cut while a film lies on its bench: the lease runs out, w2, away until then, answers; w1's late
+    word is refused.
     2. The PACS's link is cut: deliveries wait. 3. Both workers' links are cut: films wait. 4. w2 is killed with -9 on a film.
     5. The node itself is killed with -9 and started again.
-    6. Redis is killed with -9 and comes back empty.
+    6. Redis is killed with -9 and comes back empty. 7. w2's link is cut: w1 answers alone.
 
     Result: each film one result, one UID, one content at the PACS; nobody is charged for a cut line.
     """
+    site.net.cut("w2")  # it would have answered before w1 had asked
     films = [site.send(number) for number in range(1, 5)]
     stranded = wait_for(lambda: site.on_bench("w1"), 60, f"a film on w1's bench ({site.log_of('w1')[-1500:]})")
     site.net.cut("w1")
+    site.net.mend("w2")
     films += [site.send(number) for number in range(5, 8)]
     job = wait_for(lambda: _finished(site, stranded.job_id), 60, "the stranded film's answer")
     assert (job.attempts, job.crashes) == (2, 0), "a lease that ran out charges nobody"
@@ -206,6 +209,10 @@ def test_two_workers_drain_one_node_while_links_are_cut_and_mended(site: Site) -
     films += [site.send(number) for number in range(16, 19)]
 
     wait_for(lambda: all(site.job_of(uid).state in FINISHED for uid in films), 120, "every answer")
+    site.net.cut("w2")
+    films.append(site.send(19))
+    wait_for(lambda: all(site.job_of(uid).state in FINISHED for uid in films), 120, "every answer")
+    site.net.mend("w2")
     wait_for(lambda: not _open_deliveries(site), 60, "every delivery")
     jobs = [site.job_of(uid) for uid in films]
     assert {job.state for job in jobs} == {State.SEGMENTED}
