@@ -33,7 +33,7 @@ from segmenter.kinds import Kind
 POSITIVE_SEEDS = (7, 10, 29, 38, 54, 69)  # films that the shipped model answers with a SEG
 NEGATIVE_SEED = 1
 STAGE_ROUNDS = 3  # of every positive film
-BACKLOG = 100  # films; 200 take as long for each, and twice as long together
+BACKLOG = 200  # films
 
 T = TypeVar("T")
 
@@ -235,8 +235,8 @@ def backlog(scratch: Path) -> Iterator[Row]:
         send(node.port, NODE_AE, files[1:])
         started = time.perf_counter()
         ledger.set_mode("running")
-        wait_for(lambda: ledger.counts()[State.SEGMENTED] == len(files), 200)
+        wait_for(lambda: ledger.counts()[State.SEGMENTED] == len(files), 400)
         seconds = (time.perf_counter() - started) / BACKLOG
-    yield row(f"backlog: {BACKLOG} films for 200, films/s", 1 / seconds, "1/s", "itself", "higher")
-    name = f"backlog: {BACKLOG} films for 200, films/s against what the forward pass alone allows"
+    yield row(f"backlog: {BACKLOG} films, films/s", 1 / seconds, "1/s", "itself", "higher")
+    name = f"backlog: {BACKLOG} films, films/s against what the forward pass alone allows"
     yield row(name, statistics.median(forwards[2:]) / seconds, "ratio", "forward", "higher", 0.85)

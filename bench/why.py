@@ -7,7 +7,7 @@ WHY = {
     "was seen with both cores idle. Tried: shapes fixed in the graph (kept, 5 %), QuickGelu fusion off (9 % slower), NCHWc "
     "layout off (60 % slower), the graph of torch.export (keeps 105 BatchNorms: twice slower), OpenVINO (15 % slower), "
     "torch.compile (60 % slower).",
-    "backlog: 100 films for 200, films/s against what the forward pass alone allows": "the forward pass alone has both cores; "
+    "backlog: 200 films, films/s against what the forward pass alone allows": "the forward pass alone has both cores; "
     "here reading, writing, delivery and the stand-in for the PACS want them too, 0.2 to 0.3 core seconds a film beside the "
     "0.45 of the forward pass: two cores can not do much better than 0.65. With a GPU, or with cores to spare, they cost no "
     "time. Tried on two cores: one film after the other (18 % slower), two processes with one thread each (14 % faster than "

@@ -32,6 +32,9 @@ BELL = "dicom_node.film_is_ready"
 # A bell that nobody heard for so long is rung again (Redis restarted empty, or its connection died).
 UNHEARD_SECONDS = 5.0
 
+# While every child has its bell there is nothing to ring for; only the dead are looked for, so often.
+BUSY_POLL_SECONDS = 0.2
+
 MOST_BELLS = 100  # that lie in Redis at once
 
 
@@ -118,6 +121,7 @@ class Ringer:
         self._give_up = give_up
         self._zombies: dict[int, float] = {}  # since when, monotonic seconds
         self._next_look = 0.0
+        self._asked = 0.0
         self._moved = time.monotonic()
         self._worked = time.monotonic()  # when it was last known that a child has a film, or that there is none
         self._stopping = threading.Event()
@@ -153,6 +157,9 @@ class Ringer:
     def _run(self) -> None:
         every = Every(60.0)
         while not self._stopping.wait(self._poll_seconds):
+            if self._outstanding() >= self._children and time.monotonic() - self._asked < BUSY_POLL_SECONDS:
+                continue
+            self._asked = time.monotonic()
             try:
                 with self._looking:
                     at_work = self._node.bury_the_dead()
