@@ -219,7 +219,7 @@ def backlog(scratch: Path) -> Iterator[Row]:
         segmenter.predict(shown[None, None])
         forwards.append(time.perf_counter() - started)
     del segmenter
-    folder = scratch / "films"
+    folder = scratch / "waiting-films"
     folder.mkdir()
     files = [folder / f"{number}.dcm" for number in range(BACKLOG + 1)]
     for number, file in enumerate(files):
