@@ -95,6 +95,7 @@ class _Groups:
         header = envelope.header
         self._film = (str(header.SOPClassUID), str(header.SOPInstanceUID))
         self._parameters = [f"{name}={value}" for name, value in envelope.identity.parameters.items()]
+        self._leads_to_the_full_one = self._algorithm(self._parameters[:1])
 
     def all(self, segmentation: Dataset | None) -> Iterator[Any]:
         yield self._film_as_a_whole()
@@ -139,7 +140,7 @@ class _Groups:
             tracking_identifier=self._tracking(f"region {number}", *words),
             referenced_region=ImageRegion("POLYLINE", part.points, SourceImageForRegion(*self._film)),
             finding_type=codes.PNEUMOTHORAX,
-            algorithm_id=self._algorithm(self._parameters[:1]),
+            algorithm_id=self._leads_to_the_full_one,
             finding_sites=[FindingSite(codes.PLEURA, laterality=side)],
             measurements=[self._area(part.area_px)],
         )
@@ -152,7 +153,7 @@ class _Groups:
                 *uids, frame_number=1, segment_number=1, source_image=SourceImageForSegmentation(*self._film)
             ),
             finding_type=codes.PNEUMOTHORAX,
-            algorithm_id=self._algorithm(self._parameters[:1]),
+            algorithm_id=self._leads_to_the_full_one,
         )
 
     def _quality(self) -> Any:
