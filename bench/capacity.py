@@ -52,7 +52,7 @@ class Measured:
 
 def measured(rows: Rows) -> Measured:
     """The figures in the rows of bench/results.json and bench/scale.json. Raises NotMeasured, naming the row."""
-    forward = _found(rows, "inference: one 512 image, CPU", "s") or _row(rows, "inference: forward pass of one film", "s")
+    forward = _row(rows, "inference: forward pass of one film", "s")
     stages = _row(rows, "stages:", "ratio")
     return Measured(
         receive=_found(rows, "receive: films/s, four associations", "1/s")

@@ -10,7 +10,7 @@ WHY = {
         "torch.compile (60 % slower)."
     ),
     "stages: everything but the forward pass against it": (
-        "0.12 s, as before; the forward pass came down from 0.41 to 0.20 s under them. A third of it is the report: 170 "
+        "0.12 s; the forward pass came down from 0.41 to 0.20 s under them. A third of it is the report: 170 "
         "datasets of pure Python in highdicom and pydicom (28 ms to build, 11 to write). Tried and kept: content put in "
         "after highdicom's four walks (half of the report's time), items marked as encoded (3 ms of 14), OpenCV for warps "
         "and components, one copy of the pixels less. Tried in vain: garbage collection off, one heap for all threads and "
