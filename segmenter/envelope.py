@@ -184,7 +184,7 @@ def _items_are_as_written(made: Dataset) -> None:
     through all that lies under it, at each depth (a third of the time of writing a report)."""
     for element in made.elements():
         if element.VR == "SQ":
-            for item in element.value:
+            for item in made[element.tag].value:
                 item.set_original_encoding(False, True, default_encoding)
                 _items_are_as_written(item)
 
