@@ -152,7 +152,7 @@ class Ringer:
     def heard(self) -> None:
         """A bell came in (called by Celery's `task_received`)."""
         self._heard += 1
-        self._moved = self._worked = time.monotonic()
+        self._excuse_the_pool()
 
     def _run(self) -> None:
         every = Every(60.0)
@@ -166,6 +166,7 @@ class Ringer:
                     ready = self._node.ready() if self._rings else 0
             except (sqlite3.Error, NodeAway) as error:  # a full disk or a cut line: it may be over in a minute
                 every(log.error, "the node can not be asked for work", str(error))
+                self._excuse_the_pool()
                 continue
             if at_work or not ready:
                 self._worked = time.monotonic()
@@ -177,9 +178,13 @@ class Ringer:
                 return
             for _ in range(min(ready, self._children) - self._outstanding()):
                 if not self._ring(every):
-                    self._moved = self._worked = time.monotonic()  # the broker's trouble, not the pool's
+                    self._excuse_the_pool()
                     self._stopping.wait(1.0)
                     break
+
+    def _excuse_the_pool(self) -> None:
+        """It moves, or what holds it up is the broker's trouble or the node's."""
+        self._moved = self._worked = time.monotonic()
 
     def _is_stuck(self) -> bool:
         now = time.monotonic()

@@ -7,6 +7,7 @@ connected part (TID 1410); the SEG, where the destination gets it (TID 1410); wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,6 @@ class _Groups:
         header = envelope.header
         self._film = (str(header.SOPClassUID), str(header.SOPInstanceUID))
         self._parameters = [f"{name}={value}" for name, value in envelope.identity.parameters.items()]
-        self._leads_to_the_full_one = self._algorithm(self._parameters[:1])
 
     def all(self, segmentation: Dataset | None) -> Iterator[Any]:
         yield self._film_as_a_whole()
@@ -164,6 +164,10 @@ class _Groups:
         )
         _comment(group, [_sentence(note) for note in self._radiograph.notes])
         return group
+
+    @cached_property
+    def _leads_to_the_full_one(self) -> AlgorithmIdentification:
+        return self._algorithm(self._parameters[:1])
 
     def _algorithm(self, parameters: Sequence[str]) -> AlgorithmIdentification:
         """In full once; the digest leads the other groups to it."""
