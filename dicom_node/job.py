@@ -96,6 +96,7 @@ class Job:
     same_as: str | None  # an earlier job with the same pixels
     revision: int  # 2, 3 ...: other pixels under the same SOP Instance UID
     seconds: float | None  # from claim to finish
+    notes: tuple[str, ...] = ()  # codes of `segmenter.notes`: what was assumed about the film
 
     @property
     def answered_by(self) -> str:
@@ -142,6 +143,7 @@ class Outcome:
     revision: int = 1
     seconds: float = 0.0
     objects: tuple[StoredObject, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ class Ledger(Claims):
             row = db.execute(
                 "UPDATE jobs SET state = ?, owner = NULL, lease_until = NULL, finisher = ?, finished_at = ?, code = ?,"
                 " sentence = ?, finding = ?, probability = ?, area_mm2 = ?, model = ?, model_digest = ?, same_as = ?,"
-                " revision = ?, seconds = ? WHERE id = ? RETURNING *",
+                " revision = ?, seconds = ?, notes = ? WHERE id = ? RETURNING *",
                 (
                     outcome.state,
                     finisher(claim.owner, outcome.state, outcome.code, outcome.finding, shas),
@@ -134,6 +134,7 @@ class Ledger(Claims):
                     same_as,
                     outcome.revision,
                     outcome.seconds,
+                    json.dumps(outcome.notes),
                     job.job_id,
                 ),
             ).fetchone()

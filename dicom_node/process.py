@@ -262,6 +262,7 @@ def process(piece: OnBench, segmenter: Segmenter, node: Node) -> Outcome:
         revision=known.revision,
         seconds=time.monotonic() - started,
         objects=objects,
+        notes=tuple(str(note) for note in finding.radiograph.notes),
     )
 
 

@@ -137,6 +137,7 @@ class RemoteNode:
             intended_use="research" if all(one.intended_use == "research" for one in outcome.objects) else "demo",
             seconds=outcome.seconds,
             objects=tuple(Returned(role=one.role, variant=one.variant, sha256=one.sha256) for one in outcome.objects),
+            notes=outcome.notes,
         )
         path = f"/v1/claims/{claim.job.job_id}/result"
         ended = Ended.model_validate_json(self._call("POST", path, claim=claim, json=result.model_dump()).content)

@@ -50,6 +50,7 @@ def outcome_of(node: LocalNode, claim: Claim, result: Result) -> Outcome:
         revision=_revision(node, claim, result),
         seconds=result.seconds,
         objects=_objects(node, claim, result),
+        notes=result.notes,
     )
 
 

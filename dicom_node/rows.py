@@ -27,7 +27,12 @@ def to_job(row: sqlite3.Row) -> Job:
         why=row["why"],
         destinations=None if row["destinations"] is None else tuple(json.loads(row["destinations"])),
     )
-    known = {"job_id": row["id"], "arrival": arrival, "state": State(row["state"])}
+    known = {
+        "job_id": row["id"],
+        "arrival": arrival,
+        "state": State(row["state"]),
+        "notes": tuple(json.loads(row["notes"])),
+    }
     return Job(**known, **{one.name: row[one.name] for one in fields(Job) if one.name not in known})
 
 

@@ -141,6 +141,10 @@ CREATE INDEX jobs_resent_unanswered ON jobs (id) WHERE resends > resends_answere
 -- Whether the process that claimed it had no other film on its bench: only then is its death the film's fault.
 ALTER TABLE jobs ADD COLUMN alone INTEGER NOT NULL DEFAULT 1;
 """,
+    """
+-- What was assumed about a film that was answered: codes, as JSON.
+ALTER TABLE jobs ADD COLUMN notes TEXT NOT NULL DEFAULT '[]';
+""",
 )
 SCHEMA_VERSION = 1 + len(_STEPS)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dicom_node.commitments import Commitments, committing
@@ -15,6 +16,7 @@ from dicom_node.job import Delivery, DeliveryState, Job, StoredObject
 from dicom_node.ledger import Ledger
 from dicom_node.options import time_text
 from dicom_node.routes import Route
+from segmenter.notes import NoteCode
 
 _STYLE = {"segmented": "green", "delivered": "green", "failed": "red", "refused": "red", "skipped": "yellow"}
 _QUANTILES = {"0.5": "half within", "0.9": "90 % within", "0.99": "99 % within", "1": "longest"}
@@ -136,6 +138,7 @@ def job_values(job: Job) -> dict[str, Any]:
         "attempts": job.attempts,
         "crashes": job.crashes,
         "resends": job.resends,
+        "notes": list(job.notes),
     }
 
 
@@ -177,27 +180,36 @@ def object_values(made: StoredObject) -> dict[str, Any]:
 
 def print_job(job: Job, routes: Sequence[Route], made: Sequence[StoredObject], deliveries: Sequence[Delivery]) -> None:
     """`routes`: where its results go by the configuration of now."""
-    console = Console()
+    console = Console(highlight=False, soft_wrap=True)
     for key, value in job_values(job).items():
-        if value is not None:
-            console.print(f"{key.replace('_', ' '):>20}  {_styled(value) if key == 'state' else value}", highlight=False)
+        if value is not None and key != "notes":
+            console.print(f"{key.replace('_', ' '):>20}  {_styled(value) if key == 'state' else escape(str(value))}")
+    for code in job.notes:
+        console.print(f"{'note':>20}  {_note(code)}")
     for route in routes:
-        console.print(f"{'goes to':>20}  {route.destination}: {', '.join(route.kinds)}", highlight=False)
+        console.print(f"{'goes to':>20}  {route.destination}: {', '.join(route.kinds)}")
     if job.arrival.mode == "shadow":
-        console.print(f"{'':>20}  in shadow mode: nothing is sent", highlight=False)
+        console.print(f"{'':>20}  in shadow mode: nothing is sent")
     for thing in made:
         removed = "" if thing.path else " (removed)"
-        console.print(f"{'made':>20}  {thing.kind} {thing.sop_instance_uid}{removed}", highlight=False)
+        console.print(f"{'made':>20}  {thing.kind} {thing.sop_instance_uid}{removed}")
     for one in deliveries:
         values = delivery_values(one)
         status = f" ({values['status']})" if values["status"] else ""
         waits = f", next try {values['next_try_at']}" if values["next_try_at"] else ""
         console.print(
             f"{one.object.kind} to {one.destination}: {_styled(one.state)}{status} after {one.attempts} tries, "
-            f"{one.reason or 'waits for the sender'}{waits}"
+            f"{escape(one.reason or 'waits for the sender')}{waits}"
             + (f" (committed {values['committed_at']})" if values["committed_at"] else ""),
-            highlight=False,
         )
+
+
+def _note(code: str) -> str:
+    """With its sentence; the code of a newer worker alone."""
+    try:
+        return f"{code}: {NoteCode(code).sentence}"
+    except ValueError:
+        return code
 
 
 def models(config: Config) -> list[dict[str, Any]]:

@@ -27,6 +27,12 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Reply(Body):
+    """What the node answers. A worker passes over what only a newer node says: nodes are updated before their workers."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 class Ask(Body):
     """A worker process asks for a job. `owner` is drawn by the worker: asking again with it is asking the same. `beside`: it
     has other films on its bench."""
@@ -39,7 +45,7 @@ class Ask(Body):
     beside: bool = False
 
 
-class Task(Body):
+class Task(Reply):
     """A job that was claimed. `dataset_sha256` is of the dataset without File Meta; the node's clock runs the lease."""
 
     job_id: Hex
@@ -69,14 +75,14 @@ class Content(Body):
     model_digest: Sha256
 
 
-class Seen(Body):
+class Seen(Reply):
     """`revision`: which content under this SOP Instance UID it is; `kinds`: what this model made of it already, or None."""
 
     revision: int
     kinds: Kinds | None
 
 
-class Kept(Body):
+class Kept(Reply):
     """An object as it lies on the node's disk."""
 
     sha256: Sha256
@@ -105,9 +111,10 @@ class Result(Body):
     intended_use: Literal["demo", "research"] = "demo"
     seconds: Annotated[float, Field(ge=0)] = 0.0
     objects: Annotated[tuple[Returned, ...], Field(max_length=32)] = ()
+    notes: Annotated[tuple[Code, ...], Field(max_length=64)] = ()
 
 
-class Ended(Body):
+class Ended(Reply):
     """How a job stands after its answer."""
 
     state: str
@@ -121,7 +128,7 @@ class Living(Body):
     pids: Annotated[tuple[int, ...], Field(max_length=256)]
 
 
-class Ready(Body):
+class Ready(Reply):
     """How many jobs could be claimed now."""
 
     ready: int

@@ -1,5 +1,5 @@
 """The gate as an administrator meets it: films that are not ours go from the receiver to /metrics, each is counted under its
-code; a film that is answered with notes carries them into the report."""
+code; a film that is answered with notes carries them into the report and the ledger."""
 
 from __future__ import annotations
 
@@ -87,3 +87,8 @@ def test_every_skip_is_counted_under_its_code_and_notes_reach_the_report(tmp_pat
     said = [str(element.value) for element in report.iterall() if element.keyword == "TextValue"]
     for note in (NoteCode.VIEW_BY_TEXT, NoteCode.YOUNG_CHILD):
         assert f"{note.value}: {note.sentence}" in said
+    show = ["show", jobs[child.SOPInstanceUID].job_id, "--config", str(house.file)]
+    assert {note.value for note in (NoteCode.VIEW_BY_TEXT, NoteCode.YOUNG_CHILD)} <= set(
+        json.loads(CliRunner().invoke(main, [*show, "--json"]).stdout)["notes"]
+    )
+    assert f"{NoteCode.VIEW_BY_TEXT}: {NoteCode.VIEW_BY_TEXT.sentence}" in CliRunner().invoke(main, show).stdout

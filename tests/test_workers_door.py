@@ -27,6 +27,7 @@ from dicom_node.config import Config, load
 from dicom_node.job import State
 from dicom_node.ledger import Ledger
 from dicom_node.outbox import Outbox
+from dicom_node.wire import Task
 from segmenter import phantom
 
 PATIENT = "Zzyzx^Quilliam"
@@ -135,14 +136,25 @@ def test_claim_fetch_return_and_the_same_words_twice(door: Door) -> None:
     assert held.send(seg) == sha256
     other = seg_of(source, SeriesDescription="other bytes")
     assert held.call("PUT", "/objects/seg.dcm", content=encoded(other)).status_code == 409
-    ended = [held.finish(sha256) for _ in range(3)]
+    ended = [held.finish(sha256, notes=["view-assumed", "of-a-newer-worker"]) for _ in range(3)]
     assert [answer.status_code for answer in ended] == [200, 200, 200]
     assert held.finish(sha256, finding="none", objects=[]).status_code == 409, "other words with a used token"
     job = door.job_of(uid)
     assert (job.state, job.finding, job.attempts) == (State.SEGMENTED, "pneumothorax", 1)
+    assert job.notes == ("view-assumed", "of-a-newer-worker")
+    shown = CliRunner().invoke(main, ["show", job.job_id, "--config", str(door.config_file)]).stdout
+    assert "view-assumed: Nothing names the view" in shown and "of-a-newer-worker" in shown
     [delivery] = Outbox(door.ledger.store).of_job(job.job_id)
     assert (delivery.object.sha256, delivery.object.sop_instance_uid) == (sha256, seg.SOPInstanceUID)
     assert (door.config.spool_directory / delivery.object.path).read_bytes() == encoded(seg)
+
+
+def test_a_worker_understands_a_newer_node_and_a_node_takes_no_unknown_words(door: Door) -> None:
+    door.film()
+    worker, owner = door.worker(), secrets.token_hex(16)
+    said = worker.ask(owner).json()
+    assert Task.model_validate(said | {"of_a_newer_node": 1}) == Task.model_validate(said)
+    assert Hand(worker.client, said, owner).finish("0" * 64, of_a_newer_worker=1).status_code == 422
 
 
 def test_a_late_finisher_is_refused_and_another_ones_claim_can_not_be_touched(door: Door) -> None:

@@ -223,7 +223,9 @@ def test_two_workers_drain_one_node_while_links_are_cut_and_mended(site: Site) -
 
 def test_every_result_names_the_model_that_made_it(site: Site) -> None:
     """Two versions drained the node: each object carries the digest that its job carries."""
-    digests = {job.arrival.sop_instance_uid: str(job.model_digest) for job in site.ledger.jobs(limit=100)}
+    jobs = site.ledger.jobs(limit=100)
+    assert all("detector-spacing" in job.notes for job in jobs), "what a distant worker assumed is known here"
+    digests = {job.arrival.sop_instance_uid: str(job.model_digest) for job in jobs}
     assert len(set(digests.values())) == 2, "both versions answered"
     for one in site.pacs.journal():
         assert digests[one.source].startswith(one.model) and one.model
