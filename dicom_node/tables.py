@@ -19,6 +19,7 @@ from dicom_node.routes import Route
 from segmenter.notes import NoteCode
 
 _STYLE = {"segmented": "green", "delivered": "green", "failed": "red", "refused": "red", "skipped": "yellow"}
+_SENTENCES = {note.value: note.sentence for note in NoteCode}
 _QUANTILES = {"0.5": "half within", "0.9": "90 % within", "0.99": "99 % within", "1": "longest"}
 
 
@@ -206,10 +207,7 @@ def print_job(job: Job, routes: Sequence[Route], made: Sequence[StoredObject], d
 
 def _note(code: str) -> str:
     """With its sentence; the code of a newer worker alone."""
-    try:
-        return f"{code}: {NoteCode(code).sentence}"
-    except ValueError:
-        return code
+    return f"{code}: {_SENTENCES[code]}" if code in _SENTENCES else code
 
 
 def models(config: Config) -> list[dict[str, Any]]:
