@@ -1,9 +1,10 @@
 """`make chaos`: kill -9 at random, over and over, while films flow; then nothing may be missing and nothing doubled.
 
-Receiver, one of its children, worker, the worker's child, sender, supervisor (and with --redis the broker) are killed by
-a seeded generator at exponential intervals whose mean is `--pace` times the time that one film takes undisturbed (0000
-to the last destination, measured first). Modalities keep what was not answered with 0000. The supervisor alone is
-started again from outside. Exit code 1 when a film was lost or doubled or ended `failed` or skipped.
+Receiver, one of its children, worker, the worker's child, sender and supervisor are killed by a seeded generator at
+exponential intervals whose mean is `--pace` times the time that one film takes undisturbed (0000 to the last destination,
+measured first); with --redis the broker too; with --far the only worker has neither disk nor ledger of the node, and
+it and the node's door are killed. Modalities keep what was not answered with 0000. The supervisor and the worker that is far
+are started again from outside. Exit code 1 when a film was lost or doubled or ended `failed` or skipped.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from rich.table import Table
 from servers import Redis, running_redis
 
 TARGETS = ("receive", "receive child", "work parent", "work child", "send", "supervisor")
+FAR_TARGETS = ("receive", "receive child", "serve", "far parent", "far child", "send", "supervisor")
 MODALITIES = 3
 
 
@@ -46,7 +48,7 @@ def main() -> int:
         if options.redis:
             redis = stack.enter_context(running_redis(needed("redis-server", "chaos"), folder / "redis"))
             settings["SEGMENTER_QUEUE__BROKER"] = redis.url
-        hospital = stack.enter_context(open_hospital(folder, program("Orthanc"), MODALITIES, **settings))
+        hospital = stack.enter_context(open_hospital(folder, program("Orthanc"), MODALITIES, far=options.far, **settings))
         result = storm(hospital, redis, options)
         if _is_bad(result):
             kept = folder.with_name(f"{folder.name}-kept")  # ledger, logs and the PACS's book, to find out why
@@ -94,6 +96,7 @@ def storm(hospital: Hospital, redis: Redis | None, options: argparse.Namespace) 
         "results_between_kills": meanwhile,  # the others came when it was over
         "seconds": round(seconds, 1),
         "broker": "redis" if redis else "memory",
+        "worker": "far" if hospital.far else "of the node",
         "crashes_charged": _charged(hospital),
     }
 
@@ -112,9 +115,9 @@ def _undisturbed(hospital: Hospital) -> float:
 
 def _kill(draw: random.Random, hospital: Hospital, redis: Redis | None) -> str:
     """Kill -9 of one process; of one of the node's other children when the drawn one is dead just now. Empty: none lived."""
-    targets = [*TARGETS, *(["redis"] if redis else [])]
-    drawn = draw.choice(targets)
-    others = draw.sample(TARGETS, k=len(TARGETS))
+    targets = FAR_TARGETS if hospital.far else TARGETS
+    drawn = draw.choice([*targets, *(["redis"] if redis else [])])
+    others = draw.sample(targets, k=len(targets))
     living = hospital.processes()
     for name in (drawn, *(other for other in others if other != "supervisor")):
         if name == "redis" and redis is not None and redis.process is not None and redis.process.poll() is None:
@@ -155,6 +158,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30.0, help="at most so long, whatever the number of kills")
     parser.add_argument("--drain", type=float, default=300.0, help="seconds that the node then has to finish")
     parser.add_argument("--redis", action="store_true", help="a real redis-server as the broker, killed too")
+    parser.add_argument("--far", action="store_true", help="a worker as on another machine, and the node's door, killed too")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "chaos.json")
     return parser.parse_args()
 

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import stubborn_sender  # noqa: E402
+from far import Far  # noqa: E402
 from recording_pacs import Count, Received, RecordingPacs, count, recording_pacs  # noqa: E402
 from servers import Node, Orthanc, free_port, running_orthanc  # noqa: E402
 
@@ -41,6 +42,7 @@ class Hospital:
     pacs: RecordingPacs
     orthanc: Orthanc | None
     originals: list[pydicom.Dataset]
+    far: Far | None = None
     accepted: dict[str, float] = field(default_factory=dict)  # film -> time of its 0000, seconds since the epoch
     sends_in: int = 0  # C-STOREs by the modalities, repeated ones included
     launches: int = 0
@@ -145,6 +147,14 @@ class Hospital:
         for name in {"receive", "work parent"} & set(found):
             for number, pid in enumerate(_children(found[name])):
                 found[f"{name.removesuffix(' parent')} child" + (f" {number + 1}" if number else "")] = pid
+        return found | self._far_processes()
+
+    def _far_processes(self) -> dict[str, int]:
+        if self.far is None or self.far.process is None or self.far.process.poll() is not None:
+            return {}
+        found = {"far parent": self.far.process.pid}
+        for pid in _children(self.far.process.pid)[:1]:
+            found["far child"] = pid
         return found
 
     def verdict(self) -> dict[str, object]:
@@ -182,18 +192,24 @@ class Hospital:
 
     def restarts(self) -> int:
         """Of the supervisor by us, of its children by the supervisor; Celery's own children are not counted."""
-        return self.launches - 1 + self.node.log_text().count("a process died")
+        again = self.launches - 1 + (self.far.launches - 1 if self.far else 0)
+        return again + self.node.log_text().count("a process died")
 
     def keep_up(self) -> None:
-        """Start the supervisor when it is dead, as an init system does; until the hospital closes."""
+        """Start the supervisor, and the worker that is far, when dead, as an init system does; until the hospital closes."""
         while not self._closing.wait(0.05):
             if self.node.process is None or self.node.process.poll() is not None:
                 self.node.launch()
                 self.launches += 1
+            if self.far is not None:
+                self.far.keep_up()
 
 
 @contextlib.contextmanager
-def open_hospital(folder: Path, orthanc_program: str | None, modalities: int, **settings: str) -> Iterator[Hospital]:
+def open_hospital(
+    folder: Path, orthanc_program: str | None, modalities: int, *, far: bool = False, **settings: str
+) -> Iterator[Hospital]:
+    """`far`: the only worker is one that has no disk of the node, and no ledger."""
     with contextlib.ExitStack() as stack:
         pacs = stack.enter_context(recording_pacs(folder / "pacs"))
         orthanc = stack.enter_context(running_orthanc(orthanc_program, folder / "orthanc")) if orthanc_program else None
@@ -204,9 +220,13 @@ def open_hospital(folder: Path, orthanc_program: str | None, modalities: int, **
             "SEGMENTER_SEND__DESTINATIONS": json.dumps([*(["ORTHANC"] if orthanc else []), *RECORDERS]),
             "SEGMENTER_RECEIVE__ALLOWED": json.dumps({f"XRAY{number}": [] for number in range(modalities)}),
         } | settings
+        worker = Far(folder / "far") if far else None
+        environment |= worker.settings if worker else {}
         node = Node(folder / "node", ("ORTHANC", orthanc.dicom_port if orthanc else free_port()), environment)
         originals = [phantom.film(phantom.draw(seed, shape=SHAPE, pneumothorax=True), kind="DX", bits=12) for seed in SEEDS]
-        hospital = Hospital(node, pacs, orthanc, originals)
+        if worker is not None:
+            worker.introduce(node)
+        hospital = Hospital(node, pacs, orthanc, originals, worker)
         watching = threading.Thread(target=hospital.keep_up)
         watching.start()
         try:
@@ -216,6 +236,8 @@ def open_hospital(folder: Path, orthanc_program: str | None, modalities: int, **
             watching.join()
             if node.process is not None and node.process.poll() is None:
                 node.stop()
+            if worker is not None:
+                worker.stop()
 
 
 def _children(pid: int) -> list[int]:
