@@ -364,6 +364,6 @@ def is_host(host: str, allowed: str) -> bool:
         pass
     try:
         return host in {str(entry[4][0]) for entry in socket.getaddrinfo(allowed, None)}
-    except OSError:
+    except (OSError, ValueError):
         log.warning("the host name %s ([receive.allowed] or [peers]) can not be resolved", allowed)
         return False

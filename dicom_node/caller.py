@@ -64,7 +64,7 @@ def associate(
             evt_handlers=handlers,
             tls_args=(context, peer.host) if context else None,
         )
-    except (OSError, RuntimeError, TypeError) as error:  # a name that does not resolve, for one
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # a name that does not resolve, for one
         log.warning("no association", extra={"destination": name, "error": type(error).__name__})
         raise NoAssociation(Verdict.TRY_LATER, f"{name} can not be reached") from error
     if association.is_established:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import socket
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dicom_node import tls
 from dicom_node.config import Config
 from dicom_node.errors import ConfigError, NodeError
+from dicom_node.options import in_words
 
 
 @dataclass(frozen=True)
@@ -20,39 +21,35 @@ class Check:
 
 
 def checks(config: Config) -> Iterator[Check]:
-    """One after the other, cheap ones first."""
-    if config.work.node:  # a worker's machine: it has no receiver, no ledger and no destinations
-        yield _broker(config)
-        yield _model(config)
-        yield _node(config)
-        return
-    yield _receive(config)
-    yield from _tls(config)
-    yield _disk(config)
-    yield _ledger(config)
-    yield _broker(config)
-    yield _model(config)
-    yield from _destinations(config)
+    """One after the other, cheap ones first. One that can not be made is a failed one, and the others are made."""
+    here = (_receive, _tls, _disk, _ledger, _broker, _model, _destinations)
+    far = (_broker, _model, _node)  # a worker's machine has no receiver, no ledger and no destinations
+    for look in far if config.work.node else here:
+        try:
+            yield from look(config)
+        except (OSError, sqlite3.Error) as error:
+            yield Check(look.__name__.strip("_"), False, in_words(error))
 
 
-def _receive(config: Config) -> Check:
+def _receive(config: Config) -> Iterator[Check]:
+    from dicom_node.association import bind
     from dicom_node.lifecycle import running
 
     settings = config.receive
     if not settings.allowed:
         text = 'receive.allowed is empty, so every sender is rejected; add for example  MODALITY1 = ["10.0.0.7"]'
-        return Check("receive", False, text)
+        yield Check("receive", False, text)
+        return
     senders = f"{len(settings.allowed)} calling AE titles may send to {settings.ae_title}"
     if running(config):
-        return Check("receive", True, f"running on port {settings.port}, {senders}")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            text = f"{settings.host}:{settings.port} can not be bound ({error.strerror}); free the port or change receive.port"
-            return Check("receive", False, text)
-    return Check("receive", True, f"port {settings.port} is free, {senders}")
+        yield Check("receive", True, f"running on port {settings.port}, {senders}")
+        return
+    try:
+        bind(settings).close()
+    except ConfigError as problem:
+        yield Check("receive", False, str(problem))
+        return
+    yield Check("receive", True, f"port {settings.port} is free, {senders}")
 
 
 def _tls(config: Config) -> Iterator[Check]:
@@ -72,34 +69,39 @@ def _tls(config: Config) -> Iterator[Check]:
         yield Check("TLS", False, str(problem))
 
 
-def _disk(config: Config) -> Check:
+def _disk(config: Config) -> Iterator[Check]:
     folder = config.node.directory
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free // 1_048_576
     if free < config.node.reserve_mb:
         text = f"{free} MB free at {folder}, under node.reserve_mb = {config.node.reserve_mb}: films are refused; make room"
-        return Check("disk", False, text)
-    return Check("disk", True, f"{free} MB free, {config.node.reserve_mb} MB stay free")
+        yield Check("disk", False, text)
+        return
+    yield Check("disk", True, f"{free} MB free, {config.node.reserve_mb} MB stay free")
 
 
-def _ledger(config: Config) -> Check:
+def _ledger(config: Config) -> Iterator[Check]:
     from dicom_node.store import Store
 
     if not config.ledger_path.exists():
-        return Check("ledger", True, "not there yet; `segmenter-worker run` makes it")
+        yield Check("ledger", True, "not there yet; `segmenter-worker run` makes it")
+        return
     try:
         found = Store(config.ledger_path).integrity()
-    except (NodeError, OSError) as error:
-        return Check("ledger", False, str(error))
+    except NodeError as error:
+        yield Check("ledger", False, str(error))
+        return
     if found != "ok":
-        return Check("ledger", False, f"{found}; stop the node and restore a backup")
-    return Check("ledger", True, "sound")
+        yield Check("ledger", False, f"{found}; stop the node and restore a backup")
+        return
+    yield Check("ledger", True, "sound")
 
 
-def _broker(config: Config) -> Check:
+def _broker(config: Config) -> Iterator[Check]:
     if config.queue.broker.startswith("memory://"):
-        return Check("broker", True, "memory:// (in the worker, no server)")
+        yield Check("broker", True, "memory:// (in the worker, no server)")
+        return
     from kombu import Connection
     from kombu.exceptions import OperationalError
 
@@ -110,30 +112,33 @@ def _broker(config: Config) -> Check:
             connection.ensure_connection(max_retries=1, timeout=3)
     except (OperationalError, OSError) as error:
         text = f"queue.broker does not answer ({type(error).__name__}); start Redis, or use memory://. Films wait in the ledger"
-        return Check("broker", False, text)
-    return Check("broker", True, "answers")
+        yield Check("broker", False, text)
+        return
+    yield Check("broker", True, "answers")
 
 
-def _model(config: Config) -> Check:
+def _model(config: Config) -> Iterator[Check]:
     from dicom_node.model import load_model, refuse_demo_model, runnable_model
 
     try:
         manifest = (runnable_model if config.work.processes else load_model)(config.segment).manifest
         refuse_demo_model(config, manifest.intended_use)
     except NodeError as error:
-        return Check("model", False, str(error))
+        yield Check("model", False, str(error))
+        return
     note = "; DEMO, not for clinical use" if manifest.intended_use == "demo" else ""
-    return Check("model", True, f"{manifest.name} {manifest.version}{note}")
+    yield Check("model", True, f"{manifest.name} {manifest.version}{note}")
 
 
-def _node(config: Config) -> Check:
+def _node(config: Config) -> Iterator[Check]:
     from dicom_node.remote import RemoteNode
 
     try:
         ready = RemoteNode.of(config.work, "c4ec").ready()
     except NodeError as error:
-        return Check("node", False, str(error))
-    return Check("node", True, f"{config.work.node} knows us, {ready} films are ready")
+        yield Check("node", False, str(error))
+        return
+    yield Check("node", True, f"{config.work.node} knows us, {ready} films are ready")
 
 
 def _destinations(config: Config) -> Iterator[Check]:

@@ -17,6 +17,7 @@ from typing import Protocol
 log = logging.getLogger(__name__)
 
 QUICK_DEATH_SECONDS = 10.0  # a child that lives shorter is restarted with a growing delay
+FAILED_START_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -112,8 +113,13 @@ class Children:
                 self._restart_at[name] = now + delay
                 log.error("a process died", extra={"child": name, "exit": code, "restart_seconds": delay})
             if now >= self._restart_at[name]:
+                try:
+                    self.start(name, self._starts[name])
+                except OSError as error:  # no memory or no process numbers just now: the others go on
+                    log.error("a process can not be started", extra={"child": name, "error": error.strerror})
+                    self._restart_at[name] = now + FAILED_START_SECONDS
+                    continue
                 del self._restart_at[name]
-                self.start(name, self._starts[name])
                 changed = True
         return changed
 

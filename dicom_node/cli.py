@@ -6,8 +6,10 @@ Exit codes: 0 every film answered (skips are answers), 1 internal error, 2 usage
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from dicom_node.journal import journal
 from dicom_node.options import (
     child_option,
     config_option,
+    in_words,
     json_option,
     load_config,
     model_option,
@@ -31,6 +34,8 @@ from dicom_node.options import (
     start,
 )  # fmt: skip
 
+STATES = ("received", "claimed", "segmented", "skipped", "failed")
+PROCESSES = ("run", "receive", "work", "serve", "send")  # they stay: what nobody foresaw is logged whole
 EXIT_INTERNAL, EXIT_CONFIG, EXIT_FILM_FAILED, EXIT_MISSING = 1, 2, 3, 4
 
 
@@ -53,6 +58,11 @@ class Group(click.Group):
             code = EXIT_MISSING
             package = str(error.name).partition(".")[0]
             message = f"{package} is not installed here; install the extra worker-cpu (or worker: with torch, for GPUs)"
+        except (OSError, sqlite3.Error) as error:
+            if ctx.invoked_subcommand in PROCESSES or (isinstance(error, OSError) and error.errno == errno.EPIPE):
+                raise
+            code = EXIT_MISSING
+            message = in_words(error)
         click.echo(f"segmenter-worker: {message}", err=True)
         ctx.exit(code)
 
@@ -179,7 +189,7 @@ def status(config_path: Path | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--state", help="received, claimed, segmented, skipped or failed.")
+@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
 @click.option("--uid", help="SOP Instance UID of the film.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1))
 @config_option
@@ -315,10 +325,12 @@ def config(config_path: Path | None, as_json: bool) -> None:
         print_json(values)
         return
     for section, settings in values.items():
-        click.echo(f"[{section}]")
-        for key, value in settings.items():
-            click.echo(f"{key} = {json.dumps(value)}")
-        click.echo()
+        title = f"[[{section}]]" if isinstance(settings, list) else f"[{section}]"
+        for one in settings if isinstance(settings, list) else [settings]:
+            click.echo(title)
+            for key, value in one.items():
+                click.echo(f"{key} = {json.dumps(value)}")
+            click.echo()
 
 
 main.add_command(journal)

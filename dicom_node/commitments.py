@@ -39,12 +39,10 @@ FAILURE_REASONS = {
     0x0213: "it is out of resources",
 }
 
-# A delivery goes to the peer of its name, or to the AE that sent the film.
-_TO_PEER = "d.destination IN (:peer, '@sender') AND (d.destination = :peer OR j.calling_ae = :peer)"
 # INDEXED BY: without statistics SQLite would read every delivery there ever was, once a second.
 _LACKING = (
-    " FROM deliveries d INDEXED BY deliveries_uncommitted JOIN objects o ON o.id = d.object_id JOIN jobs j ON j.id = d.job_id"
-    f" WHERE d.state = 'delivered' AND d.committed_at IS NULL AND o.path IS NOT NULL AND {_TO_PEER} "
+    " FROM deliveries d INDEXED BY deliveries_uncommitted JOIN objects o ON o.id = d.object_id"
+    " WHERE d.state = 'delivered' AND d.committed_at IS NULL AND o.path IS NOT NULL AND d.destination = :peer "
 )
 
 
@@ -53,12 +51,11 @@ def committing(config: Config) -> dict[str, Peer]:
     return {name: peer for name, peer in config.peers.items() if peer.commit}
 
 
-# Whether the object of a delivery `d` must stay: it reached a peer with commit = true, by name or as "@sender", and that one
+# Whether the object of a delivery `d` must stay: it reached a peer with commit = true, and that one
 # has not committed to it; those that were refused because the commitment never came are among them. `:committing` is
 # `committing_json`. `+` keeps the state from choosing the index.
 UNCOMMITTED = """(d.committed_at IS NULL AND (+d.state = 'delivered' OR (+d.state = 'refused' AND d.commit_failures > 0))
-    AND CASE d.destination WHEN '@sender' THEN (SELECT calling_ae FROM jobs WHERE id = d.job_id) ELSE d.destination END
-    IN (SELECT value FROM json_each(:committing)))"""
+    AND d.destination IN (SELECT value FROM json_each(:committing)))"""
 
 
 def committing_json(config: Config) -> str:

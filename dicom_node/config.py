@@ -11,14 +11,26 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from pydicom.datadict import tag_for_keyword
 
 from dicom_node.errors import ConfigError
 
 AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]
+Host = Annotated[str, AfterValidator(lambda host: _host(host))]
+Url = Annotated[str, AfterValidator(lambda url: _url(url))]
 Port = Annotated[int, Field(ge=0, le=65535)]
 StorageClass = Literal["CR", "DX", "DX-PROCESSING", "SC", "SC-MF-BYTE", "SC-MF-WORD"]
 ObjectName = Literal["seg", "seg-positioned", "sr", "capture", "presentation"]
@@ -44,9 +56,9 @@ class Receive(Section):
     also_called: tuple[AETitle, ...] = Field(
         (), description="Further AE titles that we answer to; [[rules]] can tell their films apart."
     )
-    host: str = Field("0.0.0.0", description="Address to listen on.")
+    host: Host = Field("0.0.0.0", description="Address to listen on.")
     port: Port = Field(11112, description="TCP port; 0 takes a free one (demo and tests).")
-    allowed: dict[AETitle, list[str]] = Field(
+    allowed: dict[AETitle, list[Host]] = Field(
         default_factory=dict,
         description="Calling AE titles that may send, each with the hosts it may come from ([] = any host). "
         "Empty: everybody is rejected.",
@@ -75,7 +87,7 @@ class Receive(Section):
 class Peer(Section):
     """A node that results can be returned to."""
 
-    host: str
+    host: Host
     port: Annotated[int, Field(ge=1, le=65535)]
     ae_title: AETitle | None = Field(None, description="Its AE title when it differs from the name of the entry.")
     objects: tuple[ObjectName, ...] | None = Field(None, description="What it gets; left out: send.objects.")
@@ -111,7 +123,7 @@ class Send(Section):
 class Queue(Section):
     """The bell; the ledger is the truth."""
 
-    broker: str = Field(
+    broker: Url = Field(
         "memory://", pattern=r"^(memory://|rediss?://.+)", description="memory:// (one machine) or redis://host:port/db."
     )
     poll_seconds: float = Field(0.02, gt=0, description="How often the ledger is looked at for work.")
@@ -161,7 +173,7 @@ class Work(Section):
     time_limit_seconds: int = Field(60, ge=1, description="A film that takes longer loses its process (a crash).")
     max_crashes: int = Field(3, ge=1, description="Crashes of the process while on one film before it is quarantined.")
     max_attempts: int = Field(20, ge=1, description="Hard cap of tries for one film, whatever the reason.")
-    node: str = Field("", description="URL of the node to work for (`serve`); empty: the one on this machine.")
+    node: Url = Field("", description="URL of the node to work for (`serve`); empty: the one on this machine.")
     node_ca: str = Field("", description="CA certificates (PEM) that the node is verified against; empty: the system's.")
     token_file: str = Field("", description="File with this worker's token (`workers add NAME` on the node prints it).")
     on_resend: Literal["count", "redeliver"] = Field(
@@ -173,13 +185,13 @@ class Serve(Section):
     """HTTP: health and metrics, and the door for workers on other machines."""
 
     enabled: bool = Field(False, description="Whether `run` starts it.")
-    host: str = Field("127.0.0.1", description="Address to listen on; another one than loopback needs TLS.")
+    host: Host = Field("127.0.0.1", description="Address to listen on; another one than loopback needs TLS.")
     port: Port = Field(8114, description="TCP port; 0 takes a free one (tests).")
     tls_certificate: str = Field("", description="Certificate chain (PEM).")
     tls_key: str = Field("", description="Private key of tls_certificate (PEM).")
     allow_plain: bool = Field(False, description="Let tokens and films cross the network without TLS.")
     max_object_mb: int = Field(64, ge=1, description="Largest object that a worker may return, MiB.")
-    receiver_host: str = Field("", description="Where /readyz calls the receiver, when that is another host or container.")
+    receiver_host: Host = Field("", description="Where /readyz calls the receiver, when that is another host or container.")
 
 
 class Retention(Section):
@@ -254,6 +266,15 @@ class Config(BaseSettings):
         return env_settings, init_settings  # the environment overrides the file
 
     @model_validator(mode="after")
+    def _peers_can_be_called(self) -> Config:
+        for name, peer in self.peers.items():
+            try:
+                TypeAdapter(AETitle).validate_python(peer.ae_title or name)
+            except ValidationError as error:
+                raise ValueError(f"peers: {name!r} can not be an AE title (16 characters at most); set its ae_title") from error
+        return self
+
+    @model_validator(mode="after")
     def _destinations_exist(self) -> Config:
         named = [("send.destinations", self.send.destinations)]
         named += [(f"rules: the destinations of {rule.name!r}", rule.destinations or ()) for rule in self.rules]
@@ -286,6 +307,26 @@ class Config(BaseSettings):
         return self.node.directory / "ledger.sqlite"
 
 
+def _host(host: str) -> str:
+    """Host names that no resolver takes (an empty label, for one) are said here, and not where they are called."""
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"{host!r} is no host name or address ({error})") from error
+    return host
+
+
+def _url(url: str) -> str:
+    try:
+        found = urlsplit(url)
+        sound = not url or found.scheme == "memory" or bool(found.port != 0 and found.hostname and _host(found.hostname))
+    except ValueError as error:
+        raise ValueError(f"is no URL ({error})") from error
+    if not sound:
+        raise ValueError("is no URL: it needs a host")
+    return url
+
+
 def _patterns(rules: dict[str, str]) -> dict[str, str]:
     for keyword, pattern in rules.items():
         if tag_for_keyword(keyword) is None:
@@ -314,18 +355,21 @@ def load(path: Path | None) -> Config:
         config = Config(**values)
     except ValidationError as error:
         raise ConfigError("\n".join(_sentences(path, error))) from error
+    except SettingsError as error:  # of the environment; its message names the field
+        raise ConfigError(f"environment: {error}; tables and lists are written as JSON there") from error
     return _anchored(config, path.resolve().parent if path else Path.cwd())
 
 
 def with_node(config: Config, node: str | None, broker: str | None, token_file: Path | None, ca: Path | None) -> Config:
     """`config` with what a command line says about the node to work for; None: as it is. Raises ConfigError."""
     given = {"node": node, "token_file": token_file, "node_ca": ca}
-    work = {name: str(value.resolve() if isinstance(value, Path) else value) for name, value in given.items() if value}
+    told = {name: str(value.resolve() if isinstance(value, Path) else value) for name, value in given.items() if value}
     try:
         queue = Queue.model_validate(config.queue.model_dump() | ({"broker": broker} if broker else {}))
+        work = Work.model_validate(config.work.model_dump() | told)
     except ValidationError as error:
         raise ConfigError("\n".join(_sentences(None, error))) from error
-    return config.model_copy(update={"work": config.work.model_copy(update=work), "queue": queue})
+    return config.model_copy(update={"work": work, "queue": queue})
 
 
 def redacted(config: Config) -> dict[str, Any]:

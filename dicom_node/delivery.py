@@ -28,7 +28,7 @@ from dicom_node.config import Config, Peer
 from dicom_node.job import Delivery, DeliveryState
 from dicom_node.ledger import Ledger
 from dicom_node.model import is_loopback
-from dicom_node.outbox import Due, Outbox
+from dicom_node.outbox import Outbox
 from dicom_node.retry import Decision, Policy, decide
 from dicom_node.spool import Spool
 from dicom_node.status import Verdict, sentence, verdict
@@ -76,64 +76,60 @@ class Sender:
                     continue
                 if self._config.work.on_resend == "redeliver":
                     self._outbox.redeliver_resent()
-                for destination, dues in self._by_destination().items():
-                    if destination not in busy and len(busy) < DESTINATIONS_AT_ONCE:
+                for destination, dues in self._outbox.due(self._policy.max_delay, besides=busy, limit=PER_ASSOCIATION).items():
+                    if len(busy) < DESTINATIONS_AT_ONCE:
                         busy[destination] = pool.submit(self._serve, destination, dues, stop)
                 requests.look()
 
-    def _by_destination(self) -> dict[str, list[Due]]:
-        """Due deliveries by the name in [peers] that they go to."""
-        found: dict[str, list[Due]] = {}
-        for due in self._outbox.due(self._policy.max_delay):
-            name = due.calling_ae if due.delivery.destination == "@sender" else due.delivery.destination
-            found.setdefault(name, []).append(due)
-        return found
-
-    def _serve(self, destination: str, dues: Sequence[Due], stop: threading.Event) -> None:
+    def _serve(self, destination: str, dues: Sequence[Delivery], stop: threading.Event) -> None:
         peer = self._config.peers.get(destination)
-        sendable = [due.delivery for due in dues[:PER_ASSOCIATION] if self._may_go(due.delivery, destination, peer)]
+        sendable = [(one, syntax) for one in dues if (syntax := self._syntax_to_go(one, destination, peer))]
         if not sendable or peer is None:
             return
-        pairs = sorted({(one.object.sop_class_uid, self._syntax(one)) for one in sendable})
+        pairs = sorted({(one.object.sop_class_uid, syntax) for one, syntax in sendable})
         try:
             contexts = [storage_context(*pair) for pair in pairs]
             association = associate(self._config, destination, contexts)
         except NoAssociation as why:
-            for one in sendable:
+            for one, _ in sendable:
                 if self._outbox.sending(one):
                     self._settle(one, destination, why.verdict, None, str(why))
             return
         try:
-            for one in sendable:
+            for one, syntax in sendable:
                 if stop.is_set() or not association.is_established:
                     break  # still pending: the next round takes it
-                self._send(association, one, destination)
+                self._send(association, one, syntax, destination)
         finally:
             if association.is_established:
                 association.release()
 
-    def _may_go(self, delivery: Delivery, destination: str, peer: Peer | None) -> bool:
-        """Settle what can never go out as it is: the last door before the network."""
-        reason = None
+    def _syntax_to_go(self, delivery: Delivery, destination: str, peer: Peer | None) -> str | None:
+        """The transfer syntax of what may go out: the last door before the network. None, and settled, for the rest."""
+        what = Verdict.REFUSED
         if peer is None:
             reason = f"[peers] has no entry {destination}: add host and port, then `retry`"
         elif self._is_demo(delivery) and not is_loopback(peer.host):
             reason = "made by a demo model, and the destination is not this machine (segment.allow_demo_model)"
-        elif self._damaged(delivery):
-            reason = "the stored object does not have its sha256 any more: restore it from a backup, then `retry`"
-        if reason is None:
-            return True
+        else:
+            try:
+                if not self._damaged(delivery):
+                    return self._syntax(delivery)
+                reason = "the stored object does not have its sha256 any more: restore it from a backup, then `retry`"
+            except OSError as error:  # too many open files, for one
+                what, reason = Verdict.TRY_LATER, f"the stored object can not be read now ({error.strerror})"
         if self._outbox.sending(delivery):
-            self._settle(delivery, destination, Verdict.REFUSED, None, reason)
-        return False
+            self._settle(delivery, destination, what, None, reason)
+        return None
 
     def _is_demo(self, delivery: Delivery) -> bool:
         return delivery.object.intended_use == "demo" and not self._config.segment.allow_demo_model
 
     def _damaged(self, delivery: Delivery) -> bool:
+        """Raises OSError when that can not be found out now."""
         try:
             return hashlib.sha256(self._spool.read(delivery.object.path)).hexdigest() != delivery.object.sha256
-        except OSError:
+        except FileNotFoundError:
             return True
 
     def _syntax(self, delivery: Delivery) -> str:
@@ -143,11 +139,11 @@ class Sender:
     def _file(self, delivery: Delivery) -> Path:
         return self._spool.directory / delivery.object.path
 
-    def _send(self, association: Association, delivery: Delivery, destination: str) -> None:
+    def _send(self, association: Association, delivery: Delivery, syntax: str, destination: str) -> None:
         accepted = {(context.abstract_syntax, *context.transfer_syntax) for context in association.accepted_contexts}
         if not self._outbox.sending(delivery):
             return
-        if (delivery.object.sop_class_uid, self._syntax(delivery)) not in accepted:
+        if (delivery.object.sop_class_uid, syntax) not in accepted:
             self._settle(delivery, destination, Verdict.REFUSED, None, NO_CONTEXT)
             return
         try:

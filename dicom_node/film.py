@@ -56,8 +56,10 @@ def dataset_bytes(part10: bytes) -> memoryview:
     return memoryview(part10)[144 + int.from_bytes(part10[140:144], "little") :]
 
 
-def header(data: bytes | memoryview, transfer_syntax_uid: str, keywords: Sequence[str]) -> Dataset:
-    """The named elements of an encoded dataset, from its first 256 KiB; empty when these can not be read."""
+def header(
+    data: bytes | memoryview, transfer_syntax_uid: str, keywords: Sequence[str], most: int = _MAX_HEADER_BYTES
+) -> Dataset:
+    """The named elements of an encoded dataset, from its first `most` bytes; empty when these can not be read."""
     syntax, tags = UID(transfer_syntax_uid), [Tag(keyword) for keyword in keywords]
     last = max(tags)
 
@@ -65,9 +67,9 @@ def header(data: bytes | memoryview, transfer_syntax_uid: str, keywords: Sequenc
         return tag > last
 
     try:
-        begin = bytes(data[:_MAX_HEADER_BYTES])
+        begin = bytes(data[:most])
         if syntax.is_deflated:
-            begin = zlib.decompressobj(-zlib.MAX_WBITS).decompress(begin, _MAX_HEADER_BYTES)
+            begin = zlib.decompressobj(-zlib.MAX_WBITS).decompress(begin, most)
         found = read_dataset(
             io.BytesIO(begin), syntax.is_implicit_VR, syntax.is_little_endian, stop_when=beyond, specific_tags=list(tags)
         )

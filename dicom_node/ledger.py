@@ -16,13 +16,17 @@ from dicom_node.job import FINISHED, LEGAL, Arrival, Arrived, Job, Outcome, Stat
 from dicom_node.routes import Route
 from dicom_node.rows import to_job, to_object
 
+# An object without bytes that no delivery names.
+_NEVER_SENT = "(objects.path IS NULL AND NOT EXISTS (SELECT 1 FROM deliveries WHERE object_id = objects.id))"
+
 
 @dataclass(frozen=True)
 class Answer:
-    """An identity that was answered before: which job did it, and its objects."""
+    """An identity that was answered before: which job did it, and the kinds of object whose bytes are fixed. What was removed
+    before anybody was to have it (of a film on trial) is not: it may be made again."""
 
     job_id: str
-    objects: tuple[StoredObject, ...]
+    kinds: tuple[str, ...]
 
 
 class Ledger(Claims):
@@ -97,8 +101,8 @@ class Ledger(Claims):
         ).fetchone()
         if row is None:
             return None
-        objects = db.execute("SELECT * FROM objects WHERE answer_id = ? ORDER BY id", (row["id"],)).fetchall()
-        return Answer(row["job_id"], tuple(to_object(one) for one in objects))
+        objects = db.execute(f"SELECT * FROM objects WHERE answer_id = ? AND NOT {_NEVER_SENT} ORDER BY id", (row["id"],))
+        return Answer(row["job_id"], tuple(to_object(one).kind for one in objects))
 
     def finish(self, claim: Claim, outcome: Outcome, routes: Sequence[Route], *, redeliver: bool = False) -> Job:
         """One transaction: token still valid, identity and objects inserted, deliveries created, job finished.
@@ -141,7 +145,7 @@ class Ledger(Claims):
         return to_job(row)
 
     def _insert_answer(self, db: sqlite3.Connection, job: Job, outcome: Outcome) -> tuple[int, str]:
-        """(answer id, job that answered first). Of a later answer only kinds that were never made are inserted."""
+        """(answer id, job that answered first). Of a later answer only kinds that nobody was to have yet are inserted."""
         identity = (job.arrival.sop_instance_uid, outcome.content_sha256, outcome.model_digest)
         row = db.execute(
             "INSERT INTO answers (sop_instance_uid, content_sha256, model_digest, job_id, answered_at)"
@@ -156,7 +160,8 @@ class Ledger(Claims):
         for one in outcome.objects:
             db.execute(
                 "INSERT INTO objects (answer_id, role, variant, sop_class_uid, sop_instance_uid, sha256, path, size,"
-                " intended_use) VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+                " intended_use) VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (answer_id, role, variant) DO UPDATE SET"
+                f" sha256 = excluded.sha256, path = excluded.path, size = excluded.size WHERE {_NEVER_SENT}",
                 (row["id"], *astuple(one)),
             )
         return int(row["id"]), str(row["job_id"])
@@ -217,7 +222,9 @@ class Ledger(Claims):
         with self.store.write() as db:
             row = db.execute(
                 "UPDATE jobs SET state = 'received', generation = generation + 1, attempts = 0, crashes = 0, code = NULL,"
-                " sentence = NULL, finding = NULL, same_as = NULL WHERE id = ? AND state = ? AND path IS NOT NULL"
+                " sentence = NULL, finding = NULL, probability = NULL, area_mm2 = NULL, model = NULL, model_digest = NULL,"
+                " seconds = NULL, finished_at = NULL, notes = '[]', same_as = NULL"
+                " WHERE id = ? AND state = ? AND path IS NOT NULL"
                 " RETURNING *",
                 (job.job_id, job.state),
             ).fetchone()

@@ -28,7 +28,7 @@ from dicom_node import tls
 from dicom_node.children import Child, Children, Forked, verb_process
 from dicom_node.config import Config
 from dicom_node.errors import ConfigError, NodeError
-from dicom_node.spool import Spool
+from dicom_node.spool import Spool, is_locked
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +155,8 @@ def serve(config: Config) -> None:
             f"serve.host: {settings.host} is not this machine, and without TLS tokens and films would cross the network in "
             "plain; set serve.tls_certificate and serve.tls_key (or serve.allow_plain = true behind a proxy)"
         )
+    if settings.tls_certificate:
+        tls.days_left(tls.Identity("serve", settings.tls_certificate, settings.tls_key, True))
     with only_instance(Spool.of(config), "serve"):
         door = Door(config)
         server = uvicorn.Server(
@@ -285,10 +287,13 @@ class Supervisor:
 
 
 def running(config: Config) -> dict[str, object] | None:
-    """What run.json says, when the supervisor that wrote it is alive; else None."""
+    """What run.json says, while the supervisor that wrote it lives; else None. Its lock tells: after a power cut, or from
+    another container, its process number may be somebody else's. Raises PermissionError for others than its user."""
     try:
         state = json.loads((config.node.directory / "run.json").read_text())
         os.kill(state["pid"], 0)
+        return dict(state) if is_locked(config.spool_directory, "run") else None
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError):
         return None
-    return dict(state)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from dicom_node.claims import Claim
 from dicom_node.config import Config, Work
-from dicom_node.errors import SourceDamaged
+from dicom_node.errors import LostClaim, SourceDamaged, SpoolError
 from dicom_node.job import Job, Outcome, State
 from dicom_node.ledger import Ledger
 from dicom_node.process import Known
@@ -68,13 +70,20 @@ class LocalNode:
             )
             if claim is None:
                 return None
-            if claim.job.arrival.mode == "ignore":
-                self.ledger.finish(claim, Outcome(State.SKIPPED, code=IGNORED, sentence=IGNORED_SENTENCE), ())
-            elif claim.job.attempts > self.work.max_attempts:
-                sentence = f"Given up after {self.work.max_attempts} tries; `rerun` tries again."
-                self.ledger.finish(claim, Outcome(State.FAILED, code="too-many-attempts", sentence=sentence), ())
-            else:
+            outcome = self._outcome_unread(claim.job)
+            if outcome is None:
                 return replace(claim, kinds=self.router.kinds(claim.job.arrival))
+            with suppress(LostClaim):  # it came again at this moment, to be answered
+                self.ledger.finish(claim, outcome, ())
+
+    def _outcome_unread(self, job: Job) -> Outcome | None:
+        """How a film ends that nobody is to look at."""
+        if job.arrival.mode == "ignore":
+            return Outcome(State.SKIPPED, code=IGNORED, sentence=IGNORED_SENTENCE)
+        if job.attempts > self.work.max_attempts:
+            sentence = f"Given up after {self.work.max_attempts} tries; `rerun` tries again."
+            return Outcome(State.FAILED, code="too-many-attempts", sentence=sentence)
+        return None
 
     def renew(self, claim: Claim) -> None:
         self.ledger.renew(claim, self.work.lease_seconds)
@@ -90,12 +99,16 @@ class LocalNode:
             return self.spool.read(claim.job.arrival.path)
         except FileNotFoundError as error:
             raise SourceDamaged("The stored film is gone from the spool.") from error
+        except OSError as error:
+            if error.errno == errno.EIO:
+                raise SourceDamaged("The stored film can not be read: the disk is not sound.") from error
+            raise SpoolError(f"a film can not be read now ({error.strerror})") from error  # too many open files, for one
 
     def known(self, claim: Claim, content_sha256: str, model_digest: str) -> Known:
         uid = claim.job.arrival.sop_instance_uid
         revision = self.ledger.revision(uid, content_sha256)
         answer = self.ledger.answer(uid, content_sha256, model_digest)
-        return Known(revision, None if answer is None else tuple(one.kind for one in answer.objects))
+        return Known(revision, None if answer is None else answer.kinds)
 
     def store(self, claim: Claim, name: str, data: bytes) -> tuple[str, str]:
         stored = self.spool.write_into(self.spool.folder_for(claim.job.job_id, claim.owner), name, data)

@@ -80,7 +80,7 @@ def is_loopback(host: str) -> bool:
     """Whether every address of `host` is this machine; a name that can not be resolved is not."""
     try:
         found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
-    except OSError:
+    except (OSError, ValueError):
         return False
     return all(ipaddress.ip_address(str(address[4][0]).partition("%")[0]).is_loopback for address in found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,16 @@ def open_ledger(config_path: Path | None) -> tuple[Config, Ledger]:
     if not config.ledger_path.is_file():
         raise Missing(f"{config.node.directory}: no ledger there; start the node with `segmenter-worker run` first")
     return config, Ledger(config.ledger_path)
+
+
+def in_words(error: OSError | sqlite3.Error) -> str:
+    """What the machine said, with the remedy."""
+    if isinstance(error, sqlite3.OperationalError):
+        return f"the ledger can not be used now ({error}); `check` looks at disk and ledger"
+    if isinstance(error, sqlite3.Error):
+        return f"the ledger is damaged ({error}); stop the node and restore a backup (deploy/RUNBOOK.md)"
+    remedy = "; are you the user that the service runs as?" if isinstance(error, PermissionError) else ""
+    return f"{error.filename or 'the system'}: {error.strerror or type(error).__name__}{remedy}"
 
 
 def time_text(seconds: float | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Collection
 
 from dicom_node.job import Delivery, DeliveryState
 from dicom_node.rows import to_delivery
@@ -12,9 +12,7 @@ from dicom_node.store import Store
 _SELECT = (
     "SELECT d.id AS delivery_id, d.job_id, d.destination, d.state, d.attempts, d.status, d.reason, d.created_at,"
     " d.next_try_at, o.role, o.variant, o.sop_class_uid, o.sop_instance_uid, o.sha256, o.path, o.size, o.intended_use,"
-    " d.committed_at,"
-    " j.calling_ae"
-    " FROM deliveries d JOIN objects o ON o.id = d.object_id JOIN jobs j ON j.id = d.job_id "
+    " d.committed_at FROM deliveries d JOIN objects o ON o.id = d.object_id "
 )
 # A report waits for the SEG that it refers to, until that is there or refused. Variants of both are named alike.
 _NOT_BEFORE_ITS_SEG = (
@@ -22,16 +20,14 @@ _NOT_BEFORE_ITS_SEG = (
     " WHERE s.answer_id = o.answer_id AND s.role = 'seg' AND s.variant = o.variant AND e.destination = d.destination"
     " AND e.state IN ('pending', 'sent')))"
 )
+# Each destination that something waits for, by one step in the index for each.
+_WAITED_FOR = (
+    "WITH RECURSIVE one (name) AS (SELECT min(destination) FROM deliveries WHERE state = 'pending' UNION ALL"
+    " SELECT (SELECT min(destination) FROM deliveries WHERE state = 'pending' AND destination > name) FROM one"
+    " WHERE name IS NOT NULL) SELECT name FROM one WHERE name IS NOT NULL"
+)
 # Bytes that were removed can not go again.
 _ON_DISK = "(SELECT path FROM objects WHERE objects.id = object_id) IS NOT NULL"
-
-
-@dataclass(frozen=True)
-class Due:
-    """A delivery whose time has come; `calling_ae` brought the film (for "@sender")."""
-
-    delivery: Delivery
-    calling_ae: str
 
 
 class Outbox:
@@ -43,20 +39,26 @@ class Outbox:
         with self._store.write() as db:
             return db.execute("UPDATE deliveries SET state = 'pending', next_try_at = 0 WHERE state = 'sent'").rowcount
 
-    def due(self, longest_wait: float, limit: int = 100) -> list[Due]:
-        """What is to be sent now, the longest waiting first.
+    def due(self, longest_wait: float, *, besides: Collection[str] = (), limit: int = 50) -> dict[str, list[Delivery]]:
+        """What is to be sent now to each destination but `besides`: at most `limit` of each, the longest waiting first.
 
         Nothing ever waits more than `longest_wait` seconds: what is due later than that was written before the wall clock
         was set back, and is due now.
         """
+        names = [name for (name,) in self._store.read().execute(_WAITED_FOR) if name not in besides]
+        found = {name: self._due_to(name, longest_wait, limit) for name in names}
+        return {name: dues for name, dues in found.items() if dues}
+
+    def _due_to(self, destination: str, longest_wait: float, limit: int) -> list[Delivery]:
         now = time.time()
-        found: list[Due] = []
+        found: list[Delivery] = []
         for condition, moment in (("d.next_try_at <= ?", now), ("d.next_try_at > ?", now + longest_wait)):
             rows = self._store.read().execute(
-                _SELECT + f"WHERE d.state = 'pending' AND {condition} AND {_NOT_BEFORE_ITS_SEG} ORDER BY d.next_try_at LIMIT ?",
-                (moment, limit - len(found)),
+                f"{_SELECT} WHERE d.state = 'pending' AND d.destination = ? AND {condition} AND {_NOT_BEFORE_ITS_SEG}"
+                " ORDER BY d.next_try_at LIMIT ?",
+                (destination, moment, limit - len(found)),
             )
-            found += [Due(to_delivery(row), row["calling_ae"]) for row in rows]
+            found += map(to_delivery, rows)
         return found
 
     def sending(self, delivery: Delivery) -> bool:

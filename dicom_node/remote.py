@@ -27,6 +27,7 @@ from dicom_node.job import Job, Outcome, State
 from dicom_node.process import Known
 from dicom_node.processes import children_of
 from dicom_node.wire import OWNER_HEADER, Content, Ended, Kept, Result, Returned, Seen, Task, Trouble, claim_of
+from segmenter.errors import Refused
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,10 @@ class RemoteNode:
 
     def store(self, claim: Claim, name: str, data: bytes) -> tuple[str, str]:
         path = f"/v1/claims/{claim.job.job_id}/objects/{name}"
-        kept = Kept.model_validate_json(self._call("PUT", path, claim=claim, content=data).content)
+        answer = self._call("PUT", path, claim=claim, content=data, accept=(413,))
+        if answer.status_code == 413:
+            raise Refused("result-too-large", f"{name} has {len(data)} bytes, more than the node takes (serve.max_object_mb).")
+        kept = Kept.model_validate_json(answer.content)
         if kept.sha256 != hashlib.sha256(data).hexdigest():
             raise NodeAway("the node kept other bytes than were sent: the line or its disk is not sound")
         return "", kept.sha256

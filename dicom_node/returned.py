@@ -24,6 +24,7 @@ from segmenter.uids import result_uid
 
 _SAME = ("StudyInstanceUID", "PatientID")
 _MOST_ITEMS = 10_000
+_MOST_BYTES = 64 * 2**20  # of the film, looked through for what it shares with its result
 
 
 class BadResult(NodeError):
@@ -65,7 +66,7 @@ def _objects(node: LocalNode, claim: Claim, result: Result) -> tuple[StoredObjec
         return ()
     arrival = claim.job.arrival
     film = dataset_bytes(node.source(claim))
-    source = header(film, arrival.transfer_syntax_uid, _SAME)
+    source = header(film, arrival.transfer_syntax_uid, _SAME, most=_MOST_BYTES)  # private groups before them may be large
     return tuple(_object(node, claim, result, one, source) for one in result.objects)
 
 

@@ -14,7 +14,7 @@ TO_SENDER = "@sender"
 
 @dataclass(frozen=True)
 class Route:
-    """A destination (name in [peers], or "@sender") and what it gets."""
+    """A destination (name in [peers]) and what it gets."""
 
     destination: str
     kinds: tuple[Kind, ...] = tuple(Kind)
@@ -32,9 +32,11 @@ class Router:
         return cls(config.send, config.peers)
 
     def routes(self, arrival: Arrival) -> tuple[Route, ...]:
-        """Where they go, or, in shadow mode, would go."""
+        """Where they go, or, in shadow mode, would go. A sender that has no entry in [peers] is among them: its deliveries say
+        so."""
         named = self.send.destinations if arrival.destinations is None else arrival.destinations
-        return tuple(Route(name, kinds_for(self._objects(name, arrival))) for name in named)
+        names = dict.fromkeys(arrival.calling_ae if name == TO_SENDER else name for name in named)
+        return tuple(Route(name, kinds_for(self._objects_of(name))) for name in names)
 
     def kinds(self, arrival: Arrival) -> tuple[Kind, ...]:
         """What is to be made: all that any destination gets; without destinations, what one would get by default."""
@@ -47,9 +49,6 @@ class Router:
         peers = [name for one in destinations for name in (self.peers if one == TO_SENDER else (one,))]
         found = {kind for name in peers for kind in kinds_for(self._objects_of(name))}
         return tuple(kind for kind in Kind if kind in (found if destinations else kinds_for(self.send.objects)))
-
-    def _objects(self, destination: str, arrival: Arrival) -> tuple[str, ...]:
-        return self._objects_of(arrival.calling_ae if destination == TO_SENDER else destination)
 
     def _objects_of(self, name: str) -> tuple[str, ...]:
         peer = self.peers.get(name)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import os
 import secrets
 import time
@@ -27,6 +28,7 @@ from dicom_node.errors import DiskReserve, NodeError, SpoolError
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 _PART = ".part"  # a file that is still being written
+_writes = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,13 @@ class Spool:
         behind then, unless removing it fails too (the reaper comes later).
         """
         name = secrets.token_hex(16)
+        path = f"arrivals/{name[:2]}/{name}.dcm"
         self._make_shelf(name[:2])
-        stored = self._write(f"arrivals/{name[:2]}/{name}.dcm", data, head, reserve=self.reserve_bytes)
+        try:
+            stored = self._write(path, data, head, reserve=self.reserve_bytes)
+        except SpoolError:
+            _try_unlink(self._inside(path))
+            raise
         _let_go(self._inside(stored.path))
         return stored
 
@@ -88,7 +95,8 @@ class Spool:
     def write_into(self, folder: str, name: str, data: Buffer | Iterable[Buffer]) -> Stored:
         """Store one object of a result, as durable as a film. Raises SpoolError.
 
-        The reserve is there for this: what came in can be answered and sent while nothing new is taken.
+        The reserve is there for this: what came in can be answered and sent while nothing new is taken. Two calls with one
+        name do not disturb each other: a worker far away that hears no reply sends the same object again.
         """
         return self._write(f"{folder}/{name}", data, b"", reserve=0)
 
@@ -112,7 +120,9 @@ class Spool:
         oldest = time.time() - older_than_seconds
         reaped = []
         for room in ("arrivals", "job"):
-            for folder, _, names in os.walk(self.directory / room):  # does not mind folders that vanish meanwhile
+            for folder, folders, names in os.walk(self.directory / room):  # does not mind folders that vanish meanwhile
+                if room == "job" and not (folders or names) and _is_old(Path(folder), oldest):
+                    _remove_empty(Path(folder), until=self.directory / room)  # of a worker killed before the first object
                 for file in (Path(folder, name) for name in names):
                     path = file.relative_to(self.directory).as_posix()
                     if path not in known and _is_old(file, oldest):
@@ -162,15 +172,14 @@ class Spool:
     def _write(self, path: str, data: Buffer | Iterable[Buffer], head: Buffer, reserve: int) -> Stored:
         target = self._inside(path)
         chunks = [data] if isinstance(data, Buffer) else data
-        temporary = target.with_name(target.name + _PART)
+        temporary = target.with_name(f"{target.name}.{os.getpid()}-{next(_writes)}{_PART}")
         try:
             self._check_reserve(len(head) + (len(data) if isinstance(data, Buffer) else 0), reserve)
             size, sha256 = _write_file(temporary, head, chunks)
             os.rename(temporary, target)
             _sync_folder(target.parent)
         except OSError as error:
-            for leftover in (temporary, target):
-                _try_unlink(leftover)
+            _try_unlink(temporary)
             raise SpoolError(f"{path}: {error.strerror or type(error).__name__}") from error
         return Stored(path, size, sha256)
 
@@ -187,6 +196,16 @@ class Spool:
         if not parts or any(part in ("", ".", "..") or "\0" in part for part in parts):
             raise ValueError(f"{path!r} is not a path inside the spool")
         return self.directory.joinpath(*parts)
+
+
+def is_locked(directory: Path, verb: str) -> bool:
+    """Whether somebody is the `verb` on the spool in `directory`. Raises OSError when there is none."""
+    with (directory / "lock" / verb).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def sha256_of(data: Buffer) -> str:

@@ -240,9 +240,9 @@ def print_models(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         mark = "*" if row["configured"] else ""
         if "problem" in row:
-            table.add_row(mark, f"[red]{row['problem']}[/]", "", "", "", row["folder"])
+            table.add_row(mark, f"[red]{escape(row['problem'])}[/]", "", "", "", escape(row["folder"]))
         else:
-            table.add_row(mark, row["name"], row["version"], row["intended_use"], row["sha256"][:12], row["folder"])
+            table.add_row(mark, row["name"], row["version"], row["intended_use"], row["sha256"][:12], escape(row["folder"]))
     Console().print(table)
 
 

@@ -28,7 +28,7 @@ _EXPIRED, _NOT_YET, _PURPOSE = 10, 9, 26  # X509_V_ERR_* of OpenSSL
 class Identity(NamedTuple):
     """A certificate that we show, and the section of the configuration that names it."""
 
-    section: str  # receive or send
+    section: str  # receive, send or serve
     certificate: str  # path, PEM, leaf first
     key: str  # path, PEM
     is_server: bool
@@ -100,6 +100,8 @@ def verify(config: Config) -> None:
     if any(peer.tls for peer in config.peers.values()):
         outgoing(config.send)
     for identity in identities(config):
+        if identity.section == "serve":
+            continue  # no reason to refuse films: `serve` says it
         if (days := days_left(identity)) < SOON_DAYS:
             log.warning("%s.tls_certificate expires in %d days; renew it", identity.section, days)
 
@@ -117,6 +119,8 @@ def identities(config: Config) -> Iterator[Identity]:
         yield Identity("receive", config.receive.tls_certificate, config.receive.tls_key, True)
     if config.send.tls_certificate:
         yield Identity("send", config.send.tls_certificate, config.send.tls_key, False)
+    if config.serve.enabled and config.serve.tls_certificate:
+        yield Identity("serve", config.serve.tls_certificate, config.serve.tls_key, True)
 
 
 def days_left(identity: Identity) -> float:

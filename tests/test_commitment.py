@@ -34,7 +34,7 @@ from dicom_node.delivery import commits as takes_requests
 from dicom_node.job import Arrival, Delivery, DeliveryState, Outcome, State, StoredObject
 from dicom_node.ledger import Ledger
 from dicom_node.outbox import Outbox
-from dicom_node.routes import Route
+from dicom_node.routes import Router
 from dicom_node.spool import Spool
 
 SC = "1.2.840.10008.5.1.4.1.1.7"
@@ -72,7 +72,7 @@ class Site:
         uid = uid_of(data)
         one = StoredObject("seg", "", SC, uid, stored.sha256, stored.path, stored.size, "demo")
         outcome = Outcome(State.SEGMENTED, content_sha256=f"c{number}", model_digest="m", objects=(one,))
-        self.ledger.finish(claim, outcome, [Route(name) for name in self.config.send.destinations])
+        self.ledger.finish(claim, outcome, Router.of(self.config).routes(claim.job.arrival))
         return job_id
 
     @property

@@ -38,6 +38,12 @@ def test_config_toml_is_complete_and_equal_to_the_defaults(tmp_path: Path) -> No
         ("[queue]\nbroker = 'amqp://x'", "queue.broker"),
         ("[work]\nlease_seconds = 6", "work.heartbeat_seconds"),
         ("[receive", "not valid TOML"),
+        ("[peers.RADIOLOGY-PACS-MAIN]\nhost = 'h'\nport = 1", "set its ae_title"),
+        ("[peers.PACS]\nhost = 'pacs..local'\nport = 1", "is no host name"),
+        ("[receive.allowed]\nM = ['modality..local']", "is no host name"),
+        ("[queue]\nbroker = 'redis://host:notaport/0'", "queue.broker"),
+        ("[work]\nnode = 'http://[::1'", "work.node"),
+        ("[work]\nnode = 'nonsense'", "work.node"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_file(text: str, named: str, tmp_path: Path) -> None:
@@ -50,6 +56,13 @@ def test_what_is_wrong_is_named_with_its_file(text: str, named: str, tmp_path: P
     assert result.exit_code == 2
 
 
+def test_all_settings_are_printed(tmp_path: Path) -> None:
+    file = written(tmp_path, "[[rules]]\nname = 'a'\n[[rules]]\nname = 'b'\n[receive.allowed]\nM = []")
+    done = CliRunner().invoke(main, ["config", "--config", str(file)])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("[[rules]]") == 2 and "[receive]" in done.output
+
+
 def test_the_environment_overrides_the_file_key_by_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(tmp_path, "[receive]\nport = 104\nae_title = 'FILE'")
     monkeypatch.setenv("SEGMENTER_RECEIVE__PORT", "105")
@@ -58,6 +71,12 @@ def test_the_environment_overrides_the_file_key_by_key(tmp_path: Path, monkeypat
     assert (config.receive.port, config.receive.ae_title) == (105, "FILE")
     assert "secret" not in str(redacted(config))
     assert config.node.directory == tmp_path / "var"
+
+
+def test_an_environment_that_is_no_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGMENTER_RECEIVE__ALLOWED", "MOD1")
+    with pytest.raises(ConfigError, match=r"receive.*JSON"):
+        load(None)
 
 
 def test_a_demo_model_stays_on_this_machine(tmp_path: Path) -> None:

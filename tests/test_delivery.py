@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import threading
@@ -17,7 +18,7 @@ from dicom_node.delivery import echo
 from dicom_node.job import Arrival, Delivery, DeliveryState, Outcome, State, StoredObject
 from dicom_node.ledger import Ledger
 from dicom_node.outbox import Outbox
-from dicom_node.routes import Route
+from dicom_node.routes import Router
 from dicom_node.spool import Spool
 from dicom_node.standin import StandInPacs
 from segmenter import phantom
@@ -51,7 +52,7 @@ class Desk:
             "seg", "", made.SOPClassUID, made.SOPInstanceUID, stored.sha256, stored.path, stored.size, intended_use
         )
         outcome = Outcome(State.SEGMENTED, content_sha256="c", model_digest="m", objects=(one,))
-        self.ledger.finish(claim, outcome, [Route(name) for name in self.config.send.destinations])
+        self.ledger.finish(claim, outcome, Router.of(self.config).routes(claim.job.arrival))
 
     @property
     def delivery(self) -> Delivery:
@@ -162,6 +163,31 @@ def test_return_to_sender_goes_to_the_calling_ae(tmp_path: Path, pacs: StandInPa
     with pacs.serving(), desk.sending():
         desk.waits_for(DeliveryState.DELIVERED)
     assert len(pacs.received) == 1
+
+
+def test_an_object_that_can_not_be_read_just_now_waits(tmp_path: Path, pacs: StandInPacs) -> None:
+    """Result: no permission for a moment (or too many open files) is not damage."""
+    desk = Desk(tmp_path, pacs.port)
+    read, troubled = desk.spool.read, threading.Event()
+
+    def in_trouble(path: str) -> bytes:
+        if troubled.is_set():
+            return read(path)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    desk.spool.read = in_trouble  # type: ignore[method-assign]
+    with pacs.serving(), desk.sending():
+        wait_for(lambda: desk.delivery.attempts, 20, "a try")
+        assert desk.delivery.state is DeliveryState.PENDING and "Too many open files" in (desk.delivery.reason or "")
+        troubled.set()
+        desk.waits_for(DeliveryState.DELIVERED)
+
+
+def test_a_name_that_no_resolver_takes_stops_nobody(tmp_path: Path, pacs: StandInPacs) -> None:
+    """The configuration refuses such a name; this one came past it."""
+    desk = Desk(tmp_path, pacs.port)
+    peers = desk.config.peers | {"PACS": desk.config.peers["PACS"].model_copy(update={"host": "pacs..local"})}
+    assert "can not be reached" in (echo(desk.config.model_copy(update={"peers": peers}), "PACS") or "")
 
 
 def test_pause_keeps_everything_here(tmp_path: Path, pacs: StandInPacs) -> None:

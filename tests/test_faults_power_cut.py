@@ -45,9 +45,9 @@ class Trace(NamedTuple):
     def file_is_safe(self, path: str) -> Call:
         """Written, synced, renamed, folder synced, each after the one before; the last of them."""
         final = f"{self.directory}/spool/{path}"
-        part = final + ".part"
-        written = [c for c in self.calls if c.name == "write" and c.path == part]
         renamed = first(self.calls, "rename", lambda c: c.name.startswith("rename") and c.target == final)
+        part = renamed.path
+        written = [c for c in self.calls if c.name == "write" and c.path == part]
         synced = first(self.calls, "sync of the file", lambda c: is_sync(c, part))
         folder = first(
             self.calls, "sync of its folder", lambda c: is_sync(c, str(Path(final).parent)) and c.begin > renamed.end

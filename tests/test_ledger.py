@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node.config import Config, Peer, Send
 from dicom_node.errors import LostClaim, NodeError
 from dicom_node.job import Arrival, DeliveryState, Outcome, State, StoredObject
 from dicom_node.ledger import Claim, Ledger
 from dicom_node.outbox import Outbox
 from dicom_node.retry import Decision, Policy, decide
-from dicom_node.routes import Route
+from dicom_node.routes import Route, Router
 from dicom_node.status import Verdict
 from dicom_node.store import SCHEMA_VERSION, Store
 
@@ -202,6 +203,52 @@ def test_pause_stops_claims_and_purge_keeps_the_tombstone(ledger: Ledger) -> Non
     ledger.rerun(job.job_id)
 
 
+def test_a_destination_that_hangs_holds_nobody_up(ledger: Ledger) -> None:
+    """Result: however many objects wait for one destination, those of another are found; a busy one is not asked for."""
+    outbox = Outbox(ledger.store)
+    for number in range(70):
+        ledger.add_arrival(arrival(f"1.2.9.{number}", f"s{number}"))
+        ledger.finish(claimed(ledger), answered(f"c{number}"), [Route("HANGS")])
+    ledger.add_arrival(arrival("1.2.8.1", "last"))
+    ledger.finish(claimed(ledger), answered("last"), [Route("HANGS"), Route("PACS")])
+    due = outbox.due(900, limit=50)
+    assert {name: len(dues) for name, dues in due.items()} == {"HANGS": 50, "PACS": len(due["PACS"])}
+    assert set(outbox.due(900, besides={"HANGS"})) == {"PACS"}
+
+
+def test_the_sender_is_a_destination_by_its_own_name(ledger: Ledger) -> None:
+    """Result: each that sends a film gets its result, once, also when it is a named destination besides; a sender on trial
+    gets nothing."""
+    config = Config(
+        peers={"PACS": Peer(host="h", port=1), "MOD1": Peer(host="h", port=2)}, send=Send(destinations=("@sender", "PACS"))
+    )
+    router = Router.of(config)
+    by = [replace(arrival(), calling_ae=name) for name in ("PACS", "MOD1", "STRANGER")]
+    assert [[route.destination for route in router.routes(one)] for one in by] == [
+        ["PACS"], ["MOD1", "PACS"], ["STRANGER", "PACS"],
+    ]  # fmt: skip
+    trial = replace(arrival(), calling_ae="TRIAL", mode="shadow")
+    ledger.add_arrival(trial)
+    first = ledger.finish(claimed(ledger), answered(), ())
+    ledger.add_arrival(replace(arrival(), calling_ae="MOD1", transfer_syntax_uid="1.2.840.10008.1.2"))
+    claim = claimed(ledger)
+    assert ledger.finish(claim, answered(), router.routes(claim.job.arrival)).same_as == first.job_id
+    assert {one.destination for one in Outbox(ledger.store).of_job(first.job_id)} == {"MOD1", "PACS"}
+
+
+def test_what_a_trial_made_and_lost_is_made_again_when_the_film_comes_in_earnest(ledger: Ledger) -> None:
+    ledger.add_arrival(replace(arrival(), mode="shadow"))
+    job = ledger.finish(claimed(ledger), answered(), ())
+    assert ledger.purge(job.job_id)
+    known = ledger.answer("1.2.3", "c1", "m1")
+    assert known is not None and known.kinds == (), "nobody was to have what is gone"
+    ledger.add_arrival(arrival())
+    again = answered()
+    ledger.finish(claimed(ledger), again, [Route("PACS")])
+    [delivery] = Outbox(ledger.store).of_job(job.job_id)
+    assert (delivery.object.sha256, delivery.object.path) == (again.objects[0].sha256, again.objects[0].path)
+
+
 def queued(ledger: Ledger, *queues: str) -> None:
     for queue in queues:
         ledger.add_arrival(replace(arrival(f"1.2.{next(_numbers)}", f"{next(_numbers)}"), queue=queue))
@@ -296,9 +343,9 @@ def test_nothing_that_is_asked_while_films_flow_reads_a_table_from_end_to_end(le
     ledger.revision("1.2.3", "c1")
     ledger.answer("1.2.3", "c1", "m1")
     ledger.finish(claim, answered(), [Route("PACS")])
-    [due] = outbox.due(900)
-    outbox.sending(due.delivery)
-    outbox.settle(due.delivery, DeliveryState.DELIVERED, status=0, reason="")
+    [due] = outbox.due(900)["PACS"]
+    outbox.sending(due)
+    outbox.settle(due, DeliveryState.DELIVERED, status=0, reason="")
     outbox.redeliver_resent()
     outbox.recover()
     assert ledger.job(job_id[:6]) == ledger.jobs(sop_instance_uid="1.2.3")[0]

@@ -186,11 +186,10 @@ def test_a_report_waits_for_its_seg_and_goes_alone_when_that_is_refused(tmp_path
     ledger.finish(claim, outcome, [Route("A"), Route("B"), Route("C", (Kind.SR,))])
 
     def due() -> set[tuple[str, str]]:
-        return {(one.delivery.object.role, one.delivery.destination) for one in outbox.due(60)}
+        return {(one.object.role, name) for name, dues in outbox.due(60).items() for one in dues}
 
     def settle(role: str, destination: str, state: DeliveryState, delay: float = 0) -> None:
-        waiting = [one.delivery for one in outbox.due(60)]
-        one = next(one for one in waiting if (one.object.role, one.destination) == (role, destination))
+        one = next(one for one in outbox.due(60)[destination] if one.object.role == role)
         assert outbox.sending(one)
         if state is not DeliveryState.SENT:
             outbox.settle(one, state, status=None, reason="", delay=delay)

@@ -104,6 +104,23 @@ def test_a_folder_that_can_not_be_synced_leaves_nothing_behind(spool: Spool, mon
     assert files(spool) == []
 
 
+def test_two_writes_of_one_object_do_not_disturb_each_other(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker far away that hears nothing sends its object again while the first writer still waits for the disk."""
+    folder, again = spool.folder_for("job1", "token"), []
+    real = os.fsync
+
+    def slow(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", real)
+        again.append(spool.write_into(folder, "seg.dcm", b"mask"))  # meanwhile
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with pytest.raises(SpoolError):
+        spool.write_into(folder, "seg.dcm", b"mask")
+    assert spool.read(again[0].path) == b"mask", "what was answered is there"
+    assert files(spool) == [str(spool.directory / again[0].path)]
+
+
 def test_short_writes_are_continued(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:3]))
@@ -147,14 +164,16 @@ def test_the_reaper_takes_what_no_row_names_and_is_old(spool: Spool) -> None:
     loser = spool.write_into(spool.folder_for("job1", "late"), "seg.dcm", b"mask")
     half = spool.directory / lost.path.replace(".dcm", "half.dcm.part")
     half.write_bytes(b"half")
+    empty = spool.folder_for("job2", "killed before its first object")
     an_hour_ago = time.time() - 3601
-    for path in (known.path, lost.path, loser.path, half.relative_to(spool.directory)):
+    for path in (empty, known.path, lost.path, loser.path, half.relative_to(spool.directory)):
         os.utime(spool.directory / path, (an_hour_ago, an_hour_ago))
 
     reaped = spool.reap({known.path})
 
     assert sorted(reaped) == sorted([lost.path, loser.path, half.relative_to(spool.directory).as_posix()])
     assert sorted(files(spool)) == sorted(str(spool.directory / one.path) for one in (known, young))
+    assert not (spool.directory / "job" / "job2").exists()
 
 
 def test_a_second_instance_stays_out_and_a_killed_one_does_not_block(spool: Spool) -> None:
