@@ -15,6 +15,7 @@ from dicom_node.config import Config
 from dicom_node.model import model_folder, runnable_model, segment_settings, with_model
 from dicom_node.process import UNREADABLE
 from segmenter.engine import Segmenter
+from segmenter.errors import Refused
 from segmenter.kinds import kinds_for
 from segmenter.report import outline_png
 
@@ -46,7 +47,12 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tup
         return _unreadable(file, f"{file.name} has no File Meta with a transfer syntax: not a DICOM Part 10 file.")
     [finding] = segmenter.segment([source])
     stored = []
-    for one in segmenter.objects(source, finding, kinds=kinds_for(objects)):
+    try:
+        made = segmenter.objects(source, finding, kinds=kinds_for(objects))
+    except Refused as problem:
+        seconds = round(time.monotonic() - started, 3)
+        return answers.Answer(str(file), None, "failed", problem.code, None, None, None, None, seconds, (), problem.sentence)
+    for one in made:
         target = out / f"{name}-{one.kind}.dcm"
         one.dataset.save_as(target, enforce_file_format=True)
         stored.append(answers.Stored(one.role, one.sop_class_uid, one.sop_instance_uid, answers.sha256_of(target), str(target)))

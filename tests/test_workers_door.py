@@ -23,12 +23,14 @@ from remote_worker import CONTENT, MODEL, Hand, RemoteWorker, encoded, result, s
 from servers import free_port, wait_for
 
 from dicom_node.cli import main
-from dicom_node.config import Config, load
+from dicom_node.config import Config, Work, load
 from dicom_node.job import State
 from dicom_node.ledger import Ledger
 from dicom_node.outbox import Outbox
+from dicom_node.remote import RemoteNode
 from dicom_node.wire import Task
 from segmenter import phantom
+from segmenter.errors import Refused
 
 PATIENT = "Zzyzx^Quilliam"
 
@@ -54,9 +56,11 @@ class Door:
     def worker(self, name: str = "gpu1") -> RemoteWorker:
         return RemoteWorker(self.url, self.token(name))
 
-    def film(self, seed: int = 1) -> str:
-        """A film that was received; its SOP Instance UID."""
+    def film(self, seed: int = 1, private: int = 0) -> str:
+        """A film that was received; its SOP Instance UID. `private`: bytes of a private element before the patient."""
         dataset = phantom.film(phantom.draw(seed, shape=(96, 80)), kind="DX", bits=12)
+        if private:
+            dataset.private_block(0x0009, "MAKER", create=True).add_new(1, "OB", bytes(private))
         dataset.PatientName = dataset.PatientID = PATIENT
         with receiving(self.config.node.directory, allowed={"MODALITY": []}) as node:
             assert send(node.port, dataset) == 0x0000
@@ -209,6 +213,26 @@ def test_what_does_not_belong_to_the_film_is_refused(door: Door) -> None:
         job = door.job_of(uid)
         assert (job.state, job.code) == (State.FAILED, "result-refused")
         assert not Outbox(door.ledger.store).of_job(job.job_id)
+
+
+def test_a_film_with_a_large_private_block_is_answered(door: Door) -> None:
+    """Result: what film and result must share is found behind it."""
+    uid = door.film(private=300_000)
+    held = door.worker().claim()
+    assert held.finish(held.send(seg_of(held.source()))).status_code == 200
+    assert door.job_of(uid).state is State.SEGMENTED
+
+
+def test_a_result_that_is_too_large_for_the_node_ends_the_film_with_a_code(door: Door) -> None:
+    door.film()
+    token = door.config_file.with_name("token")
+    token.write_text(door.token())
+    node = RemoteNode.of(Work(node=door.url, token_file=str(token)), "ab", "m 1", MODEL)
+    claim = node.claim()
+    assert claim is not None
+    with pytest.raises(Refused, match=r"serve\.max_object_mb") as refused:
+        node.store(claim, "seg.dcm", bytes(2 * 2**20))
+    assert refused.value.code == "result-too-large"
 
 
 def test_bodies_are_bounded_and_errors_quote_nothing(door: Door) -> None:
