@@ -6,6 +6,7 @@ from pydicom.dataset import Dataset, FileDataset
 
 from segmenter.capture import build_capture
 from segmenter.envelope import Envelope
+from segmenter.header import integer
 from segmenter.identity import ModelIdentity
 from segmenter.kinds import Kind
 from segmenter.presentation import build_presentation
@@ -17,8 +18,11 @@ from segmenter.values import Finding
 _BUILDERS = {"seg": build_seg, "sr": build_sr, "capture": build_capture, "presentation": build_presentation}
 
 
-def applies(kind: Kind, *, positive: bool, settings: Settings) -> bool:
-    """A film without pneumothorax has at most a report."""
+def applies(kind: Kind, dataset: Dataset, *, positive: bool, settings: Settings) -> bool:
+    """A film without pneumothorax has at most a report; a grey film that is stored in colour has no presentation state: that
+    is of grey pixels (PS3.3 A.33.1)."""
+    if kind is Kind.PRESENTATION and (integer(dataset, "SamplesPerPixel") or 1) != 1:
+        return False
     return positive or (kind.role == "sr" and settings.report_negative)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from segmenter.values import Radiograph, Spacing, Turn
 
 _MOST_PADDING = 0.9  # of the film: such a padding value is the film's own black
 _SPACING_MM = (0.01, 10.0)
+_LONGEST_MM = 800.0  # no chest film is nearly as long
 _DIGEST_PIXELS = 1 << 16  # at a time: they stay in the cache
 _OPPOSITE = {"L": "R", "R": "L", "H": "F", "F": "H"}
 
@@ -52,8 +54,9 @@ def decode(dataset: Dataset) -> Radiograph:
 
 def spacing_of(dataset: Dataset) -> Spacing | None:
     """PixelSpacing; else ImagerPixelSpacing, divided by the radiographic magnification where it is known (PS3.3 10.7.1.3,
-    C.8.11.3.1.1). [0, 0] occurs: what is not between .01 and 10 mm is answered like an absent one. NominalScanned-
-    PixelSpacing never counts."""
+    C.8.11.3.1.1). [0, 0] occurs, and 1 as a word for nothing: what is not between .01 and 10 mm, or makes a film of more than
+    .8 m, is answered like an absent one. NominalScannedPixelSpacing never counts."""
+    rows, columns = integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         found = numbers(dataset, keyword)
         if len(found) != 2:
@@ -61,9 +64,20 @@ def spacing_of(dataset: Dataset) -> Spacing | None:
         factor = number(dataset, "EstimatedRadiographicMagnificationFactor") if keyword == "ImagerPixelSpacing" else None
         corrected = factor is not None and 1 < factor < 4
         row, column = (v / factor for v in found) if corrected and factor else found
-        if all(_SPACING_MM[0] <= v <= _SPACING_MM[1] for v in (row, column)):
+        sound = all(_SPACING_MM[0] <= v <= _SPACING_MM[1] for v in (row, column))
+        if sound and max(rows * row, columns * column) <= _LONGEST_MM:
             return Spacing(row, column, keyword, corrected)
     return None
+
+
+def aspect_of(dataset: Dataset, spacing: Spacing | None) -> tuple[int, int]:
+    """Height to width of a pixel, from its spacing, else PixelAspectRatio (PS3.3 C.7.6.3.1.7); (1, 1) when neither says it."""
+    said = numbers(dataset, "PixelAspectRatio")
+    tall, wide = (spacing.row_mm, spacing.column_mm) if spacing else said if len(said) == 2 else (1.0, 1.0)
+    if not (wide > 0 and 0.1 <= tall / wide <= 10):
+        return 1, 1
+    ratio = Fraction(tall / wide).limit_denominator(1000)
+    return ratio.numerator, ratio.denominator
 
 
 def turn_of(dataset: Dataset) -> Turn:

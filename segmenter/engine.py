@@ -144,7 +144,7 @@ class Segmenter:
         if finding.decision is None or finding.radiograph is None:
             return []
         positive = finding.decision.positive
-        wanted = [kind for kind in kinds if applies(kind, positive=positive, settings=self._settings)]
+        wanted = [kind for kind in kinds if applies(kind, readable(dataset), positive=positive, settings=self._settings)]
         return [self._object(dataset, finding, revision, kind) for kind in wanted]
 
     def _object(self, dataset: Dataset, finding: Finding, revision: int, kind: Kind) -> ResultObject:

@@ -21,7 +21,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from segmenter import codes
-from segmenter.header import is_uid, readable, text
+from segmenter.header import is_uid, items, readable, text
 from segmenter.identity import ModelIdentity
 from segmenter.kinds import SOP_CLASSES, Kind
 from segmenter.settings import Settings
@@ -47,6 +47,7 @@ _IF_THERE = (
     "PatientSize", "PatientWeight", "EthnicGroup", "PatientIdentityRemoved", "DeidentificationMethod",
     "StudyInstanceUID",
 )  # fmt: skip
+_MULTI_FRAME = ("1.2.840.10008.5.1.4.1.1.7.2", "1.2.840.10008.5.1.4.1.1.7.3")  # secondary captures, byte and word
 _SERIES_OFFSET = {"seg": 0, "sr": 1, "capture": 2, "presentation": 3}
 
 
@@ -125,6 +126,8 @@ class Envelope:
         made.SoftwareVersions = str(self.maker["software_versions"])
         made.DeviceSerialNumber = self.identity.digest
         made.ContributingEquipmentSequence = Sequence([self._processing()])
+        if (own := text(self.view, "SOPClassUID")) != self.header.SOPClassUID:
+            _name_the_class(made, str(self.header.SOPInstanceUID), own)
         return _as_file(made, self.source, image)
 
     def _processing(self) -> Dataset:
@@ -153,10 +156,22 @@ def stand_in(source: Dataset) -> Dataset:
         setattr(header, keyword, "")
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         setattr(header, keyword, text(source, keyword))
+    if header.SOPClassUID in _MULTI_FRAME:  # highdicom would ask for frames; `finish` names the film's own class again
+        header.SOPClassUID = SOP_CLASSES["capture"]
     if is_uid(frame := text(source, "FrameOfReferenceUID")):
         header.FrameOfReferenceUID = frame
     header.Modality = text(source, "Modality") or "OT"
     return header
+
+
+def _name_the_class(made: Dataset, instance: str, sop_class: str) -> None:
+    """Wherever the film is referred to, at any depth."""
+    for element in made:
+        if element.VR == "SQ":
+            for item in items(made, element.keyword):
+                if item.get("ReferencedSOPInstanceUID") == instance:
+                    item.ReferencedSOPClassUID = sop_class
+                _name_the_class(item, instance, sop_class)
 
 
 def _as_file(made: Dataset, source: Dataset, image: bool) -> FileDataset:

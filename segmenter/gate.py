@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pydicom.dataset import Dataset
 
 from segmenter.age import age_notes, is_under
-from segmenter.header import integer, is_uid, items, text, words
+from segmenter.header import integer, is_uid, items, plain, text, words
 from segmenter.notes import NoteCode
 from segmenter.reason import Reason
 from segmenter.settings import Settings
@@ -94,8 +94,8 @@ _RESULT = re.compile(r"\bAI\b.*\b(RESULT|OVERLAY)|\bCAD\b|HEAT ?MAP|SCREEN ?SAVE
 
 
 def _said(dataset: Dataset, keywords: tuple[str, ...] = _DESCRIPTIONS) -> str:
-    """The descriptions as one upper-case text; underscores read as blanks."""
-    return " | ".join(text(dataset, k) for k in keywords).upper().replace("_", " ")
+    """The descriptions as one plain text."""
+    return plain(" | ".join(text(dataset, k) for k in keywords))
 
 
 def _identity(dataset: Dataset, settings: Settings) -> SkipCode | None:
@@ -130,7 +130,7 @@ def _modality(dataset: Dataset, settings: Settings) -> SkipCode | None:
     if modality not in _UNSPECIFIC:
         return SkipCode.NOT_A_RADIOGRAPH
     captured = text(dataset, "SOPClassUID") in _SECONDARY_CAPTURE
-    chest = _CHEST.search(_said(dataset) + " | " + text(dataset, "BodyPartExamined").upper())
+    chest = _CHEST.search(_said(dataset) + " | " + plain(text(dataset, "BodyPartExamined")))
     return SkipCode.NOT_A_RADIOGRAPH if captured and not chest else None
 
 
@@ -164,14 +164,14 @@ def _region(dataset: Dataset, settings: Settings) -> SkipCode | None:
 
 def _body_part(dataset: Dataset) -> bool | None:
     """Whether BodyPartExamined says chest; None: it says nothing."""
-    part = text(dataset, "BodyPartExamined").upper().replace("_", " ")
+    part = plain(text(dataset, "BodyPartExamined"))
     return None if part in _NOTHING_SAID else bool(_CHEST.search(part) and not _NOT_CHEST.search(part))
 
 
 def _region_code(dataset: Dataset) -> bool | None:
     """Whether AnatomicRegionSequence (PS3.3 C.8.11.2) says chest; None: nothing that is known here."""
     found = items(dataset, "AnatomicRegionSequence")
-    meant = " ".join(text(one, "CodeMeaning") for one in found).upper()
+    meant = plain(" ".join(text(one, "CodeMeaning") for one in found))
     if _names_another_region(meant):
         return False
     return True if _CHEST.search(meant) or {text(one, "CodeValue").upper() for one in found} & _CHEST_CODES else None

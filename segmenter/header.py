@@ -11,8 +11,9 @@ import math
 import re
 import struct
 import threading
+import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -29,6 +30,7 @@ _UNREADABLE = (
 _noise = ExitStack()  # puts back what `quietly` changed
 _counting = threading.Lock()
 _quiet = 0  # threads inside `quietly`
+_ACCENTED = re.compile("[\u00c0-\u024f\u1e00-\u1eff]")
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 
@@ -99,7 +101,17 @@ def text(dataset: Dataset, keyword: str) -> str:
     if found is None:
         return ""
     values = found if isinstance(found, MultiValue | list | tuple) else [found]
-    return "\\".join(str(v).strip() for v in values).strip()
+    try:
+        parts = [str(v).strip() for v in values]
+    except _UNREADABLE:  # a sequence with a bad item, where text belongs
+        return ""
+    return "\\".join(parts) if any(parts) else ""
+
+
+def plain(said: str) -> str:
+    """Upper case, without accents of Latin letters, underscores as blanks: how descriptions are compared."""
+    composed = unicodedata.normalize("NFC", said).replace("_", " ")
+    return _ACCENTED.sub(lambda one: unicodedata.normalize("NFD", one[0])[0], composed).upper()
 
 
 def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
@@ -135,7 +147,7 @@ def integer(dataset: Dataset, keyword: str) -> int | None:
 def items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
     """The items of a sequence; () when it is absent or not a sequence."""
     found = value(dataset, keyword)
-    return tuple(i for i in found if isinstance(i, Dataset)) if isinstance(found, MultiValue | list) or found else ()
+    return tuple(i for i in found if isinstance(i, Dataset)) if isinstance(found, MutableSequence) else ()
 
 
 def is_uid(found: str) -> bool:

@@ -86,10 +86,11 @@ def _part(
 
 def _side(centre: tuple[float, float], shape: tuple[int, ...], dataset: Dataset) -> Side:
     """The half of the image in which the centre lies, as the patient's side where the rows or the columns run towards right
-    or left (PS3.3 C.7.6.1.1.1)."""
+    or left, and the others towards head or feet (PS3.3 C.7.6.1.1.1): L\\L is a mistake, and says nothing."""
     orientation = words(dataset, "PatientOrientation")
     if len(orientation) == 2 and all(orientation):
-        for towards, at, size in ((orientation[0][0], centre[0], shape[1]), (orientation[1][0], centre[1], shape[0])):
-            if towards in ("L", "R"):
+        across, down = (one[0] for one in orientation)
+        for towards, other, at, size in ((across, down, centre[0], shape[1]), (down, across, centre[1], shape[0])):
+            if towards in ("L", "R") and other in ("H", "F"):
                 return Side.LEFT if (at > size / 2) == (towards == "L") else Side.RIGHT
     return Side.IMAGE_RIGHT if centre[0] > shape[1] / 2 else Side.IMAGE_LEFT

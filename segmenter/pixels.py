@@ -92,7 +92,9 @@ def stored_values(dataset: Dataset) -> Stored:
     if syntax in NATIVE and len(data) > _needed((rows, columns, samples), allocated, photometric) + 1:  # 1: padded to be even
         notes = (*notes, NoteCode.SURPLUS_PIXELS)
     if samples == 3:
-        return Stored(_grey(raw), 8 * raw.dtype.itemsize, False, False, (*notes, NoteCode.GREY_FROM_COLOUR))
+        width, bits = 8 * raw.dtype.itemsize, integer(dataset, "BitsStored") or 0
+        grey = _grey(raw, bits if 1 <= bits <= width else width)
+        return Stored(grey, width, False, False, (*notes, NoteCode.GREY_FROM_COLOUR))
     values, bits, signed, more = _meant(dataset, raw)
     return Stored(values, bits, signed, photometric == "MONOCHROME1", (*notes, *more))
 
@@ -253,10 +255,10 @@ def _embedded_overlay(dataset: Dataset) -> bool:
     return any((group << 16 | 0x0102) in dataset and (group << 16 | 0x3000) not in dataset for group in groups)
 
 
-def _grey(rgb: NDArray) -> Values:
-    """(H, W, 3) of a grey film -> its middle channel. Raises NotOurs(`colour`) when the channels differ visibly."""
+def _grey(rgb: NDArray, bits: int) -> Values:
+    """(H, W, 3) of a grey film of `bits` bits -> its middle channel. Raises NotOurs(`colour`) when channels differ visibly."""
     spread = rgb.max(axis=2) - rgb.min(axis=2)
-    limit = _GREY_TOLERANCE * (1 << 8 * rgb.dtype.itemsize) // 256
+    limit = _GREY_TOLERANCE * (1 << bits) // 256
     if float((spread > limit).mean()) > 0.001:
         raise NotOurs(SkipCode.COLOUR)
     return np.ascontiguousarray(rgb[:, :, 1])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
-from highdicom import ModalityLUTTransformation, PresentationLUTTransformation
+from highdicom import VOILUT, ModalityLUT, ModalityLUTTransformation, PresentationLUTTransformation
 from highdicom.pr import (
     GraphicAnnotation,
     GraphicLayer,
@@ -15,11 +17,15 @@ from highdicom.pr import (
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from segmenter.decode import aspect_of
 from segmenter.envelope import Envelope
-from segmenter.header import number, numbers, text
+from segmenter.header import integer, number, text
 from segmenter.outline import parts_of
+from segmenter.tone import LookupTable, Tone, tone_of
 from segmenter.values import Finding
 
+T = TypeVar("T", VOILUT, ModalityLUT)
+_WIDEST = 1e6  # of a window that a DS of 16 characters can say soundly
 _TEXT_BOX = (0.02, 0.02, 0.7, 0.1)  # of the displayed area
 
 
@@ -29,6 +35,7 @@ def build_presentation(finding: Finding, envelope: Envelope) -> FileDataset:
     if decision is None or radiograph is None or not decision.positive:
         raise ValueError("only a positive film has a presentation state")
     header = _header(source, decision.mask.shape, envelope)
+    tone = tone_of(source, integer(source, "PixelRepresentation") == 1)
     said = envelope.words
     lines = [said.answer(decision, radiograph), said.notice]
     if envelope.identity.demo:
@@ -48,14 +55,16 @@ def build_presentation(finding: Finding, envelope: Envelope) -> FileDataset:
         content_description=said.notice,
         graphic_layers=[layer],
         graphic_annotations=[annotation],
-        modality_lut_transformation=_modality(source),
-        voi_lut_transformations=_window(source),
+        modality_lut_transformation=_modality(source, tone),
+        voi_lut_transformations=_voi(tone),
         presentation_lut_transformation=PresentationLUTTransformation(presentation_lut_shape=_shape(source)),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **envelope.arguments,
         **envelope.maker,
     )
     state.BodyPartExamined = "CHEST"
+    if (aspect := aspect_of(source, radiograph.spacing)) != (1, 1):
+        state.DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio = list(aspect)
     return envelope.finish(state, image=False)
 
 
@@ -66,19 +75,34 @@ def _header(source: Dataset, shape: tuple[int, ...], envelope: Envelope) -> Data
     return header
 
 
-def _modality(source: Dataset) -> ModalityLUTTransformation | None:
-    slope, intercept = number(source, "RescaleSlope"), number(source, "RescaleIntercept")
-    if slope is None or intercept is None or slope == 0:
-        return None
-    return ModalityLUTTransformation(rescale_intercept=intercept, rescale_slope=slope, rescale_type="US")
+# A presentation state stands in the place of all that the film says of its greys (PS3.4 N.2): the film must look as without us.
 
 
-def _window(source: Dataset) -> list[SoftcopyVOILUTTransformation] | None:
-    """The film's own first window, so that the film looks as it does without us."""
-    centre, width = numbers(source, "WindowCenter"), numbers(source, "WindowWidth")
-    if not centre or not width or width[0] < 1:
+def _modality(source: Dataset, tone: Tone) -> ModalityLUTTransformation | None:
+    if tone.modality is not None:
+        table = ModalityLUT("US", tone.modality.first % 65536, tone.modality.entries.astype(np.uint16))
+        return ModalityLUTTransformation(modality_lut=_of_its_bits(table, tone.modality))
+    if number(source, "RescaleSlope") is None or number(source, "RescaleIntercept") is None:
         return None
-    return [SoftcopyVOILUTTransformation(window_center=centre[0], window_width=width[0])]
+    return ModalityLUTTransformation(rescale_intercept=tone.intercept, rescale_slope=tone.slope, rescale_type="US")
+
+
+def _voi(tone: Tone) -> list[SoftcopyVOILUTTransformation] | None:
+    """The film's first VOI LUT, else its first window."""
+    if tone.voi is not None:
+        table = VOILUT(tone.voi.first % 65536, tone.voi.entries.astype(np.uint16))
+        return [SoftcopyVOILUTTransformation(voi_luts=[_of_its_bits(table, tone.voi)])]
+    window = tone.window
+    if window is None or not (1 <= window.width <= _WIDEST and abs(window.centre) <= _WIDEST):
+        return None
+    function = None if window.function == "LINEAR" else window.function
+    return [SoftcopyVOILUTTransformation(window.centre, window.width, voi_lut_function=function)]
+
+
+def _of_its_bits(made: T, table: LookupTable) -> T:
+    """highdicom would say 16 bits, and a table of 12 would be shown nearly black."""
+    made.LUTDescriptor = [made.LUTDescriptor[0], made.LUTDescriptor[1], table.bits]
+    return made
 
 
 def _shape(source: Dataset) -> str:

@@ -75,7 +75,7 @@ def _specimen(
     area = mask.sum() * radiograph.spacing.pixel_area_mm2 if radiograph.spacing else None
     decision = Decision(not is_negative, 0.9 + number / 100, mask, area, 0 if is_negative else 2)
     finding = Finding("done", radiograph=radiograph, decision=decision)
-    kinds = [kind for kind in Kind if applies(kind, positive=decision.positive, settings=settings)]
+    kinds = [kind for kind in Kind if applies(kind, film, positive=decision.positive, settings=settings)]
     objects = {str(kind): _as_read(build(kind, film, finding, identity, settings)) for kind in kinds}
     return Specimen(film, identity, settings, is_bare, is_negative, objects)
 

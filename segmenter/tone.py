@@ -20,6 +20,7 @@ from segmenter.notes import NoteCode
 _MOST_CLIPPED = 0.5  # of the film at black or white: such a window was made for other pixels
 _LEAST_CONTRAST = 0.25  # of the grey scale between the 2nd and the 98th percentile
 _PERCENTILES = (0.5, 99.5)
+_MOST_RESCALE = 1e9
 _SAMPLE = 1 << 20  # pixels that percentiles are taken from
 
 
@@ -77,16 +78,18 @@ def tone_of(dataset: Dataset, signed: bool) -> Tone:
     """Read from the header; what is absent or senseless (slope 0, width below 1, an empty table) is left out.
 
     `signed`: stored values are; decides how a table's first input is read (C.11.1.1.1)."""
-    slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
+    slope, intercept = _slope(dataset), number(dataset, "RescaleIntercept")
+    intercept = None if abs(intercept or 0) > _MOST_RESCALE else intercept
     modality = _table(dataset, "ModalityLUTSequence", signed)
     below_zero = signed if modality is None else False  # a modality LUT gives unsigned values
-    below_zero = below_zero or (intercept or 0) < 0
+    below_zero = below_zero or (intercept or 0) < 0 or (slope or 0) < 0
     return Tone(slope or 1.0, intercept or 0.0, modality, _table(dataset, "VOILUTSequence", below_zero), _window(dataset))
 
 
 def unread(dataset: Dataset, tone: Tone) -> tuple[NoteCode, ...]:
     """What stands in the header, and `tone_of` could make no sense of it."""
-    slope = present(dataset, "RescaleSlope") and not number(dataset, "RescaleSlope")
+    intercept = abs(number(dataset, "RescaleIntercept") or 0) > _MOST_RESCALE
+    slope = intercept or (present(dataset, "RescaleSlope") and _slope(dataset) is None)
     table = present(dataset, "ModalityLUTSequence") and tone.modality is None
     window = (present(dataset, "WindowCenter") or present(dataset, "WindowWidth")) and tone.window is None
     voi = present(dataset, "VOILUTSequence") and tone.voi is None
@@ -165,6 +168,12 @@ def _shows_something(sample: _Sample, shown: NDArray[np.float32]) -> bool:
     clipped = sample.counts[inside & ((shown <= 0) | (shown >= 1))].sum() / sample.counts.sum()
     low, high = _Sample(shown, sample.counts).percentiles((2, 98))
     return bool(clipped <= _MOST_CLIPPED and high - low >= _LEAST_CONTRAST)
+
+
+def _slope(dataset: Dataset) -> float | None:
+    """None when it is absent, zero or would leave nothing of float32."""
+    found = number(dataset, "RescaleSlope")
+    return found if found is not None and 1 / _MOST_RESCALE < abs(found) < _MOST_RESCALE else None
 
 
 def _window(dataset: Dataset) -> Window | None:

@@ -13,15 +13,17 @@ from enum import Enum
 
 from pydicom.dataset import Dataset
 
-from segmenter.header import items, text, words
+from segmenter.header import items, plain, text, words
 from segmenter.notes import NoteCode
 
 # Written by the device for this one image.
 IMAGE_DESCRIPTIONS = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
 _EXAMINATION = ("StudyDescription", "PerformedProcedureStepDescription", "RequestedProcedureDescription")
 
-_LATERAL = re.compile(r"\b(LAT|LATERAL|LATERALIS|LL|RL|SEITLICH|PROFIL|PROFILE|LLAT|RLAT|LATL|LATR)\b|БОКОВ|側面|측면")
-_FRONTAL = re.compile(r"\b(PA|AP|P\.A\.|A\.P\.|FRONTAL|POSTERO-?ANTERIOR|ANTERO-?POSTERIOR)\b|ПРЯМ|正面")
+_LATERAL = re.compile(r"(?<!\w)(LAT|LATERAL|LATERALIS|LL|RL|SEITLICH|PROFIL|PROFILE|LLAT|RLAT|LATL|LATR)(?!\w)|БОКОВ|側面|측면")
+_FRONTAL = re.compile(
+    r"(?<!\w)(PA|AP|(?<!\.)(P\.A|A\.P)(\.|(?!\.))|FRONTAL|POSTERO-?ANTERIOR|ANTERO-?POSTERIOR)(?!\w)|ПРЯМ|正面"
+)
 _OBLIQUE = re.compile(r"\b(OBL|OBLIQUE|LAO|RAO|LPO|RPO|DECUB\w*|LLD|RLD|LORDOTIC|LINDBLOM)\b")
 
 # SNOMED CT and its older form (PS3.16 CID 4010), for meanings in a language that these expressions do not know.
@@ -74,7 +76,7 @@ def view_notes(dataset: Dataset) -> tuple[NoteCode, ...]:
 
 
 def _upper(dataset: Dataset, keywords: tuple[str, ...]) -> str:
-    return " | ".join(text(dataset, k) for k in keywords).upper().replace("_", " ")
+    return plain(" | ".join(text(dataset, k) for k in keywords))
 
 
 def _named(said: str) -> View | None:
@@ -97,7 +99,7 @@ def _coded(dataset: Dataset) -> View | None:
     for view, known in ((View.OTHER, _OBLIQUE_CODES), (View.FRONTAL, _FRONTAL_CODES), (View.LATERAL, _LATERAL_CODES)):
         if values & known:
             return view
-    return _named(" ".join(text(one, "CodeMeaning") for one in found).upper())
+    return _named(plain(" ".join(text(one, "CodeMeaning") for one in found)))
 
 
 def _by_axes(dataset: Dataset) -> View | None:

@@ -67,6 +67,7 @@ SKIPPED = [
     (SkipCode.NOT_A_CHEST, changed(without=("BodyPartExamined",), SeriesDescription="L KNEE AP", StudyDescription="")),
     (SkipCode.NOT_A_CHEST, changed(without=SILENT, AnatomicRegionSequence=[item(CodeMeaning="Pelvis")])),
     (SkipCode.LATERAL_VIEW, changed(ViewPosition="LL")),
+    (SkipCode.LATERAL_VIEW, changed(without=("ViewPosition",), SeriesDescription="Esaote S.p.A. lateral")),
     (SkipCode.LATERAL_VIEW, changed(ViewPosition="lateral")),
     (SkipCode.LATERAL_VIEW, changed(without=("ViewPosition",), SeriesDescription="CHEST_LAT")),
     (SkipCode.LATERAL_VIEW, changed(without=("ViewPosition",), ViewCodeSequence=[item(CodeMeaning="left lateral")])),

@@ -237,6 +237,25 @@ def test_three_samples_of_grey_are_a_film_and_a_colour_picture_is_not(tool, tmp_
     with pytest.raises(NotOurs) as error:
         decode(film)
     assert error.value.skip.code == "colour"
+    # The same picture of 10 bits in 16: colour is judged on the scale that the film uses.
+    film.BitsAllocated, film.BitsStored, film.HighBit = 16, 10, 9
+    film.PixelData = (grey.astype(np.uint16) * 4).tobytes()
+    film["PixelData"].VR = "OW"
+    with pytest.raises(NotOurs) as error:
+        decode(film)
+    assert error.value.skip.code == "colour"
+
+
+@pytest.mark.parametrize(
+    "values", [{"RescaleSlope": "1e30"}, {"RescaleSlope": "1e-46"}, {"RescaleIntercept": "-1e35"}], ids=str
+)
+def test_an_absurd_rescale_is_ignored_and_said(values):
+    film = small_film(kind="CR", bits=12, window=False)
+    expected = decode(film).image
+    film.RescaleSlope, film.RescaleIntercept, film.RescaleType = "1", "0", "US"
+    setattr(film, keyword, value)
+    found = decode(film)
+    assert NoteCode.RESCALE_IGNORED in found.notes and np.array_equal(found.image, expected)
 
 
 def bad(change) -> Dataset:
@@ -351,6 +370,8 @@ def test_an_orientation_that_says_nothing_leaves_the_film_alone():
         ({"PixelSpacing": ["0", "0"]}, None),
         ({"PixelSpacing": ["143", "143"]}, None),
         ({"PixelSpacing": ["-0.1", "0.1"]}, None),
+        ({"Rows": 1500, "Columns": 1250, "PixelSpacing": ["1", "1"]}, None),
+        ({"Rows": 3000, "Columns": 2500, "PixelSpacing": ["0.2", "0.1"]}, Spacing(0.2, 0.1, "PixelSpacing")),
         ({"PixelSpacing": ["0.1"]}, None),
         ({"NominalScannedPixelSpacing": ["0.1", "0.1"]}, None),
         ({}, None),

@@ -9,6 +9,7 @@ import pydicom
 import pytest
 from gate_films import SETTINGS, SILENT, SKIPPED, changed
 from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from small_film import small_film
 from test_predict_mask import tiny_artifact
 
@@ -17,6 +18,20 @@ from segmenter.gate import SkipCode, gate
 from segmenter.settings import Settings
 
 FILMS = os.environ.get("SEGMENTER_FILMS")
+
+
+def numbers_for_sequences():
+    """Elements of sequences that came with the VR of a number."""
+    dataset = changed(without=("ViewPosition",))
+    for keyword in (
+        "ViewCodeSequence",
+        "ContributingEquipmentSequence",
+        "AnatomicRegionSequence",
+        "PatientSpeciesCodeSequence",
+    ):
+        dataset[keyword] = RawDataElement(Tag(keyword), "US", 2, b"\1\0", 0, False, True)
+    return dataset
+
 
 OURS = {
     "CR": changed(),
@@ -35,6 +50,15 @@ OURS = {
     "digitised film, name burned in": changed("SC", ImageType=["ORIGINAL", "PRIMARY"], BurnedInAnnotation="YES"),
     "CR with burned-in markers": changed(ImageType=["DERIVED", "PRIMARY"], BurnedInAnnotation="YES"),
     "human by species code": changed(PatientSpeciesDescription="Homo sapiens"),
+    "both views, dotted": changed(without=("ViewPosition",), SeriesDescription="Thorax p.a./seitlich"),
+    "both views, spaced": changed(without=("ViewPosition",), SeriesDescription="Thorax a.p. + lateral"),
+    "view position with dots": changed(ViewPosition="P.A.", SeriesDescription="LATERAL"),
+    "Spanish body part": changed(SpecificCharacterSet="ISO_IR 192", BodyPartExamined="TÓRAX"),
+    "Portuguese description": changed(
+        "SC", without=SILENT, Modality="OT", SpecificCharacterSet="ISO_IR 192", StudyDescription="Rx tórax"
+    ),
+    "empty values": changed(BodyPartExamined=["", ""], PatientSpeciesDescription="\\"),
+    "numbers where a sequence belongs": numbers_for_sequences(),
     "Russian body part": changed(SpecificCharacterSet="ISO_IR 192", BodyPartExamined="ГРУДНАЯ КЛЕТКА"),
 }
 

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from small_film import SHAPE, small_film, write
 from test_seg import IDENTITY, complaints
 
-from segmenter.builders import build
+from segmenter.builders import applies, build
 from segmenter.decode import decode
 from segmenter.kinds import Kind, kinds_for
 from segmenter.outline import parts_of
@@ -77,6 +77,7 @@ def values_of(group: Dataset) -> dict[str, list]:
 def test_the_outline_encloses_what_was_found_and_names_the_side():
     sides = {
         ("L", "F"): ["right", "left"], ("R", "F"): ["left", "right"], (): ["image left", "image right"],
+        ("L", "L"): ["image left", "image right"], ("L", "R"): ["image left", "image right"],
         ("A", "F"): ["image left", "image right"], ("F", "L"): ["right", "left"], ("F", "R"): ["left", "right"],
     }  # fmt: skip
     for orientation, expected in sides.items():
@@ -202,6 +203,98 @@ def test_the_presentation_state_leaves_the_film_as_it_looks_and_draws_on_it(phot
     outlines = [np.array(one.GraphicData, float).reshape(-1, 2) for one in annotation.GraphicObjectSequence]
     assert dice(np.logical_or.reduce([filled(points) for points in outlines]), MASK) > 0.985
     assert "not for primary diagnosis" in annotation.TextObjectSequence[0].UnformattedTextValue
+
+
+def _table(first: int, entries: np.ndarray, bits: int) -> Dataset:
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [len(entries), first, bits])
+    table.add_new("LUTData", "OW", entries.astype("<u2").tobytes())
+    return table
+
+
+def with_voi_lut(film: Dataset) -> None:
+    film.VOILUTSequence = [_table(1000, np.linspace(0, 4095, 1500), 12)]
+
+
+def with_falling_modality_lut(film: Dataset) -> None:
+    """What is dark in the stored values is bright on the film."""
+    for keyword in ("RescaleSlope", "RescaleIntercept", "RescaleType"):
+        film.pop(keyword, None)
+    film.ModalityLUTSequence = [_table(0, 4095 - np.arange(4096), 12)]
+    film.ModalityLUTSequence[0].ModalityLUTType = "US"
+
+
+def with_an_absurd_window(film: Dataset) -> None:
+    film.WindowCenter, film.WindowWidth = "1e30", "1e30"
+
+
+@pytest.mark.parametrize("change", [with_voi_lut, with_falling_modality_lut, with_an_absurd_window])
+def test_the_presentation_state_repeats_what_the_film_says_of_its_greys(change, tmp_path, tool):
+    """Result: dcmtk draws the film by the presentation state as we decode it. A state stands in the place of all of the film's
+    own tables (PS3.4 N.2): what it leaves out is gone."""
+    film = small_film(kind="CR", bits=12)
+    change(film)
+    written = write(film, tmp_path / "film.dcm")
+    again(made(Kind.PRESENTATION, pydicom.dcmread(written)), tmp_path / "pr.dcm")
+    assert complaints(tmp_path / "pr.dcm", tool) <= complaints(written, tool)
+    if change is with_an_absurd_window:
+        return
+    command = [tool("dcmp2pgm"), "-p", tmp_path / "pr.dcm", written, tmp_path / "shown.pgm"]
+    subprocess.run(command, check=True, capture_output=True)
+    shown = cv2.imread(str(tmp_path / "shown.pgm"), cv2.IMREAD_GRAYSCALE)
+    off = np.abs(shown - decode(pydicom.dcmread(written)).image * 255)
+    assert np.median(off) < 2 and np.percentile(off, 90) < 4  # the outline is not drawn by it
+
+
+def test_the_presentation_state_names_the_function_of_the_window():
+    film = small_film(kind="CR", bits=12)
+    film.VOILUTFunction = "SIGMOID"
+    assert made(Kind.PRESENTATION, film).SoftcopyVOILUTSequence[0].VOILUTFunction == "SIGMOID"
+
+
+@pytest.mark.parametrize("values", [{"ImagerPixelSpacing": ["0.2", "0.1"]}, {"PixelAspectRatio": [2, 1]}], ids=str)
+def test_pixels_that_are_not_square_stay_so(values, tmp_path, tool):
+    film = small_film(kind="CR", bits=12)
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        film.pop(keyword, None)
+    for keyword, value in values.items():
+        setattr(film, keyword, value)
+    written = write(film, tmp_path / "film.dcm")
+    objects = {kind: again(made(kind, film), tmp_path / f"{kind}.dcm") for kind in Kind}
+    for kind in Kind:
+        assert complaints(tmp_path / f"{kind}.dcm", tool) <= complaints(written, tool), kind
+    assert list(objects[Kind.PRESENTATION].DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio) == [2, 1]
+    assert list(objects[Kind.CAPTURE].PixelAspectRatio) == [2, 1]
+    measures = objects[Kind.SEG].SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.PixelSpacing[0] == 2 * measures.PixelSpacing[1]
+
+
+@pytest.mark.parametrize(("bits", "sop_class"), [(8, "1.2.840.10008.5.1.4.1.1.7.2"), (12, "1.2.840.10008.5.1.4.1.1.7.3")])
+def test_a_secondary_capture_of_one_frame_gets_every_object(bits, sop_class, tmp_path, tool):
+    film = small_film(kind="SC", bits=bits)
+    film.SOPClassUID = film.file_meta.MediaStorageSOPClassUID = sop_class
+    film.NumberOfFrames = 1
+    written = write(film, tmp_path / "film.dcm")
+    for kind in Kind:
+        one = again(made(kind, pydicom.dcmread(written)), tmp_path / f"{kind}.dcm")
+        assert complaints(tmp_path / f"{kind}.dcm", tool) <= complaints(written, tool), kind
+        classes = {
+            str(item.ReferencedSOPClassUID)
+            for element in one.iterall() if element.VR == "SQ"
+            for item in element.value if item.get("ReferencedSOPInstanceUID") == film.SOPInstanceUID
+        }  # fmt: skip
+        assert classes == {sop_class}, kind
+    seg = highdicom.seg.segread(tmp_path / "seg.dcm")
+    found = seg.get_pixels_by_source_instance([film.SOPInstanceUID], ignore_spatial_locations=True)
+    assert np.array_equal(found[0, :, :, 0] != 0, MASK)
+
+
+def test_a_grey_film_in_colour_has_no_presentation_state():
+    film = small_film(kind="SC", bits=8)
+    assert applies(Kind.PRESENTATION, film, positive=True, settings=Settings())
+    film.SamplesPerPixel = 3
+    assert not applies(Kind.PRESENTATION, film, positive=True, settings=Settings())
+    assert applies(Kind.SEG, film, positive=True, settings=Settings())
 
 
 def test_every_object_is_of_the_same_study_and_names_its_maker(tmp_path, tool):
