@@ -247,9 +247,9 @@ def test_three_samples_of_grey_are_a_film_and_a_colour_picture_is_not(tool, tmp_
 
 
 @pytest.mark.parametrize(
-    "values", [{"RescaleSlope": "1e30"}, {"RescaleSlope": "1e-46"}, {"RescaleIntercept": "-1e35"}], ids=str
+    ("keyword", "value"), [("RescaleSlope", "1e30"), ("RescaleSlope", "1e-46"), ("RescaleIntercept", "-1e35")]
 )
-def test_an_absurd_rescale_is_ignored_and_said(values):
+def test_an_absurd_rescale_is_ignored_and_said(keyword, value):
     film = small_film(kind="CR", bits=12, window=False)
     expected = decode(film).image
     film.RescaleSlope, film.RescaleIntercept, film.RescaleType = "1", "0", "US"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -27,6 +28,7 @@ from train.cases import wrapped
 from train.cli import main
 from train.dataset import Prepared, Row
 from train.exam import exam_film, is_frozen
+from train.fit import RunError
 from train.predictions import LEVELS, Answers, averaged, joined
 from train.sources import Given
 
@@ -120,12 +122,33 @@ def test_what_does_not_belong_together_is_refused(made: Path, change: list[str],
     assert not (tmp_path / "x").exists()
 
 
+def test_films_that_a_model_has_learned_are_refused(made: Path, tmp_path: Path) -> None:
+    """Result: neither a member of an ensemble nor a single run is measured on what it was trained on, nor exported with the
+    thresholds of other weights."""
+    fold = ("--data", "siim-fold", "--path", made / "data", "--fold")
+    assert "has learned films of fold 1" in " ".join(called("evaluate", "--artifact", made / "model", *fold, 1, code=2).split())
+    alone = single(made, tmp_path)
+    assert "has learned films of fold 0" in " ".join(called("evaluate", "--artifact", alone, *fold, 0, code=2).split())
+    other = tmp_path / "calibration" / calibrate.CALIBRATION_FILE
+    other.write_text(other.read_text().replace('"weights_sha256": [\n    "', '"weights_sha256": [\n    "0'))
+    run = ("--data", made / "data", "--run", made / "run-1", "--calibration", tmp_path / "calibration")
+    assert "is of other weights" in " ".join(called("export", *run, "--out", tmp_path / "x", code=2).split())
+
+
+def single(made: Path, folder: Path) -> Path:
+    """The run of fold 1 alone, as an artifact."""
+    run = ("--data", made / "data", "--run", made / "run-1")
+    called("calibrate", *run, "--out", folder / "calibration", "--device", "cpu")
+    called("export", *run, "--calibration", folder / "calibration", "--out", folder / "model")
+    return folder / "model"
+
+
 def test_evaluation_of_every_kind_of_data(made: Path, tmp_path: Path) -> None:
     """siim-fold, PTX-498 and a folder, each recorded in manifest and card; pictures are there."""
-    model = Path(str(tmp_path / "model"))
-    model.symlink_to(made / "model")
+    model = single(made, tmp_path)
     given = ("--data", "siim-fold", "--path", made / "data", "--fold", 1, "--out", tmp_path / "out")
     fold = json.loads(called("evaluate", "--artifact", model, *given, "--record", "--json"))
+    assert "chose among the weights" in fold["note"] and fold["note"] in (model / "MODEL_CARD.md").read_text()
     held_out = Prepared(made / "data").fold(1)[1]
     assert fold["films"] == len(held_out) and fold["positives"] == sum(row.positive for row in held_out)
     assert fold["intervals"].keys() >= {"auroc", "pooled_dice"} and "published" not in fold
@@ -138,9 +161,9 @@ def test_evaluation_of_every_kind_of_data(made: Path, tmp_path: Path) -> None:
     site = json.loads(called("evaluate", "--artifact", model, *given, "--record", "--json"))
     assert site["films"] == 3 and site["negatives"] == 0 and set(site["by_site"]) == {"SiteA", "SiteC"}
     assert site["published"]["films"] == 3 and list(site["unusable"]) == ["SiteC-9"]
-    card = (made / "model" / "MODEL_CARD.md").read_text()
+    card = (model / "MODEL_CARD.md").read_text()
     assert "| 0.8241 |" in card and "## Evaluation: fold 1 of phantoms" in card and "SiteA" in card
-    assert set(load_artifact(made / "model").manifest.metrics["evaluations"]) == {"fold-1", "ptx498"}
+    assert set(load_artifact(model).manifest.metrics["evaluations"]) == {"fold-1", "ptx498"}
 
     for part in ("films", "masks"):
         (tmp_path / "own" / part).mkdir(parents=True)
@@ -199,9 +222,14 @@ def test_thresholds_may_come_from_films_of_their_own(made: Path, tmp_path: Path)
     found = json.loads(called("calibrate", *runs, "--on", other.folder, "--device", "cpu", "--json"))
     assert found["films"] == 6 and other.digest[:16] in found["on"]
     none = np.zeros((6, 4, 4), bool)
-    parts = [Answers(other.rows, np.full((6, 4, 4), v, np.uint8), np.full(6, v / 10), none) for v in (10, 30)]
+    parts = [Answers(other.rows, np.full((6, 4, 4), v, np.uint8), np.full((1, 6), v / 10), none) for v in (10, 30)]
     mean = averaged(parts)
-    assert (mean.probability == 20).all() and np.allclose(mean.image_logit, 2.0) and len(joined(parts).rows) == 12
+    assert (mean.probability == 20).all() and len(joined(parts).rows) == 12
+    assert np.allclose(mean.image_probability(2.0), (1 / (1 + np.exp(-0.5)) + 1 / (1 + np.exp(-1.5))) / 2)
+    patients = [replace(row, name=f"other {row.name}") for row in Prepared(made / "data").rows]
+    other.rows = tuple(patients)
+    with pytest.raises(RunError, match="patients of"):
+        calibrate._refuse_the_seen(other, Prepared(made / "data"))
 
 
 def test_an_aim_out_of_reach_is_said_and_balanced() -> None:
@@ -209,7 +237,7 @@ def test_an_aim_out_of_reach_is_said_and_balanced() -> None:
     answers = said()
     blank = answers.probability.copy()
     blank[::4] = 0
-    found = calibrate.points(Answers(answers.rows, blank, answers.image_logit, answers.truth), 64)
+    found = calibrate.points(Answers(answers.rows, blank, answers.image_logits, answers.truth), 64)
     clinical = found["figures"]["clinical"]
     assert not found["sensitivity_met"] and clinical["sensitivity"] < 0.6 and clinical["specificity"] > 0.6
 
@@ -261,7 +289,7 @@ def said(n: int = 60, size: int = 64) -> Answers:
             p[i, y : y + 2, x : x + 2] = rng.uniform(0.2, 0.9)
         rows.append(Row(i, f"f{i}", f"p{i}", "", 0, "", float(truth[i].mean()), 320, 256, 0.5, 0.5, "", ""))
         logits.append(rng.normal(2.0 if i % 2 == 0 else -2.0, 1.6))
-    return Answers(tuple(rows), np.round(p * LEVELS).astype(np.uint8), np.array(logits), truth)
+    return Answers(tuple(rows), np.round(p * LEVELS).astype(np.uint8), np.array(logits)[None], truth)
 
 
 def test_operating_points_keep_their_promises() -> None:
@@ -285,7 +313,7 @@ def test_what_is_tuned_is_what_is_served() -> None:
     """The answers that calibration counts are those of `segmenter.mask` on a film of the grid's own size."""
     answers = said(20)
     rows = tuple(Row(**{**row.__dict__, "height": 64, "width": 64}) for row in answers.rows)
-    answers = Answers(rows, answers.probability, answers.image_logit, answers.truth)
+    answers = Answers(rows, answers.probability, answers.image_logits, answers.truth)
     floor = calibrate.Floor(5.0, 2.5, 0.0)
     cell, loose = calibrate.cells(answers, 0.3, [floor, calibrate.Floor(0.0, 0.0, 0.0)])
     placement = Placement.fit((64, 64), 64)
@@ -297,11 +325,19 @@ def test_what_is_tuned_is_what_is_served() -> None:
 
 
 def test_temperature_cools_a_model_that_is_too_sure() -> None:
-    logits = np.array([4.0, -4.0, 4.0, -4.0])
-    assert calibrate.temperature(logits, np.array([True, False, False, False])) > 2
+    def of(logits: np.ndarray, truth: np.ndarray) -> float:
+        rows = tuple(Row(i, f"f{i}", "p", "", 0, "", float(t), 64, 64, 0.5, 0.5, "", "") for i, t in enumerate(truth))
+        return calibrate.temperature(Answers(rows, np.zeros(0, np.uint8), np.atleast_2d(logits), np.zeros(0, bool)))
+
+    assert of(np.array([4.0, -4.0, 4.0, -4.0]), np.array([True, False, False, False])) > 2
     rng = np.random.default_rng(0)
     honest = rng.normal(0, 2, 20_000)
-    assert calibrate.temperature(3 * honest, rng.random(20_000) < 1 / (1 + np.exp(-honest))) == pytest.approx(3, rel=0.1)
+    called = rng.random(20_000) < 1 / (1 + np.exp(-honest))
+    assert of(3 * honest, called) == pytest.approx(3, rel=0.1)
+    # Two witnesses who differ: each is divided, and then they are averaged, as they are served.
+    pair = honest + rng.normal(0, 1, (2, 20_000))
+    cooled = (1 / (1 + np.exp(-pair / 1.0))).mean(0)
+    assert of(2 * pair, rng.random(20_000) < cooled) == pytest.approx(2, rel=0.1)
 
 
 # -- the exam ----------------------------------------------------------------------------------------------------

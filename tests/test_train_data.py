@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,6 +24,7 @@ from segmenter.placement import Placement
 from train import folds, phantoms, prepare, rle, siim
 from train.cases import DataError
 from train.dataset import Prepared
+from train.workers import unordered
 
 COUNT, LONGER = 10, 352
 
@@ -163,8 +166,55 @@ def test_a_killed_prepare_goes_on_and_ends_the_same(raw: Path, tmp_path: Path, m
     assert len(calls) == 4 + COUNT - 3, "three were done"
     assert again.digest == whole.digest
     again.verify(again.rows)
-    with pytest.raises(DataError, match="begun from other films or sizes"):
+    with pytest.raises(DataError, match="begun from other films, masks or sizes"):
         prepared(raw, tmp_path / "out", sizes=(64,))
+
+
+def test_other_masks_are_another_data_set_and_a_mended_film_is_taken(copy: Path, tmp_path: Path) -> None:
+    """Result: a corrected csv is never mixed with the masks of the one before; a film that could not be read is tried again."""
+    broken = films(copy)[0]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-5000])
+    assert len(prepared(copy, tmp_path / "out").rows) == COUNT - 1
+    broken.write_bytes(whole)
+    assert len(prepared(copy, tmp_path / "out").rows) == COUNT
+    label = copy / "train-rle.csv"
+    lines = label.read_text().splitlines()
+    label.write_text("\n".join([lines[0], *(f"{line.split(',')[0]}, {rle.EMPTY}" for line in lines[1:])]) + "\n")
+    with pytest.raises(DataError, match="begun from other films, masks or sizes"):
+        prepared(copy, tmp_path / "out")
+
+
+def test_a_worker_that_dies_is_an_error_and_no_silence() -> None:
+    with pytest.raises(DataError, match="a worker process died"):
+        list(unordered(os._exit, [3, 3, 3], 2))
+
+
+def test_a_disk_that_can_not_hold_the_arrays_is_said_before(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    with pytest.raises(DataError, match="make room"):
+        prepared(raw, tmp_path / "out")
+
+
+def test_ids_that_are_no_patients_are_noticed(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIIM-ACR has another PatientID on every film; and a map that leaves a film out leaves it without a patient."""
+    names = [path.stem for path in films(raw)]
+    half = tmp_path / "half.csv.gz"
+    with gzip.open(half, "wt") as file:
+        file.write("Kaggle_ID,NIH_ID\n" + "".join(f"{name},0000000{i}_000.png\n" for i, name in enumerate(names[1:])))
+    with pytest.raises(DataError, match=f"1 of {COUNT} films have no patient"):
+        prepared(raw, tmp_path / "out", patients=half)
+    monkeypatch.setattr(prepare, "MANY", COUNT)
+    real = prepare.find
+    lonely = lambda *given: replace(real(*given), cases=tuple(replace(c, patient=c.name) for c in real(*given).cases))  # noqa: E731
+    monkeypatch.setattr(prepare, "find", lonely)
+    with pytest.raises(DataError, match="PatientID of its own"):
+        prepared(raw, tmp_path / "out")
+
+
+def test_more_folds_than_patients_are_refused(raw: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="choose fewer with --folds"):
+        prepared(raw, tmp_path / "out", folds=COUNT + 1)
 
 
 def test_changed_pixels_and_a_changed_index_are_noticed(raw: Path, tmp_path: Path) -> None:

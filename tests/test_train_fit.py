@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_training import RECIPE, tiny_data, tiny_recipe
@@ -21,8 +22,10 @@ from small_training import RECIPE, tiny_data, tiny_recipe
 from segmenter.artifact import file_sha256
 from segmenter.network import build_network
 from train import checkpoint, encoder, fit, judge
+from train.cli import main
 from train.config import Augmentation, RecipeError, Stage, load_recipe
 from train.dataset import Prepared
+from train.distributed import World
 from train.journal import read_rows
 from train.loop import epoch_plan, learning_rate
 from train.predictions import answers
@@ -215,6 +218,55 @@ Path({str(tmp_path)!r}, "rank-" + os.environ["RANK"]).write_text(digest)
     assert len(read_rows(tmp_path / "run" / "metrics.csv")) == 3
 
 
+def test_the_documented_line_starts_several_processes(data: Prepared, tmp_path: Path) -> None:
+    """torchrun takes options from behind it unless it is told where its own end."""
+    line = "torchrun --nproc-per-node 4 -m -- train fit"
+    assert line in (ROOT / "docs" / "training.md").read_text()
+    recipe = tiny_recipe(tmp_path, **{"epochs = 2": "epochs = 1", "steps = 3": "steps = 1", "steps = 2": "steps = 1"})
+    words = line.replace("nproc-per-node 4", "nproc-per-node 2").split()[1:]
+    given = ["--recipe", recipe, "--data", data.folder, "--run", tmp_path / "run", "--device", "cpu", "--threads", "1"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words, *map(str, given)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert checkpoint.load_progress(checkpoint.steps(tmp_path / "run")[-1]).step == 2
+
+
+def test_a_run_touches_nothing_but_its_own(data: Prepared, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path, **{"epochs = 2": "epochs = 1", "steps = 3": "steps = 1", "steps = 2": "steps = 1"})
+    run = tmp_path / "run"
+    for name in (".git", ".venv", ".step-0000001.99", ".best.old"):
+        (run / name).mkdir(parents=True)
+    fit.fit(load_recipe(str(recipe)), order(data, run, recipe))
+    assert {path.name for path in run.glob(".*")} == {".git", ".venv"}
+
+
+def test_what_is_resumed_lies_in_memory_as_what_is_fresh(data: Prepared, tmp_path: Path) -> None:
+    """Moments and averages of another layout than their weights would slow every step of the rest of a run on a GPU."""
+    recipe_file = tiny_recipe(tmp_path, **{"epochs = 2": "epochs = 1", "steps = 3": "steps = 1"})
+    recipe, world = load_recipe(str(recipe_file)), World(0, 1, torch.device("cpu"))
+    fit.fit(recipe, order(data, tmp_path / "run", recipe_file))
+    state = fit.resumed(tmp_path / "run", fit.fresh(recipe, order(data, tmp_path / "run", recipe_file), world), world)
+    moments = [(p, slot["exp_avg"]) for p, slot in state.optimiser.state.items()]
+    averages = [(t, state.average.tensors[name]) for name, t in state.network.state_dict().items()]
+    assert moments and all(a.stride() == b.stride() for a, b in (*moments, *averages))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, run = fit.total_loss, tmp_path / "run"
+
+    def poisoned(*given: object) -> dict[str, torch.Tensor]:
+        return {name: part * float("nan") for name, part in real(*given).items()}  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fit, "total_loss", poisoned)
+    recipe_file = tiny_recipe(tmp_path)
+    with pytest.raises(fit.RunError, match="is no number any more"):
+        fit.fit(load_recipe(str(recipe_file)), order(data, run, recipe_file))
+    assert not checkpoint.steps(run)
+
+
 # -- pieces ----------------------------------------------------------------------------------------------------
 
 
@@ -252,11 +304,27 @@ def test_recipes_name_their_mistakes(tmp_path: Path) -> None:
         ("size = 96", "size = 90", "multiples of 32"),
         ('precision = "fp32"', 'precision = "int8"', "not bf16, fp16 or fp32"),
         ("seed = 1", "seed = ", "tiny.toml: "),
+        ("size = 96", 'size = "96"', "'96' is no int"),
+        ("batch = 4", "batch = 4.5", "4.5 is no int"),
+        ("positives = [0.8, 0.4]", "positives = 0.5", "0.5 is no list of numbers"),
+        ("bce = 1.0", 'bce = "x"', "'x' is no float"),
+        ("in_channels = 1", "in_channels = 3", "films are grey"),
+        ('encoder = "efficientnet-b0"', "", "encoder is missing"),
     ):
         with pytest.raises(RecipeError, match=says):
             load_recipe(str(tiny_recipe(tmp_path, **{old: new})))
     with pytest.raises(RecipeError, match="recipes here: phantom, published, quick, strong"):
         load_recipe("stronger")
+
+
+def test_what_is_not_there_is_named(data: Prepared, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["fit", "--data", str(data.folder), "--run", str(tmp_path / "run"), "--device", "cuda:7"])
+    assert done.exit_code == 2 and "is not here" in done.output
+    done = CliRunner().invoke(main, ["fit", "--data", str(data.folder), "--run", str(tmp_path / "run"), "--device", "gpu"])
+    assert done.exit_code == 2 and "is no device" in done.output
+    recipe_file = tiny_recipe(tmp_path, **{"efficientnet-b0": "efficientnet-b99"})
+    with pytest.raises(fit.RunError, match=r"\[network\]"):
+        fit.fit(load_recipe(str(recipe_file)), order(data, tmp_path / "run", recipe_file))
 
 
 def test_imagenet_weights_come_from_a_local_file_or_not_at_all(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class Dice:
 
     def between(self, n: int, low: float, high: float) -> Tensor:
         """(n, 1, 1, 1) uniform."""
-        return (low + (high - low) * torch.rand(n, 1, 1, 1, generator=self.small)).to(self.device)
+        return self._sent(low + (high - low) * torch.rand(n, 1, 1, 1, generator=self.small))
 
     def about(self, n: int, half_width: float) -> Tensor:
         return self.between(n, -half_width, half_width)
@@ -37,7 +37,11 @@ class Dice:
 
     def field(self, n: int, cells: int) -> Tensor:
         """(n, 2, cells, cells) standard normal."""
-        return torch.randn(n, 2, cells, cells, generator=self.small).to(self.device)
+        return self._sent(torch.randn(n, 2, cells, cells, generator=self.small))
+
+    def _sent(self, drawn: Tensor) -> Tensor:
+        """From pinned memory: the copies of a batch, some forty, then wait for nothing."""
+        return drawn.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else drawn.to(self.device)
 
     def noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.large, device=like.device)

@@ -77,14 +77,17 @@ def calibrate(
     mean is judged. Raises RunError when runs do not belong together or to the data, FileNotFoundError without a checkpoint.
     """
     recipe, notes = agreed(data, runs)
-    if on is not None and (seen := {row.name for row in on.rows} & {row.name for row in data.rows}):
-        raise RunError(f"{len(seen)} films of {on.folder} are in {data.folder}, too: choose films that no run has learned")
+    if on is not None:
+        _refuse_the_seen(on, data)
     size, flips = size or recipe.stages[-1].size, recipe.flips
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     said: list[Answers] = []
+    digests: list[str] = []
     for run, note in zip(runs, notes, strict=True):
         network = build_network(recipe.network)
-        network.load_state_dict(checkpoint.chosen(run, which))
+        weights = checkpoint.chosen(run, which)
+        digests.append(checkpoint.digest(weights))
+        network.load_state_dict(weights)
         network = network.eval().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
         given, rows = (on, list(on.rows)) if on is not None else (data, data.fold(note["fold"])[1])
         one = answers(network, given, rows, size=size, mean=recipe.mean, std=recipe.std, flips=flips, device=where, quiet=False)
@@ -94,6 +97,7 @@ def calibrate(
         "size": size,
         "flips": flips,
         "weights": which,
+        "weights_sha256": digests,
         "folds": [note["fold"] for note in notes],
         "data_sha256": data.digest,
         "folds_sha256": data.about["folds_sha256"],
@@ -105,6 +109,14 @@ def calibrate(
     at = {name: p["image_threshold"] for name, p in found["operating_points"].items() if name != "published"}
     pictures.threshold_curve(found["curve"], out / "curve.png", at)
     return found
+
+
+def _refuse_the_seen(on: Prepared, data: Prepared) -> None:
+    """Raises RunError when films or patients of `on` are in the data set of the runs."""
+    for what in ("name", "patient"):
+        if seen := {getattr(row, what) for row in on.rows} & {getattr(row, what) for row in data.rows}:
+            words = f"{len(seen)} {'films' if what == 'name' else 'patients'} of {on.folder} are in {data.folder}, too"
+            raise RunError(f"{words}: choose films of patients that no run has learned")
 
 
 def agreed(data: Prepared, runs: Sequence[Path]) -> tuple[Recipe, list[dict[str, Any]]]:
@@ -127,8 +139,8 @@ def points(said: Answers, size: int) -> dict[str, Any]:
     """Temperature, operating points, the figures of each on these films, and the curve of `clinical`. `size`: the
     network's input, which the floor in pixels is of."""
     grid = size / said.size
-    by = temperature(said.image_logit, said.positive)
-    probability = 1 / (1 + np.exp(-said.image_logit / by))
+    by = temperature(said)
+    probability = said.image_probability(by)
     of, tried = floors(said), tqdm(MASK_THRESHOLDS, desc="calibrate", unit="threshold")
     table = [cell for threshold in tried for cell in cells(said, threshold, of)]
     gates = image_thresholds(probability)
@@ -142,7 +154,7 @@ def points(said: Answers, size: int) -> dict[str, Any]:
         "films": len(said.rows),
         "positives": int(said.positive.sum()),
         "temperature": by,
-        "auroc": _rounded(auroc(said.positive, said.image_logit)),
+        "auroc": _rounded(auroc(said.positive, probability)),
         "ece": _rounded(expected_calibration_error(said.positive, probability)),
         "sensitivity_met": met,
         "operating_points": {**{n: asdict(p) for n, p in made.items()}, "published": asdict(PUBLISHED)},
@@ -152,11 +164,13 @@ def points(said: Answers, size: int) -> dict[str, Any]:
     }
 
 
-def temperature(logits: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """The divisor of the logits that makes the films likeliest, of 121 between 1/8 and 8 (Guo et al., ICML 2017)."""
+def temperature(said: Answers) -> float:
+    """The divisor of the logits that makes the films likeliest, of 121 between 1/8 and 8 (Guo et al., ICML 2017). Several
+    witnesses each divide by it, and are averaged afterwards, as they are served."""
     candidates = np.geomspace(0.125, 8, 121)
-    signed = np.where(truth, logits, -logits)
-    cost = [np.logaddexp(0, -signed / t).mean() for t in candidates]
+    signed = np.where(said.positive, said.image_logits, -said.image_logits)
+    # log of the mean of sigmoids, without leaving logarithms: an underflow would make sure errors cost nothing
+    cost = [-np.logaddexp.reduce(-np.logaddexp(0, -signed / t), axis=0).mean() for t in candidates]
     return float(round(candidates[int(np.argmin(cost))], 4))
 
 
@@ -211,7 +225,7 @@ def cells(said: Answers, threshold: float, of: Sequence[Floor]) -> list[Cell]:
 
 def figures(said: Answers, c: Cell, probability: NDArray[np.float64], gates: NDArray[np.float64]) -> list[dict[str, float]]:
     """For each gate: sensitivity, specificity, mean_positive_dice, kaggle_dice, on the grid."""
-    positive, truth = said.positive, said.truth.sum((1, 2))
+    positive, truth = said.positive, said.true_px
     called = (probability[None] >= gates[:, None]) & (c.answer > 0)
     dice = np.where(called, 2 * c.both / np.maximum(truth + c.answer, 1), np.where(truth == 0, 1.0, 0.0))
     return [

@@ -93,6 +93,7 @@ def _evaluation(name: str, report: Mapping[str, Any]) -> str:
     text += f"refused or skipped: {sum(report['unanswered'].values()) or 'none'}. Measured with `{report['command']}`.\n\n"
     text += figures_table(report, TARGETS if exam else {}) + published_table(report)
     text += "\nEach third is of the positives by area, beside all negatives. Intervals: bootstrap by patient.\n"
+    text += f"{report['note']}\n" if report.get("note") else ""
     if exam:
         short = [k for k, t in TARGETS.items() if report[k] is None or (report[k] > t if k == "ece" else report[k] < t)]
         text += f"Short of the target: {', '.join(short)}.\n" if short else "All targets are met.\n"

@@ -44,6 +44,14 @@ class Case:
     rle: tuple[str, ...] | None = None
     mask: Path | None = None
 
+    @property
+    def labelled(self) -> str:
+        """Changes when what is told of the truth changes."""
+        if self.mask is None:
+            return "\0" + "\0".join(self.rle or ())
+        found = self.mask.stat()
+        return f"\0{found.st_size} {found.st_mtime_ns}"
+
     def dataset(self) -> Dataset:
         """The film as a Dataset with File Meta. Raises FilmError."""
         if self.image.suffix.lower() in PICTURES:

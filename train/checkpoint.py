@@ -6,6 +6,7 @@ RUN/best/           the same of the best epoch so far
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -63,9 +64,8 @@ def save_step(run: Path, groups: dict[str, Tensors], progress: Progress) -> None
         save(folder, groups, progress)
     for old in steps(run)[:-KEPT]:
         shutil.rmtree(old)
-    for left in run.glob(".*"):  # of a kill
-        if left.is_dir():
-            shutil.rmtree(left)
+    for left in (*run.glob(".step-*"), *run.glob(f".{BEST}.*")):  # of a kill; whatever else lies there is not ours
+        shutil.rmtree(left)
 
 
 def steps(run: Path) -> list[Path]:
@@ -99,6 +99,14 @@ def chosen(run: Path, which: str) -> Tensors:
     }
 
 
+def digest(tensors: Tensors) -> str:
+    """sha256 of weights by name, wherever they lie."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode() + tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> Tensors:
     """Adam's moments by position, e.g. "17.exp_avg"."""
     state = optimiser.state_dict()["state"]
@@ -106,10 +114,14 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> Tensors:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Laid out in memory as the weights are: files know no channels_last, and moments of another layout than their weights
+    are updated one kernel for each tensor."""
+    of = [p for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, Tensors] = {}
     for name, value in tensors.items():
         i, key = name.split(".", 1)
-        state.setdefault(int(i), {})[key] = value
+        like = of[int(i)]
+        state.setdefault(int(i), {})[key] = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
 
 

@@ -20,7 +20,9 @@ THERE = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 workers = click.option("--workers", default=0, help="Processes; 0: as many as there are cores.")
-device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+device = click.option(
+    "--device", default="auto", show_default=True, callback=lambda _, __, name: _device(name), help="auto, cpu, cuda or cuda:N."
+)
 threads = click.option("--threads", default=0, help="CPU threads; 0: as many as there are cores.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -57,10 +59,11 @@ def phantoms(out: Path, count: int, first_seed: int, longer_px: int, harder: flo
     from train import phantoms as room
 
     plan = room.Plan(first_seed, count, longer_px, harder)
-    try:
-        room.write(plan, out, _cores(workers))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    with _plainly():
+        try:
+            room.write(plan, out, _cores(workers))
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
     click.echo(f"{out}: {count} films and train-rle.csv")
 
 
@@ -70,7 +73,7 @@ def phantoms(out: Path, count: int, first_seed: int, longer_px: int, harder: flo
 @click.option("--csv", "labels", type=FILE, help="Masks [default: stage_2_train.csv or train-rle.csv below SOURCE].")
 @click.option("--patients", type=FILE, help="Map of ids to NIH patients (columns Kaggle_ID, NIH_ID) [default: PatientID].")
 @click.option("--sizes", default="1024,512", show_default=True, help="px of the arrays.")
-@click.option("--folds", default=5, show_default=True)
+@click.option("--folds", type=click.IntRange(2), default=5, show_default=True)
 @click.option("--seed", default=1, show_default=True, help="Of the folds.")
 @click.option(
     "--split", type=click.Choice(["patient", "image"]), default="patient", show_default=True, help="image leaks patients."
@@ -115,7 +118,7 @@ def fit(
     recipe: str, data: Path, run: Path, fold: int, resume: bool, minutes: float, encoder: Path | None, encoder_sha256: str,
     start: Path | None, device: str, threads: int,
 ) -> None:  # fmt: skip
-    """Train one fold, or go on with an interrupted training. Several GPUs: torchrun --nproc-per-node N -m train fit ..."""
+    """Train one fold, or go on with an interrupted training. Several GPUs: torchrun --nproc-per-node N -m -- train fit ..."""
     from train.config import load_recipe, recipe_path, shortened
     from train.fit import Order
     from train.fit import fit as train
@@ -257,6 +260,21 @@ def _source(kind: str, path: Path | None, fold: int, films: int | None) -> Any:
 
 def _tell(value: dict[str, Any], as_json: bool, sentence: Callable[[], str]) -> None:
     click.echo(json.dumps(value, indent=2) if as_json else sentence())
+
+
+def _device(name: str) -> str:
+    """Raises click.BadParameter for one that is not there."""
+    import torch
+
+    try:
+        found = torch.device("cpu" if name == "auto" else name)
+    except RuntimeError as error:
+        raise click.BadParameter(f"{name!r} is no device; choose auto, cpu, cuda or cuda:N") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise click.BadParameter(
+            f"{name!r} is not here: torch sees {torch.cuda.device_count()} GPUs; auto takes one if there is any"
+        )
+    return name
 
 
 def _cores(wanted: int) -> int:

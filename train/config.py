@@ -143,13 +143,27 @@ def _build(kind: Any, table: dict[str, Any], where: str) -> Any:
     needed = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
     if missing := sorted(needed - table.keys()):
         raise RecipeError(f"{where}: {missing[0]!r} is missing")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    for name, value in values.items():
+        _fits(value, known[name].type, f"{where}: {name}")
+    return kind(**values)
+
+
+def _fits(value: Any, wanted: Any, where: str) -> None:
+    """TOML's kinds of values: a whole number stands for any number, nothing stands for another kind. Raises RecipeError."""
+    simple = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}.get(str(wanted))
+    if simple and (not isinstance(value, simple) or (isinstance(value, bool) and wanted != "bool")):
+        raise RecipeError(f"{where}: {value!r} is no {wanted}")
+    if str(wanted).startswith("tuple[float") and not (isinstance(value, tuple) and all(type(v) in (int, float) for v in value)):
+        raise RecipeError(f"{where}: {value!r} is no list of numbers")
 
 
 def _check(recipe: Recipe, where: str) -> None:
     sides = [side for stage in recipe.stages for side in (stage.size, stage.crop or stage.size)]
     problems = [
         (bool(recipe.stages), "no [[stages]]"),
+        (isinstance(recipe.network.get("encoder"), str), "network.encoder is missing"),
+        (recipe.network.get("in_channels") == 1, "network.in_channels is 1: films are grey"),
         (recipe.precision in ("bf16", "fp16", "fp32"), f"precision {recipe.precision!r} is not bf16, fp16 or fp32"),
         (recipe.optimiser.name in ("adam", "adamw"), f"optimiser.name {recipe.optimiser.name!r} is not adam or adamw"),
         (all(side >= 32 and side % 32 == 0 for side in sides), "size and crop of a stage are multiples of 32"),

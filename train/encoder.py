@@ -52,8 +52,11 @@ def load_imagenet(network: PneumothoraxNetwork, path: Path, sha256: str, std: fl
 
 
 def load_start(network: nn.Module, artifact: Path) -> None:
-    """All weights from the first member of an artifact. Raises ArtifactError, RuntimeError."""
-    network.load_state_dict(load_artifact(artifact).networks()[0].state_dict())
+    """All weights from the first member of an artifact. Raises ArtifactError, WeightsError."""
+    try:
+        network.load_state_dict(load_artifact(artifact).networks()[0].state_dict())
+    except RuntimeError as error:
+        raise WeightsError(f"{artifact} is of another network than the recipe's; name one of the same encoder") from error
 
 
 def named(artifact: Path) -> str:

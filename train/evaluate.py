@@ -25,7 +25,7 @@ from train.intervals import intervals
 from train.journal import write_json
 from train.metrics import Counts, Scored, measure
 from train.report import markdown
-from train.sources import Exam, Given, Source
+from train.sources import Exam, Given, Source, learned
 
 POOLED_AT = 512  # px: the grid of the published pooled figures, whatever the input size of the artifact
 WORST = 16  # films on the contact sheet
@@ -49,6 +49,7 @@ def evaluate(
     Raises SegmenterError, DataError.
     """
     artifact = load_artifact(folder)
+    note = learned(source, artifact.manifest)
     segmenter = Segmenter(artifact, Settings(operating_point=operating_point, device=device))
     scored: list[Scored] = []
     tiles: list[tuple[float, pictures.Tile]] = []
@@ -79,6 +80,7 @@ def evaluate(
         "unanswered": unanswered,
         "model": {"name": artifact.manifest.name, "version": artifact.manifest.version, "weights_sha256": artifact.sha256},
         "operating_point": segmenter.identity.operating_point,
+        "note": note,
         **figures,
         "intervals": intervals(scored),
         **({"published": _published(squashed)} if published else {}),

@@ -43,6 +43,9 @@ def export(data: Prepared, runs: Sequence[Path], calibration: Path, out: Path, l
         raise RunError(f"{calibration / CALIBRATION_FILE} can not be read; run `python -m train calibrate` first") from error
     if found["data_sha256"] != data.digest or found["folds"] != [note["fold"] for note in notes]:
         raise RunError(f"{calibration} is of other runs or another data set; calibrate these runs, in this order")
+    weights = [checkpoint.chosen(run, found["weights"]) for run in runs]
+    if found.get("weights_sha256") != [checkpoint.digest(one) for one in weights]:
+        raise RunError(f"{calibration} is of other weights: a run went on or was repeated since; calibrate again")
     flips = found["flips"] if label.flips is None else label.flips
     if flips != found["flips"]:
         raise RunError(f"the calibration was made {'with' if found['flips'] else 'without'} flips; thresholds would not fit")
@@ -78,7 +81,7 @@ def export(data: Prepared, runs: Sequence[Path], calibration: Path, out: Path, l
     }
     if manifest["operating_point"] in COMPARE_ONLY:
         manifest["operating_point"] = "clinical"
-    return add_graphs(write_artifact(out, [checkpoint.chosen(run, found["weights"]) for run in runs], manifest, card(manifest)))
+    return add_graphs(write_artifact(out, weights, manifest, card(manifest)))
 
 
 def _run(run: Path, note: dict[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def fit(recipe: Recipe, order: Order) -> Path:
     state = resumed(order.run, fresh(recipe, order, world), world)
     network = world.wrapped(state.network)
     if recipe.compile:
-        network = torch.compile(network)  # type: ignore[assignment]
+        network = torch.compile(network, dynamic=False)  # type: ignore[assignment]  # one graph a stage, each of fixed sides
     journal = Journal(order.run, state.progress.step) if world.first else None
     run = Run(recipe, order, world, data, train, held_out, state, network, journal)
 
@@ -121,7 +121,7 @@ def epoch(run: Run, index: int, stage: Stage) -> dict[str, float]:
     at, world, grid = run.state.progress, run.world, run.data.grid_for(stage.size)
     positive = np.array([row.positive for row in run.train])
     plan = epoch_plan(positive, stage, at.epoch, (run.recipe.seed, index))[at.step_of_epoch :, world.rank :: world.size]
-    waiting, sums, first = Waiting(), dict[str, float](), at.step
+    waiting, sums, first = Waiting(), dict[str, torch.Tensor](), at.step
     saved = told = time.monotonic()
     for images, truths in waiting.over(batches(run.data, run.train, plan, grid, pin=world.device.type == "cuda")):
         started = time.perf_counter()
@@ -131,27 +131,41 @@ def epoch(run: Run, index: int, stage: Stage) -> dict[str, float]:
         seed = (run.recipe.seed, at.step, world.rank)
         parts = step(run.network, run.state, stage, run.recipe, images, truths, seed, world.device)
         for name, part in parts.items():
-            sums[name] = sums.get(name, 0.0) + part
+            sums[name] = sums[name] + part if name in sums else part
         at.step, at.stage_step, at.step_of_epoch = at.step + 1, at.stage_step + 1, at.step_of_epoch + 1
         at.stage_seconds += time.perf_counter() - started
         if world.first and time.monotonic() - told > TELL_EVERY_SECONDS:
             told = time.monotonic()
+            sound(run, sums)
             tell(run, stage, parts, waiting.share)
         if world.first and time.monotonic() - saved > SAVE_EVERY_SECONDS:
             saved = time.monotonic()
+            sound(run, sums)
             checkpoint.save_step(run.order.run, run.state.groups(), at)
     count = at.step - first
     if not count:
         return {}
+    sound(run, sums)
     speed = count * stage.batch / max(time.perf_counter() - waiting.began, 1e-9)
-    losses = {f"loss_{name}": total / count for name, total in sums.items()}
+    losses = {f"loss_{name}": float(total) / count for name, total in sums.items()}
     return {**losses, "images_per_second": speed, "waiting_share": waiting.share}
+
+
+def sound(run: Run, sums: dict[str, torch.Tensor]) -> None:
+    """Raises RunError for losses that are no numbers any more, before they are saved: the last checkpoint is a good one."""
+    if lost := [name for name, total in sums.items() if not torch.isfinite(total)]:
+        raise RunError(
+            f"step {run.state.progress.step}: the loss {', '.join(lost)} is no number any more; go on from the last checkpoint "
+            "with --resume, and if it comes again begin anew with lower rates, or with precision bf16 or fp32"
+        )
 
 
 def begin(recipe: Recipe, order: Order, data: Prepared, world: World) -> None:
     """The folder of the run, with the recipe and all that it depends on; or the one that is there, if it is the same."""
     about = {"recipe": recipe.name, "fold": order.fold, "data_sha256": data.digest, "folds_sha256": data.about["folds_sha256"]}
     known = order.run / ENVIRONMENT_FILE
+    if few := [stage.batch for stage in recipe.stages if stage.batch < world.size]:
+        raise RunError(f"{world.size} processes share a batch of {few[0]}; start fewer, or make the batch of the stage larger")
     if checkpoint.steps(order.run):
         if not order.resume:
             raise RunError(f"{order.run} holds a run already; go on with --resume, or name another folder with --run")
@@ -180,7 +194,10 @@ def run_notes(run: Path) -> dict[str, Any]:
 def fresh(recipe: Recipe, order: Order, world: World) -> State:
     """Everything before the first step; the same on every process."""
     torch.manual_seed(recipe.seed)
-    network = build_network(recipe.network)
+    try:
+        network = build_network(recipe.network)
+    except (KeyError, ValueError) as error:
+        raise RunError(f"[network] of {order.recipe_file}: {error}") from error
     encoder.start_from_nothing(network, any((stage.loss or recipe.loss).image for stage in recipe.stages))
     if order.imagenet is not None:
         encoder.load_imagenet(network, order.imagenet, order.imagenet_sha256, recipe.std)
@@ -209,7 +226,8 @@ def resumed(run: Path, state: State, world: World) -> State:
     last = folders[-1]
     state.progress = checkpoint.load_progress(last)
     state.network.load_state_dict(checkpoint.load(last, "network"))
-    state.average.tensors = {k: t.to(world.device) for k, t in checkpoint.load(last, "ema").items()}
+    for name, tensor in checkpoint.load(last, "ema").items():
+        state.average.tensors[name].copy_(tensor)  # in place: its layout in memory stays that of the network
     state.average.steps = state.progress.step
     checkpoint.restore_optimiser(state.optimiser, checkpoint.load(last, "optimiser"))
     if state.scaler.is_enabled():
@@ -226,8 +244,9 @@ def step(
     truths: torch.Tensor,
     seed: tuple[int, int, int],
     device: torch.device,
-) -> dict[str, float]:
-    """One batch forwards and backwards; the loss by its parts. All random numbers follow from `seed`."""
+) -> dict[str, torch.Tensor]:
+    """One batch forwards and backwards; the loss by its parts, float64 on the device: to read them here would make it wait
+    for every step. All random numbers follow from `seed`."""
     number = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
     torch.manual_seed(number)  # of dropout and drop connect
     image, truth = (part.to(device, non_blocking=True).float() for part in (images, truths))
@@ -247,7 +266,7 @@ def step(
     state.scaler.step(state.optimiser)
     state.scaler.update()
     state.average.update(state.network)
-    return {name: float(value.detach()) for name, value in parts.items()}
+    return {name: value.detach().double() for name, value in parts.items()}
 
 
 def set_rates(optimiser: torch.optim.Optimizer, stage: Stage, recipe: Recipe, stage_step: int, done: float) -> None:
@@ -287,10 +306,10 @@ def end_epoch(run: Run, stage: Stage, row: dict[str, float]) -> None:
     print(f"stage {at.stage} epoch {at.epoch}/{stage.epochs} step {at.step}: {said}", flush=True)
 
 
-def tell(run: Run, stage: Stage, parts: dict[str, float], waiting: float) -> None:
+def tell(run: Run, stage: Stage, parts: dict[str, torch.Tensor], waiting: float) -> None:
     at, done = run.state.progress, share_done(run, stage)
     pace = at.stage_seconds / at.stage_step
-    losses = " ".join(f"{k} {v:.4f}" for k, v in parts.items())
+    losses = " ".join(f"{k} {float(v):.4f}" for k, v in parts.items())
     rest = at.stage_seconds / max(done, 1e-6) * (1 - done)
     print(
         f"step {at.step} ({stage.size} px, stage {at.stage + 1} of {len(run.recipe.stages)}) {losses}, {pace:.2f} s a step, "

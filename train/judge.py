@@ -28,7 +28,7 @@ def judge(
     said = answers(network, data, rows, size=stage.size, mean=recipe.mean, std=recipe.std, flips=False, device=device)
     dice = {t: mean_positive_dice(said, t) for t in recipe.validation_threshold}
     best = max(dice, key=lambda t: dice[t])
-    ranked = auroc(said.positive, said.image_logit)
+    ranked = auroc(said.positive, said.image_probability())
     return {"mean_positive_dice": dice[best], "auroc": 0.5 if ranked is None else ranked, "threshold": best}, said
 
 
@@ -46,13 +46,12 @@ def contact_sheet(data: Prepared, said: Answers, figures: Mapping[str, float], p
     chosen = list(dict.fromkeys([*order[: SHEET * 3 // 4], *order[::-1][: SHEET // 4]]))
     images, _ = data.read([said.rows[i] for i in chosen], data.grid_for(said.size))
     tiles = []
+    p = said.image_probability()
     for i, image in zip(chosen, images, strict=True):
         answer = said.probability[i] >= figures["threshold"] * LEVELS
         shrunk = torch.nn.functional.interpolate(torch.from_numpy(image)[None, None].float() / 255, said.size, mode="area")[
             0, 0
         ].numpy()
-        tiles.append(
-            (shrunk, said.truth[i], answer, f"{said.rows[i].name[-12:]}  p {1 / (1 + np.exp(-said.image_logit[i])):.2f}")
-        )
+        tiles.append((shrunk, said.truth[i], answer, f"{said.rows[i].name[-12:]}  p {p[i]:.2f}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures.contact_sheet(tiles, path)

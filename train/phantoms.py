@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -17,6 +16,7 @@ from segmenter.phantom import draw, film
 from train import rle
 from train.exam import EXAM, generator_sha256
 from train.variety import harder
+from train.workers import unordered
 
 NOTE = "phantoms.json"  # tells `prepare`, and through it the model card, that no patient was ever seen
 SQUARE = 0.25  # share of films that are square, as all of SIIM-ACR's are
@@ -36,8 +36,8 @@ def write(plan: Plan, out: Path, workers: int) -> Path:
         raise ValueError(f"seeds from {EXAM['first_seed']} on are the exam's; choose a smaller --first-seed")
     out.mkdir(parents=True, exist_ok=True)
     jobs = [(plan, out, plan.first_seed + i) for i in range(plan.count)]
-    with get_context("spawn").Pool(workers) as pool:
-        rows = list(tqdm(pool.imap(_write_one, jobs, chunksize=4), total=plan.count, desc="phantoms", unit="film"))
+    done = tqdm(unordered(_write_one, jobs, workers), total=plan.count, desc="phantoms", unit="film")
+    rows = [(name, texts) for _, name, texts in sorted(done)]
     with open(out / "train-rle.csv", "w", newline="") as file:
         file.write("ImageId, EncodedPixels\n")
         csv.writer(file, lineterminator="\n").writerows((name, f" {text}") for name, texts in rows for text in texts)
@@ -52,8 +52,8 @@ def film_shape(seed: int, longer: int) -> tuple[int, int]:
     return (longer, short) if rng.random() < 0.75 else (short, longer)
 
 
-def _write_one(job: tuple[Plan, Path, int]) -> tuple[str, list[str]]:
-    """The film of one seed; its name and the rows of its masks, one for each component as in SIIM-ACR."""
+def _write_one(job: tuple[Plan, Path, int]) -> tuple[int, str, list[str]]:
+    """The film of one seed; the seed, its name and the rows of its masks, one for each component as in SIIM-ACR."""
     plan, out, seed = job
     cv2.setNumThreads(1)
     phantom = draw(seed, shape=film_shape(seed, plan.longer_px))
@@ -70,4 +70,4 @@ def _write_one(job: tuple[Plan, Path, int]) -> tuple[str, list[str]]:
         dataset.save_as(part, enforce_file_format=True)
         part.rename(path)
     count, labels = cv2.connectedComponents(phantom.truth.astype(np.uint8))
-    return path.stem, [rle.encode(labels == i) for i in range(1, count)] or [rle.EMPTY]
+    return seed, path.stem, [rle.encode(labels == i) for i in range(1, count)] or [rle.EMPTY]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,9 @@ from train.dataset import (
 from train.folds import deal, folds_sha256, strata
 from train.phantoms import NOTE
 from train.siim import Found, find
+from train.workers import unordered
 
+MANY = 200  # films among which some patient comes twice
 PROGRESS_FILE = "progress.jsonl"
 
 
@@ -80,12 +82,19 @@ def _refuse_unknown_patients(found: Found, plan: Plan) -> None:
             f"{unknown} of {len(found.cases)} films have no patient, so folds by patient can not be made; give the map of "
             "SIIM-ACR ids to NIH patients with --patients, or accept leaking patients with --split image"
         )
+    alone = len({case.patient for case in found.cases}) == len(found.cases)
+    if plan.split == "patient" and plan.patients is None and found.kind == "SIIM-ACR" and alone and len(found.cases) >= MANY:
+        raise DataError(
+            f"each of the {len(found.cases)} films has a PatientID of its own, as in SIIM-ACR, where that is not the patient: "
+            "give the map of ids to NIH patients with --patients; or, when they are as many patients, --split image"
+        )
 
 
 def _resumed(plan: Plan, found: Found) -> dict[str, dict[str, Any]]:
-    """Records of the films that are done. The first line of the file says of which work."""
-    names = hashlib.sha256("\n".join(case.name for case in found.cases).encode()).hexdigest()
-    work = {"work": {"names": names, "source": str(plan.source.resolve()), "sizes": list(plan.sizes)}}
+    """Records of the films that are done; those that could not be used are tried again. The first line of the file says of
+    which work."""
+    labels = hashlib.sha256("\n".join(case.name + case.labelled for case in found.cases).encode()).hexdigest()
+    work = {"work": {"labels": labels, "source": str(plan.source.resolve()), "sizes": list(plan.sizes)}}
     path = plan.out / PROGRESS_FILE
     if not path.exists():
         path.write_text(json.dumps(work) + "\n")
@@ -96,11 +105,17 @@ def _resumed(plan: Plan, found: Found) -> dict[str, dict[str, Any]]:
         path.write_bytes(kept)
     lines = kept.decode().splitlines()
     if not lines or json.loads(lines[0]) != work:
-        raise DataError(f"{plan.out} was begun from other films or sizes; choose another --out, or remove it")
-    return {record["name"]: record for record in map(json.loads, lines[1:])}
+        raise DataError(f"{plan.out} was begun from other films, masks or sizes; choose another --out, or remove it")
+    return {record["name"]: record for record in map(json.loads, lines[1:]) if "problem" not in record}
 
 
 def _allocate(plan: Plan, count: int) -> None:
+    """Raises DataError when the disk can not hold the arrays: they are sparse at first, and a worker that finds no room
+    later dies without a word."""
+    there = sum(path.stat().st_blocks * 512 for path in plan.out.glob("*.npy"))
+    needed = sum(count * size * size * 9 // 8 for size in plan.sizes) - there
+    if (free := shutil.disk_usage(plan.out).free) < needed:
+        raise DataError(f"{plan.out} needs {needed / 1e9:.1f} GB more and has {free / 1e9:.1f} GB: make room, or fewer --sizes")
     for size in plan.sizes:
         for path, shape in (
             (image_file(plan.out, size), (count, size, size)),
@@ -115,8 +130,7 @@ def _prepared(plan: Plan, cases: list[tuple[int, Case]]) -> Iterator[dict[str, A
     if plan.workers == 1 or len(jobs) < 2:
         yield from map(_prepare_one, jobs)
         return
-    with get_context("spawn").Pool(plan.workers) as pool:
-        yield from pool.imap_unordered(_prepare_one, jobs, chunksize=2)
+    yield from unordered(_prepare_one, jobs, plan.workers)
 
 
 def _prepare_one(job: tuple[Path, tuple[int, ...], int, Case]) -> dict[str, Any]:
@@ -180,6 +194,8 @@ def _finish(plan: Plan, found: Found, records: list[dict[str, Any]]) -> dict[str
         raise DataError(f"none of the {len(records)} films of {plan.source} can be used; see {_write_report(plan, report)}")
     kinds = strata([r["area_fraction"] for r in good])
     groups = [cases[r["name"]].patient if plan.split == "patient" else r["name"] for r in good]
+    if len(set(groups)) < plan.folds:
+        raise DataError(f"{len(set(groups))} {plan.split}s can not fill {plan.folds} folds; choose fewer with --folds")
     fold_of = deal(groups, kinds, plan.folds, plan.seed)
     index = [
         Row(

@@ -64,6 +64,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     text += f"operating point `{report['operating_point']}`. {report['films']} films of {report['patients']} patients, "
     text += f"{report['positives']} with pneumothorax. Intervals: bootstrap by patient. "
     text += f"Unanswered: {_counted(report['unanswered'])}. Unusable: {len(report['unusable'])}.\n\n"
+    text += f"{report['note']}\n\n" if report["note"] else ""
     return (
         text
         + figures_table(report, {})

@@ -8,10 +8,13 @@ The csv is `train-rle.csv` (its header has a space before the second name, and "
 from __future__ import annotations
 
 import csv
+import gzip
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pydicom
 from pydicom.errors import InvalidDicomError
@@ -53,16 +56,18 @@ def find(root: Path, labels: Path | None = None, patients: Path | None = None) -
     named = sorted(by_name.keys() & rows.keys())
     if not named:
         raise DataError(f"{labels} labels none of the {len(files)} films below {root}: is it the csv of this data set?")
-    cases = (
-        Case(name, by_name[name][0], patient_of.get(name) or patient_id(by_name[name][0]), rle=rows[name]) for name in named
+    # With a map, a film that it does not name has no patient: PatientID of SIIM-ACR is not the patient of NIH.
+    cases = tuple(
+        Case(name, by_name[name][0], patient_of.get(name, "") if patients else patient_id(by_name[name][0]), rle=rows[name])
+        for name in named
     )
-    return Found(tuple(cases), problems, "SIIM-ACR")
+    return Found(cases, problems, "SIIM-ACR")
 
 
 def read_rle(path: Path) -> dict[str, tuple[str, ...]]:
     """ImageId -> the encoded masks of its rows. Raises DataError for another header."""
     rows: dict[str, list[str]] = defaultdict(list)
-    with open(path, newline="") as file:
+    with _opened(path) as file:
         reader = csv.reader(file, skipinitialspace=True)
         header = [name.strip() for name in next(reader, [])]
         if header != ["ImageId", "EncodedPixels"]:
@@ -77,11 +82,21 @@ def read_rle(path: Path) -> dict[str, tuple[str, ...]]:
 
 def read_patients(path: Path) -> dict[str, str]:
     """ImageId -> patient, from a csv `Kaggle_ID,NIH_ID` ("00028864_007.png": patient 00028864). Raises DataError."""
-    with open(path, newline="") as file:
+    with _opened(path) as file:
         rows = list(csv.DictReader(file, skipinitialspace=True))
     if not rows or not {"Kaggle_ID", "NIH_ID"} <= rows[0].keys():
         raise DataError(f"{path}: the map of patients has the columns Kaggle_ID and NIH_ID")
     return {row["Kaggle_ID"]: row["NIH_ID"].split("_")[0] for row in rows}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """A csv, also a gzipped one. Raises DataError for what is no text."""
+    try:
+        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else open(path, newline="") as file:
+            yield file
+    except (UnicodeDecodeError, gzip.BadGzipFile, csv.Error, EOFError) as error:
+        raise DataError(f"{path} can not be read as a csv ({error})") from error
 
 
 def patient_id(file: Path) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from segmenter.artifact import Manifest
 from train.cases import PICTURES, Case, DataError, FilmError
 from train.dataset import Prepared
 from train.exam import exam_film
@@ -29,11 +30,14 @@ class Given:
 
 @dataclass
 class Source:
-    """`count` films; `read` yields them, and fills `unusable` with those that can not be read, by name."""
+    """`count` films; `read` yields them, and fills `unusable` with those that can not be read, by name. `fold` and
+    `folds_sha256`: of a prepared data set, for those that may have learned from its other folds."""
 
     title: str
     cases: tuple[Case, ...]
     unusable: dict[str, str]
+    fold: int | None = None
+    folds_sha256: str = ""
 
     @property
     def count(self) -> int:
@@ -75,7 +79,25 @@ def siim_fold(folder: Path, fold: int) -> Source:
     found = find(data.source, *(Path(about[key]) if about[key] else None for key in ("labels", "patients_map")))
     cases = tuple(case for case in found.cases if case.name in held_out)
     lost = sorted(held_out - {case.name for case in cases})
-    return Source(f"fold {fold} of {about['kind']}", cases, dict.fromkeys(lost, "no longer where it was prepared from"))
+    gone = dict.fromkeys(lost, "no longer where it was prepared from")
+    return Source(f"fold {fold} of {about['kind']}", cases, gone, fold, about["folds_sha256"])
+
+
+def learned(source: Source, manifest: Manifest) -> str:
+    """What a model has to do with films of a prepared data set: a sentence for its report, "" for nothing. Raises DataError
+    when a member of it has learned them."""
+    if source.fold is None or not manifest.folds:
+        return ""
+    if source.folds_sha256 != manifest.data.get("folds_sha256"):
+        return "The model comes from another deal of folds: whether it has learned these films is not known."
+    if any(fold != source.fold for fold in manifest.folds):
+        raise DataError(
+            f"{manifest.name} has learned films of fold {source.fold}: its members held out {list(manifest.folds)}. Measure it "
+            "on films that none of them has seen, or export the run of that fold alone"
+        )
+    return (
+        "These films chose among the weights of this run, and its thresholds where they were calibrated on its held-out fold."
+    )
 
 
 def ptx498(folder: Path) -> Source:

@@ -1,0 +1,30 @@
+"""Work on several processes, each started anew. One that dies is an error here, and not silence for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TypeVar
+
+from train.cases import DataError
+
+Job = TypeVar("Job")
+Done = TypeVar("Done")
+
+
+def unordered(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> Iterator[Done]:
+    """`work` of each job, as they are done. Raises DataError when a process died."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(work, job) for job in jobs]
+        try:
+            for one in as_completed(waiting):
+                yield one.result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a worker process died: no memory, no room on the disk, or a film that crashes its decoder; call this again, "
+                "it goes on where it was (with --workers 1 the film is the one after the last of progress.jsonl)"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
