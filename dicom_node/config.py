@@ -7,14 +7,11 @@ Environment: SEGMENTER_<SECTION>__<KEY> overrides the file, for example SEGMENTE
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -24,17 +21,18 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
-from pydicom.datadict import tag_for_keyword
 
+from dicom_node.config_values import (
+    STORAGE_CLASSES,
+    AETitle,
+    Host,
+    ObjectName,
+    Port,
+    StorageClass,
+    Url,
+    patterns,
+)  # fmt: skip
 from dicom_node.errors import ConfigError
-
-AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]
-Host = Annotated[str, AfterValidator(lambda host: _host(host))]
-Url = Annotated[str, AfterValidator(lambda url: _url(url))]
-Port = Annotated[int, Field(ge=0, le=65535)]
-StorageClass = Literal["CR", "DX", "DX-PROCESSING", "SC", "SC-MF-BYTE", "SC-MF-WORD"]
-ObjectName = Literal["seg", "seg-positioned", "sr", "capture", "presentation"]
-STORAGE_CLASSES: tuple[StorageClass, ...] = get_args(StorageClass)
 
 
 class Section(BaseModel):
@@ -135,7 +133,7 @@ class Queue(Section):
         300, ge=0, description="A normal film that has waited so long goes before urgent ones: nothing starves."
     )
 
-    _known = field_validator("urgent_when")(lambda rules: _patterns(rules))
+    _known = field_validator("urgent_when")(lambda rules: patterns(rules))
 
 
 class Rule(Section):
@@ -153,7 +151,7 @@ class Rule(Section):
     destinations: tuple[str, ...] | None = Field(None, description="Instead of send.destinations.")
     priority: Literal["", "urgent", "normal"] = Field("", description='"": as [queue] says.')
 
-    _known = field_validator("all_of", "any_of", "none_of")(lambda rules: _patterns(rules))
+    _known = field_validator("all_of", "any_of", "none_of")(lambda rules: patterns(rules))
 
 
 class Work(Section):
@@ -305,37 +303,6 @@ class Config(BaseSettings):
     @property
     def ledger_path(self) -> Path:
         return self.node.directory / "ledger.sqlite"
-
-
-def _host(host: str) -> str:
-    """Host names that no resolver takes (an empty label, for one) are said here, and not where they are called."""
-    try:
-        host.encode("idna")
-    except UnicodeError as error:
-        raise ValueError(f"{host!r} is no host name or address ({error})") from error
-    return host
-
-
-def _url(url: str) -> str:
-    try:
-        found = urlsplit(url)
-        sound = not url or found.scheme == "memory" or bool(found.port != 0 and found.hostname and _host(found.hostname))
-    except ValueError as error:
-        raise ValueError(f"is no URL ({error})") from error
-    if not sound:
-        raise ValueError("is no URL: it needs a host")
-    return url
-
-
-def _patterns(rules: dict[str, str]) -> dict[str, str]:
-    for keyword, pattern in rules.items():
-        if tag_for_keyword(keyword) is None:
-            raise ValueError(f"{keyword} is no DICOM keyword (example: RequestedProcedurePriority)")
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"{keyword}: {pattern!r} is no regular expression ({error})") from error
-    return rules
 
 
 def load(path: Path | None) -> Config:
