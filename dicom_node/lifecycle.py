@@ -291,7 +291,8 @@ def running(config: Config) -> dict[str, object] | None:
     another container, its process number may be somebody else's. Raises PermissionError for others than its user."""
     try:
         state = json.loads((config.node.directory / "run.json").read_text())
-        os.kill(state["pid"], 0)
+        with contextlib.suppress(PermissionError):  # there is such a process, of another user
+            os.kill(state["pid"], 0)
         return dict(state) if is_locked(config.spool_directory, "run") else None
     except PermissionError:
         raise
