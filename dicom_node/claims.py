@@ -172,17 +172,17 @@ class Claims:
                 (claim.job.job_id, claim.owner),
             )
 
-    def release_worker(self, worker: str, living: Sequence[int], *, max_crashes: int) -> list[Job]:
-        """Free the claims of `worker`'s processes that are not among `living` pids, each charged with a crash when it was alone
-        on its process' bench.
+    def release_worker(self, worker: str, dead: Sequence[int], *, max_crashes: int) -> list[Job]:
+        """Free the claims of those of `worker`'s processes that are among the `dead` pids, each charged with a crash when it
+        was alone on its process' bench.
 
         A job with `max_crashes` crashes is quarantined as failed. Returns the jobs, as they are now.
         """
         with self.store.write() as db:
             rows = db.execute("SELECT id, pid FROM jobs WHERE state = 'claimed' AND worker = ?", (worker,)).fetchall()
-            dead = [row["id"] for row in rows if row["pid"] not in living]
+            held = [row["id"] for row in rows if row["pid"] in dead]
             sentence = "The worker process died on this film, again and again."
-            return [self._charge(db, job_id, "crashes-the-worker", sentence, max_crashes) for job_id in dead]
+            return [self._charge(db, job_id, "crashes-the-worker", sentence, max_crashes) for job_id in held]
 
     def charge(self, claim: Claim, code: str, sentence: str, *, max_crashes: int) -> None:
         """Charge a claim with a crash and free it; one that had company is freed only, and tried again alone. A claim that was

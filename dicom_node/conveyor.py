@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from dicom_node.claims import Claim
+from dicom_node.errors import NodeError
 from dicom_node.process import Heartbeat, OnBench, Workbench
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class Conveyor:
         self._took: deque[float] = deque(maxlen=_REMEMBERED)  # seconds from claim to answer
         self._held = Heartbeat(bench.node)  # of this ring of the bell
         self._began = 0.0
+        self.worn_out = False  # the device failed a film: this process claims no more, and is to be replaced
 
     def answer_ready(self) -> None:
         """Claim what is ready and answer it."""
@@ -59,7 +62,7 @@ class Conveyor:
 
     def _another(self) -> Claim | None:
         """One more film, if one is ready and will be answered long before the time limit."""
-        if self._stopping() or not self._took or not 0 < len(self._held) < self._films:
+        if self._stopping() or self.worn_out or not self._took or not 0 < len(self._held) < self._films:
             return None
         expected = time.monotonic() - self._began + (len(self._held) + 1) * max(self._took)
         claim = self._bench.claim(beside=True) if expected < self._time_limit_seconds / 2 else None
@@ -77,6 +80,11 @@ class Conveyor:
         ahead: deque[Future[OnBench | None]] = deque(self._reader.submit(self._read, claim) for claim in (first, second))
         written: deque[Future[None]] = deque()
         while pieces := self._taken(ahead):
+            if self.worn_out:  # read ahead, and not begun
+                for piece in pieces:
+                    self._bench.give_back(piece.claim)
+                    self._held.drop(piece.claim)
+                continue
             while len(ahead) < self._share:
                 ahead.append(self._reader.submit(self._read_another))
             for piece in self._forward(pieces):
@@ -109,10 +117,15 @@ class Conveyor:
         """Those that have been on the device."""
 
         def step() -> list[OnBench]:
-            self._bench.forward(pieces)
+            if not self._bench.forward(pieces):
+                self.worn_out = True
             return pieces
 
-        return self._edge([piece.claim for piece in pieces], step) or []
+        passed = self._edge([piece.claim for piece in pieces], step)
+        if passed is None:
+            for piece in pieces:
+                self._held.drop(piece.claim)
+        return passed or []
 
     def _finish(self, piece: OnBench) -> None:
         job = self._edge([piece.claim], lambda: self._bench.finish(piece))
@@ -127,5 +140,8 @@ class Conveyor:
         except Exception as problem:
             for claim in claims:
                 log.exception("a worker could not finish a film", extra=claim.job.log_context())
-                self._bench.stumbled(claim, problem)
+                try:
+                    self._bench.stumbled(claim, problem)
+                except (NodeError, sqlite3.Error) as trouble:  # the ledger's: the lease runs out instead
+                    log.error("a film's trouble could not be told", extra={"error": type(trouble).__name__})
             return None

@@ -18,11 +18,13 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dicom_node import tls
 from dicom_node.children import Child, Children, Forked, verb_process
@@ -30,10 +32,14 @@ from dicom_node.config import Config
 from dicom_node.errors import ConfigError, NodeError
 from dicom_node.spool import Spool, is_locked
 
+if TYPE_CHECKING:
+    from dicom_node.ledger import Ledger
+
 log = logging.getLogger(__name__)
 
 VERBS = ("receive", "serve", "work", "send")  # in the order of the stop
 MOST_RECEIVERS = 4  # that receive.processes = 0 starts
+LOOK_SECONDS = 0.2  # for a signal
 ANNOUNCE_AGAIN_SECONDS = 5.0
 
 
@@ -53,11 +59,31 @@ def only_instance(spool: Spool, verb: str, patience: float = 15.0) -> Iterator[N
         yield
 
 
-def stop_event() -> threading.Event:
+class Stop(threading.Event):
+    """An event that a signal may set: `tell` takes no lock, which the very thread that the signal interrupts may hold."""
+
+    _told = False
+
+    def tell(self) -> None:
+        self._told = True
+
+    def is_set(self) -> bool:
+        return self._told or super().is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        until = float("inf") if timeout is None else time.monotonic() + timeout
+        while not self.is_set():
+            if (left := until - time.monotonic()) <= 0:
+                return False
+            super().wait(min(left, LOOK_SECONDS))
+        return True
+
+
+def stop_event() -> Stop:
     """Set by SIGTERM or SIGINT."""
-    event = threading.Event()
+    event = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: event.set())
+        signal.signal(number, lambda *_: event.tell())
     return event
 
 
@@ -145,6 +171,7 @@ def serve(config: Config) -> None:
     import uvicorn
 
     from dicom_node import broker
+    from dicom_node.guests import MOST_AT_ONCE, Impatient
     from dicom_node.model import is_loopback
     from dicom_node.observe import router
     from dicom_node.serve import Door, app_of
@@ -169,7 +196,8 @@ def serve(config: Config) -> None:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                limit_concurrency=200,
+                http=Impatient,
+                limit_concurrency=MOST_AT_ONCE,
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=5,
             )
@@ -185,7 +213,7 @@ def serve(config: Config) -> None:
             pass
         door.open = False
         until = time.monotonic() + config.node.stop_seconds / 3
-        while serving.is_alive() and door.ledger.remote_claims() and time.monotonic() < until:
+        while serving.is_alive() and _has_distant_claims(door.ledger) and time.monotonic() < until:
             time.sleep(0.1)
         if dispatcher is not None:
             dispatcher.stop()
@@ -193,6 +221,14 @@ def serve(config: Config) -> None:
         serving.join(10)
         if not stop.is_set():
             raise NodeError(f"the HTTP server on {settings.host}:{settings.port} ended by itself; is the port taken?")
+
+
+def _has_distant_claims(ledger: Ledger) -> bool:
+    """False too when the ledger can not say: a damaged one must not keep the door from closing."""
+    try:
+        return bool(ledger.remote_claims())
+    except sqlite3.Error:
+        return False
 
 
 def send(config: Config) -> None:

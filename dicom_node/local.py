@@ -132,13 +132,18 @@ class LocalNode:
         """Free the claims of our processes that died; a film that was alone on its bench is charged with a crash. Returns
         whether a living one has a film."""
         pids = self.ledger.claim_pids(self.worker)
-        living = [pid for pid in pids if process_is_alive(pid)]
-        if len(living) < len(pids):
-            self.bury_all_but(living)
-        return bool(living)
+        dead = [pid for pid in pids if not process_is_alive(pid)]
+        if dead:
+            self.bury(dead)
+        return len(dead) < len(pids)
 
-    def bury_all_but(self, living: Sequence[int]) -> None:
-        """Free the claims of all processes of the worker but the `living`, as `bury_the_dead`."""
-        for job in self.ledger.release_worker(self.worker, living, max_crashes=self.work.max_crashes):
+    def others_than(self, living: Sequence[int]) -> list[int]:
+        """The processes of the worker that hold a claim and are not among the `living`."""
+        return [pid for pid in self.ledger.claim_pids(self.worker) if pid not in living]
+
+    def bury(self, dead: Sequence[int]) -> None:
+        """Free the claims of these processes of the worker, as `bury_the_dead`. The dead are named, not the living: one of
+        those may claim a film at this moment."""
+        for job in self.ledger.release_worker(self.worker, dead, max_crashes=self.work.max_crashes):
             words = {"worker": self.worker, "crashes": job.crashes, "state": job.state}
             log.error("a worker process died on a film", extra=job.log_context() | words)

@@ -166,9 +166,16 @@ class Workbench:
         """Fetch, parse, gate, decode and place the film. None when the claim was lost or the node is in trouble."""
         return self._on_the_node(claim, lambda: self._read(claim))
 
-    def forward(self, pieces: Sequence[OnBench]) -> None:
-        """One forward pass about all of them that have no outcome yet."""
-        self.segmenter.forward([piece.film for piece in pieces if piece.film is not None])
+    def forward(self, pieces: Sequence[OnBench]) -> bool:
+        """One forward pass about all of them that have no outcome yet. False when the device failed one of them: it may be
+        the film, and it may be that nothing works in this process any more (a lost GPU, its memory taken by others)."""
+        films = [piece.film for piece in pieces if piece.film is not None and piece.film.finding is None]
+        self.segmenter.forward(films)
+        return not any(film.finding is not None and film.finding.code in PASSING for film in films)
+
+    def give_back(self, claim: Claim) -> None:
+        """Leave a film that was not begun to others."""
+        self._on_the_node(claim, lambda: self.node.release(claim))
 
     def finish(self, piece: OnBench) -> Job | None:
         """Mask, objects, the bytes on disk and the end of the job. None as in `answer`."""

@@ -8,9 +8,10 @@ _DEAD = ("Z", "X")  # a zombie has ended and nobody has asked how
 
 
 def process_is_alive(pid: int) -> bool:
-    """False for a process that is gone or a zombie."""
-    found = _look(Path(f"/proc/{pid}/stat"))
-    return found is not None and found[0] not in _DEAD
+    """False for a process that is gone or a zombie; one that can not be looked at (too many open files) is taken for alive."""
+    stat = Path(f"/proc/{pid}/stat")
+    found = _look(stat)
+    return found[0] not in _DEAD if found is not None else stat.exists()
 
 
 def children_of(parent: int) -> tuple[set[int], set[int]]:

@@ -15,7 +15,7 @@ import ssl
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 
@@ -26,10 +26,12 @@ from dicom_node.errors import ConfigError, LostClaim, NodeAway, SourceDamaged
 from dicom_node.job import Job, Outcome, State
 from dicom_node.process import Known
 from dicom_node.processes import children_of
-from dicom_node.wire import OWNER_HEADER, Content, Ended, Kept, Result, Returned, Seen, Task, Trouble, claim_of
+from dicom_node.wire import OWNER_HEADER, Content, Ended, Kept, Ready, Reply, Result, Returned, Seen, Task, Trouble, claim_of
 from segmenter.errors import Refused
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=Reply)
 
 _CONNECT_SECONDS = 5.0
 _AGAIN_SECONDS = 1.0
@@ -45,7 +47,7 @@ class RemoteNode:
         self._instance = instance
         self._model, self._model_digest = model, model_digest
         self._children: set[int] = set()
-        self._unsaid = False
+        self._dead: set[int] = set()  # of which the node was not told yet
         self._every = Every(60.0)
 
     @classmethod
@@ -88,7 +90,7 @@ class RemoteNode:
             return None
         if answer.status_code == 204:
             return None
-        task = Task.model_validate_json(answer.content)
+        task = self._told(Task, answer)
         self._lease_seconds = task.lease_seconds
         return claim_of(task, owner)
 
@@ -114,7 +116,7 @@ class RemoteNode:
     def known(self, claim: Claim, content_sha256: str, model_digest: str) -> Known:
         content = Content(content_sha256=content_sha256, model_digest=model_digest)
         answer = self._call("POST", f"/v1/claims/{claim.job.job_id}/content", claim=claim, json=content.model_dump())
-        seen = Seen.model_validate_json(answer.content)
+        seen = self._told(Seen, answer)
         return Known(seen.revision, seen.kinds)
 
     def store(self, claim: Claim, name: str, data: bytes) -> tuple[str, str]:
@@ -122,7 +124,7 @@ class RemoteNode:
         answer = self._call("PUT", path, claim=claim, content=data, accept=(413,))
         if answer.status_code == 413:
             raise Refused("result-too-large", f"{name} has {len(data)} bytes, more than the node takes (serve.max_object_mb).")
-        kept = Kept.model_validate_json(answer.content)
+        kept = self._told(Kept, answer)
         if kept.sha256 != hashlib.sha256(data).hexdigest():
             raise NodeAway("the node kept other bytes than were sent: the line or its disk is not sound")
         return "", kept.sha256
@@ -144,7 +146,7 @@ class RemoteNode:
             notes=outcome.notes,
         )
         path = f"/v1/claims/{claim.job.job_id}/result"
-        ended = Ended.model_validate_json(self._call("POST", path, claim=claim, json=result.model_dump()).content)
+        ended = self._told(Ended, self._call("POST", path, claim=claim, json=result.model_dump()))
         return replace(
             claim.job,
             state=State(ended.state),
@@ -157,17 +159,25 @@ class RemoteNode:
     # -- the worker's parent -----------------------------------------------------------------------------------
 
     def ready(self) -> int:
-        return int(self._call("GET", "/v1/ready", patience=0).json()["ready"])
+        return self._told(Ready, self._call("GET", "/v1/ready", patience=0)).ready
 
     def bury_the_dead(self) -> bool:
         """Tell the node which of our processes live, each time one has died. True: only the node knows who has a film."""
         living, _ = children_of(os.getpid())
-        if not living >= self._children or self._unsaid:
-            self._unsaid = True
-            self._call("POST", "/v1/living", patience=0, json={"instance": self._instance, "pids": sorted(living)})
-            self._unsaid = False
+        self._dead |= self._children - living
         self._children = living
+        if self._dead:
+            body = {"instance": self._instance, "pids": sorted(living), "dead": sorted(self._dead)}
+            self._call("POST", "/v1/living", patience=0, json=body)
+            self._dead = set()
         return True
+
+    def _told(self, kind: type[T], answer: httpx2.Response) -> T:
+        """Raises NodeAway for what is no answer of a node: a proxy's page, for one."""
+        try:
+            return kind.model_validate_json(answer.content)
+        except ValueError as error:
+            raise NodeAway(f"{self._work.node} answers, but not as a node does: what stands before it?") from error
 
     # -- the line ----------------------------------------------------------------------------------------------
 

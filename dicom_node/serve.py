@@ -172,7 +172,8 @@ def _claims(door: Door) -> APIRouter:
     @router.post("/living", status_code=204)
     def living(living: Living, who: Who) -> None:
         """Which processes of a worker live: the claims of the others are freed, each charged with a crash."""
-        door.here.far(who, living.instance).bury_all_but(living.pids)
+        there = door.here.far(who, living.instance)
+        there.bury(living.dead if living.dead is not None else there.others_than(living.pids))
 
     return router
 

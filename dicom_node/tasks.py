@@ -22,6 +22,9 @@ from dicom_node.process import Workbench
 
 log = logging.getLogger(__name__)
 
+# Before a process whose device failed is replaced: three charges on an innocent film then take more than a minute, and where
+# the device is really gone the next process can not load the model, claims nothing, and films wait.
+DEVICE_TROUBLE_SECONDS = 20.0
 MODEL_SECONDS = 120.0  # that a new child may take to load the model
 REMOTE_POLL_SECONDS = 0.5  # how often a node on another machine is asked for work when no broker lies between
 
@@ -33,6 +36,13 @@ def film_is_ready() -> None:
     """The task: claim what is ready and answer it."""
     assert _belt is not None, "the bell rang in a process that has no workbench"
     _belt.answer_ready()
+    if _belt.worn_out:
+        log.error("the device failed: this process ends, and a new one begins with a device of its own")
+        until = time.monotonic() + DEVICE_TROUBLE_SECONDS
+        while time.monotonic() < until and not _stopping[0]:
+            time.sleep(0.1)
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def conveyor(config: Config, name: str) -> Conveyor:
@@ -70,7 +80,12 @@ def run_worker(config: Config) -> int:
     def _child(**_: object) -> None:
         global _belt
         threading.Thread(target=_die_with, args=(os.getppid(),), name="orphan-watch", daemon=True).start()
-        _belt = conveyor(config, name)
+        try:
+            _belt = conveyor(config, name)
+        except Exception:  # a device that is gone, for one: without a bench it would only swallow bells
+            log.exception("this process can not load the model; another one tries again")
+            time.sleep(DEVICE_TROUBLE_SECONDS)
+            os._exit(1)
         gc.freeze()  # what the model brought stays: the collector need not look at it for each film
 
     ringer.stand_apart_from_forks()

@@ -38,6 +38,9 @@ class _Compiled:
     none_of: Patterns
 
 
+MOST_CHARACTERS = 1024  # of a value that patterns see: matching holds the whole process up, and may take its square
+
+
 class Triage:
     def __init__(self, queue: Queue, rules: Iterable[Rule] = ()) -> None:
         self._from = frozenset(queue.urgent_from)
@@ -88,6 +91,6 @@ def _matches(values: Mapping[str, str], keyword: str, pattern: re.Pattern[str]) 
 
 def _value(found: Dataset, keyword: str) -> str:
     try:
-        return str(found.get(keyword, ""))
+        return str(found.get(keyword, ""))[:MOST_CHARACTERS]
     except UNREADABLE:
         return ""

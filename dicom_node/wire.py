@@ -10,6 +10,7 @@ from dicom_node.claims import Claim
 from dicom_node.job import Arrival, Job, State
 
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
+Pid = Annotated[int, Field(ge=1, lt=2**31)]
 Token = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Uid = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9.]+$")]
@@ -24,7 +25,7 @@ OWNER_HEADER = "X-Claim-Owner"
 
 
 class Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Reply(Body):
@@ -38,7 +39,7 @@ class Ask(Body):
     has other films on its bench."""
 
     instance: Hex
-    pid: Annotated[int, Field(ge=1)]
+    pid: Pid
     owner: Token
     model: Model
     model_digest: Sha256
@@ -122,10 +123,11 @@ class Ended(Reply):
 
 
 class Living(Body):
-    """A worker's parent says which of its processes are alive: the claims of the others are freed, and charged."""
+    """A worker's parent says which of its processes are alive, and which have died: their claims are freed, and charged."""
 
     instance: Hex
-    pids: Annotated[tuple[int, ...], Field(max_length=256)]
+    pids: Annotated[tuple[Pid, ...], Field(max_length=256)]
+    dead: Annotated[tuple[Pid, ...] | None, Field(max_length=256)] = None  # None: all others, as older workers mean it
 
 
 class Ready(Reply):

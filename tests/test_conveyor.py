@@ -37,6 +37,8 @@ class Bench:
     held: set[str] = field(default_factory=set)
     finished: list[str] = field(default_factory=list)
     charged: list[str] = field(default_factory=list)
+    given_back: list[str] = field(default_factory=list)
+    failed_by_the_device: set[int] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
     heartbeat_seconds: float = 60.0
 
@@ -63,8 +65,14 @@ class Bench:
         self._step("read", [claim])
         return OnBench(claim, time.monotonic() - self.seconds)
 
-    def forward(self, pieces: list[OnBench]) -> None:
+    def forward(self, pieces: list[OnBench]) -> bool:
         self._step("forward", [piece.claim for piece in pieces])
+        return not any(int(piece.claim.job.job_id, 16) in self.failed_by_the_device for piece in pieces)
+
+    def give_back(self, claim: Claim) -> None:
+        with self.lock:
+            self.held.discard(claim.owner)
+            self.given_back.append(claim.job.job_id)
 
     def finish(self, piece: OnBench) -> str:
         self._step("finish", [piece.claim])
@@ -95,6 +103,19 @@ def test_a_film_that_fails_takes_no_other_with_it(films: int, stage: str) -> Non
     assert film(7).job.job_id in bench.charged and film(7).job.job_id not in bench.finished
     assert len(bench.charged) <= (max(1, films // 3) if stage == "forward" else 1)
     assert len(bench.finished) + len(bench.charged) == 20 and bench.held == set()
+
+
+@pytest.mark.parametrize("films", [1, 3, 12])
+def test_when_the_device_fails_nothing_more_is_claimed(films: int) -> None:
+    """Result: what was on it ends as it ended, what was read ahead is given back untouched; the process is to be replaced."""
+    bench = Bench([film(number) for number in range(40)], failed_by_the_device={7})
+    belt = Conveyor(bench, films, 60.0)  # type: ignore[arg-type]
+    while not belt.worn_out:
+        belt.answer_ready()
+    assert film(7).job.job_id in bench.finished and bench.charged == [] and bench.held == set()
+    assert len(bench.finished) <= 8 + films and len(bench.given_back) <= films
+    assert len(bench.waiting) + len(bench.finished) + len(bench.given_back) == 40
+    assert not set(bench.given_back) & set(bench.finished)
 
 
 def test_the_bench_holds_what_it_may_and_the_first_film_of_a_process_is_alone() -> None:

@@ -91,6 +91,23 @@ def test_the_death_of_a_batch_is_charged_to_nobody_and_its_members_are_retried_a
     assert pacs.lost(innocent) == pacs.doubled() == []
 
 
+def test_a_lost_device_costs_one_film_one_try_and_no_film_its_answer(tmp_path: Path, pacs: RudePacs) -> None:
+    """After an error of CUDA nothing works in a process any more. Result: it is replaced, the film that it failed is charged
+    once, its neighbours are not, and all are answered."""
+    films = [quick_film(number) for number in range(70, 80)]
+    settings = poisoned({}, POISON_DEVICE=str(tmp_path / "lost"))
+    with running_node(tmp_path / "node", ("PACS", pacs.port), **settings) as node:
+        for one in films:
+            assert store(one, node.port) == 0x0000
+        jobs = [node.finished(one.SOPInstanceUID) for one in films]
+        for one in films:
+            node.delivered(one.SOPInstanceUID)
+        assert "the device failed" in node.log_text() and (tmp_path / "lost").exists()
+    assert {job.state for job in jobs} == {State.SEGMENTED}
+    assert sum(job.crashes for job in jobs) <= 1
+    assert pacs.lost([str(one.SOPInstanceUID) for one in films]) == pacs.doubled() == []
+
+
 def test_the_same_film_ten_times_at_once_is_one_job_and_one_result(node: Node, pacs: RudePacs) -> None:
     source = quick_film(20)
     answers: list[int] = []

@@ -1,0 +1,62 @@
+"""Who may stay at the HTTP door: uvicorn waits for a request without end, and counts whoever is connected against its limit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_SECONDS = 10.0  # for the head of a request, from the connection or from its first byte
+MOST_AT_ONCE = 500  # connections; each is a descriptor
+MOST_OF_A_HOST = 100
+
+
+class Impatient(H11Protocol):
+    """Shows out who is connected and says nothing, or says it byte by byte; and the connections of one host over their share.
+    Time between two requests, and for a body, is limited elsewhere (timeout_keep_alive, `serve.BodyLimit`)."""
+
+    of_host: ClassVar[Counter[str]] = Counter()
+
+    _waits_since: float | None = None
+    _host = ""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._host = self.client[0] if self.client else ""
+        self.of_host[self._host] += 1
+        if self.of_host[self._host] > MOST_OF_A_HOST:
+            transport.abort()
+            return
+        self._waits_since = time.monotonic()
+        self._look_again()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.of_host[self._host] -= 1
+        if not self.of_host[self._host]:
+            del self.of_host[self._host]
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        asked = self.cycle
+        super().data_received(data)
+        if self.cycle is not asked:  # a head came whole
+            self._waits_since = None
+        elif self._waits_since is None and self._is_between_requests():
+            self._waits_since = time.monotonic()
+
+    def _is_between_requests(self) -> bool:
+        return self.cycle is None or bool(self.cycle.response_complete)
+
+    def _look_again(self) -> None:
+        self.loop.call_later(HEAD_SECONDS / 4, self._look)
+
+    def _look(self, *_: Any) -> None:
+        if self.transport.is_closing():
+            return
+        if self._waits_since is not None and time.monotonic() - self._waits_since > HEAD_SECONDS:
+            self.transport.abort()
+            return
+        self._look_again()
