@@ -193,7 +193,8 @@ class Receiver:
             self._offer(association)
             if not association.server.take_seat(association):
                 return Rejection.LIMIT, "no seat left (receive.max_associations, receive.max_per_host)"
-            association.journal_id = self._ledger.open_association(calling, association.called_ae, host)
+            if not _is_a_look(association):
+                association.journal_id = self._ledger.open_association(calling, association.called_ae, host)
         except (sqlite3.Error, OSError) as error:
             return Rejection.BUSY, f"the ledger can not be used ({error})"
         return None, ""
@@ -349,6 +350,14 @@ def part10_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: 
     file = DicomBytesIO()
     write_file_meta_info(file, meta, enforce_standard=True)
     return b"\0" * 128 + b"DICM" + file.getvalue()
+
+
+def _is_a_look(association: Inbound) -> bool:
+    """An echo of our own, as /readyz makes one every few seconds in the name of a sender: no matter for the journal."""
+    request = association.requestor.primitive
+    proposed = request.presentation_context_definition_list  # type: ignore[union-attr]
+    ours = association.requestor.implementation_class_uid == IMPLEMENTATION_CLASS_UID
+    return ours and {context.abstract_syntax for context in proposed} == {VERIFICATION}
 
 
 def _proposes_commitment(association: Inbound) -> bool:

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 VERBS = ("receive", "serve", "work", "send")  # in the order of the stop
 MOST_RECEIVERS = 4  # that receive.processes = 0 starts
-LOOK_SECONDS = 0.2  # for a signal
+LOOK_SECONDS = 0.05  # for a signal
 ANNOUNCE_AGAIN_SECONDS = 5.0
 
 

@@ -137,9 +137,11 @@ class Watch:
     def _disk(self) -> Probe:
         reserve = self._config.node.reserve_mb
         try:
-            free = Spool(self._config.spool_directory, 0).free_bytes() // 2**20
+            spool = Spool(self._config.spool_directory, 0)
+            free = spool.free_bytes() // 2**20
+            spool.try_out()
         except TROUBLE as problem:
-            return Probe(False, f"can not be looked at ({_words(problem)})")
+            return Probe(False, f"can not keep a film ({_words(problem)}); look at space, inodes and rights of the spool")
         if free < reserve:
             return Probe(False, f"{free} MB free, under node.reserve_mb = {reserve}: films are refused; make room")
         return Probe(True, f"{free} MB free, {reserve} MB stay free")

@@ -13,6 +13,7 @@ import os
 import secrets
 import ssl
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ T = TypeVar("T", bound=Reply)
 
 _CONNECT_SECONDS = 5.0
 _AGAIN_SECONDS = 1.0
+_PIECE = 256 * 1024  # bytes that are sent before the clock is looked at
 
 
 class RemoteNode:
@@ -108,7 +110,7 @@ class RemoteNode:
             log.warning("a film's trouble could not be told", extra=claim.job.log_context() | {"error": str(problem)})
 
     def source(self, claim: Claim) -> bytes:
-        answer = self._call("GET", f"/v1/claims/{claim.job.job_id}/source", claim=claim, accept=(200, 410))
+        answer = self._call("GET", f"/v1/claims/{claim.job.job_id}/source", claim=claim, accept=(200, 410), paced=True)
         if answer.status_code == 410:
             raise SourceDamaged("The stored film is gone from the spool.")
         return answer.content
@@ -121,7 +123,7 @@ class RemoteNode:
 
     def store(self, claim: Claim, name: str, data: bytes) -> tuple[str, str]:
         path = f"/v1/claims/{claim.job.job_id}/objects/{name}"
-        answer = self._call("PUT", path, claim=claim, content=data, accept=(413,))
+        answer = self._call("PUT", path, claim=claim, content=data, accept=(413,), paced=True)
         if answer.status_code == 413:
             raise Refused("result-too-large", f"{name} has {len(data)} bytes, more than the node takes (serve.max_object_mb).")
         kept = self._told(Kept, answer)
@@ -189,17 +191,24 @@ class RemoteNode:
         claim: Claim | None = None,
         patience: float | None = None,
         accept: tuple[int, ...] = (),
+        paced: bool = False,
         **body: Any,
     ) -> httpx2.Response:
-        """One request, said again until it is answered or `patience` (seconds; default: as long as a lease) is over.
+        """One request, said again until it is answered or `patience` (seconds; default: as long as a lease) is over. `paced`:
+        all that it carries has a third of the time that a film may take: a slow line is no fault of the film.
 
         Raises LostClaim for 409, NodeAway for everything else that is no success.
         """
+        patience = self._work.time_limit_seconds / 3 if paced else patience
         until = time.monotonic() + (self._lease_seconds if patience is None else patience)
         headers = {OWNER_HEADER: claim.owner} if claim else {}
         while True:
             try:
-                answer = self._client.request(method, path, headers=headers, **body)
+                answer = (
+                    self._carried(method, path, headers, body)
+                    if paced
+                    else self._client.request(method, path, headers=headers, **body)
+                )
                 problem = None if answer.status_code < 500 and answer.status_code != 429 else f"status {answer.status_code}"
             except (httpx2.TransportError, OSError) as error:
                 problem = type(error).__name__
@@ -215,6 +224,29 @@ class RemoteNode:
         if answer.status_code in (401, 403):
             raise NodeAway(f"{self._work.node} does not know our token: `workers add NAME` on the node makes a new one")
         raise NodeAway(f"{self._work.node} answered {answer.status_code} to {method} {path.split('/')[-1]}")
+
+    def _carried(self, method: str, path: str, headers: dict[str, str], body: dict[str, Any]) -> httpx2.Response:
+        """One request, its bytes watched on both ways. Raises NodeAway."""
+        began, most = time.monotonic(), self._work.time_limit_seconds / 3
+
+        def paced(chunks: Iterable[bytes]) -> Iterator[bytes]:
+            done = 0
+            for chunk in chunks:
+                yield chunk
+                done += len(chunk)
+                if (took := time.monotonic() - began) > most:
+                    raise NodeAway(
+                        f"the line to {self._work.node} is too slow for this film: {done / took / 1000:.0f} kB/s "
+                        "(work.time_limit_seconds, or a better line)"
+                    )
+
+        body["timeout"] = httpx2.Timeout(min(most, self._client.timeout.read or most), connect=_CONNECT_SECONDS)
+        if data := body.get("content"):
+            headers = headers | {"Content-Length": str(len(data))}
+            body = body | {"content": paced(data[at : at + _PIECE] for at in range(0, len(data), _PIECE))}
+        with self._client.stream(method, path, headers=headers, **body) as answer:
+            held = b"".join(paced(answer.iter_raw()))
+        return httpx2.Response(answer.status_code, headers=answer.headers, content=held, request=answer.request)
 
 
 def read_token(work: Work) -> str:

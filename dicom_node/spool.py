@@ -130,6 +130,19 @@ class Spool:
                         reaped.append(path)
         return reaped
 
+    def try_out(self) -> None:
+        """Make a folder and a durable file as for a film, and remove both. Raises OSError when a film could not be kept: no
+        room, no inodes, no right, a read-only disk."""
+        folder = self.directory / "arrivals" / f".tried-{os.getpid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            _write_file(folder / f"{next(_writes)}{_PART}", b"", [b"tried"])
+            _sync_folder(folder.parent)
+        finally:
+            for left in folder.iterdir():
+                _try_unlink(left)
+            folder.rmdir()
+
     def free_bytes(self) -> int:
         """Bytes that an unprivileged writer could still use. Raises OSError."""
         disk = os.statvfs(self.directory)

@@ -240,7 +240,8 @@ def answer_all(folder: Path) -> Answers:
             assert worker.returncode == 0, (folder / "worker.log").read_text("utf-8", "replace")[-2000:]
             continue
         if worker.returncode != 0:
-            assert ledger.release_worker(NAME, [], max_crashes=MAX_CRASHES), "the claim of a dead worker was not there"
+            freed = ledger.release_worker(NAME, ledger.claim_pids(NAME), max_crashes=MAX_CRASHES)
+            assert freed, "the claim of a dead worker was not there"
     return answers
 
 

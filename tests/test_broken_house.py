@@ -18,7 +18,7 @@ from dicom_node.config import load
 from dicom_node.errors import SourceDamaged, SpoolError
 from dicom_node.job import Arrival
 from dicom_node.ledger import Ledger
-from dicom_node.lifecycle import running
+from dicom_node.lifecycle import Stop, running
 from dicom_node.local import LocalNode
 from dicom_node.spool import Spool
 
@@ -114,6 +114,15 @@ def test_a_trouble_of_the_moment_ends_no_film(
     monkeypatch.setattr(Path, "read_bytes", in_trouble)
     with pytest.raises(problem):
         node.source(claim)
+
+
+def test_a_signal_needs_no_lock() -> None:
+    """It may interrupt the very thread that holds the event's."""
+    stop = Stop()
+    with stop._cond:  # type: ignore[attr-defined]
+        stop.tell()
+    assert stop.is_set() and stop.wait(60)
+    assert not Stop().wait(0.01)
 
 
 def test_a_child_that_can_not_be_started_again_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:

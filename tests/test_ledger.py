@@ -107,7 +107,7 @@ def test_crashes_are_charged_to_the_film_and_the_third_quarantines_it(ledger: Le
     ledger.add_arrival(arrival())
     for crash in (1, 2, 3):
         claimed(ledger)
-        [job] = ledger.release_worker("worker", [], max_crashes=3)
+        [job] = ledger.release_worker("worker", ledger.claim_pids("worker"), max_crashes=3)
         assert job.crashes == crash
     assert (job.state, job.code) == (State.FAILED, "crashes-the-worker")
     assert ledger.claim("worker", 30) is None
@@ -122,13 +122,14 @@ def test_a_film_that_had_company_is_not_charged_and_is_tried_again_alone(ledger:
     bench = [ledger.claim("worker", 30, pid=1, beside=beside) for beside in (False, True, True)]
     other = ledger.claim("worker", 30, pid=2)
     assert None not in bench and other is not None
-    freed = ledger.release_worker("worker", [2], max_crashes=1)
+    freed = ledger.release_worker("worker", [1], max_crashes=1)
     assert sorted(job.job_id for job in freed) == sorted(one.job.job_id for one in bench if one)
     assert {(job.state, job.crashes, job.attempts) for job in freed} == {(State.RECEIVED, 0, 1)}
     assert ledger.claim("worker", 30, pid=3, beside=True) is None, "the next one in order was tried before"
     alone = ledger.claim("worker", 30, pid=3)
     assert alone is not None and alone.job.attempts == 2
-    assert {job.code for job in ledger.release_worker("worker", [2], max_crashes=1)} == {"crashes-the-worker"}
+    assert {job.code for job in ledger.release_worker("worker", [3], max_crashes=1)} == {"crashes-the-worker"}
+    assert ledger.release_worker("worker", [1, 3], max_crashes=1) == [], "who lives and claims meanwhile is not among the dead"
     ledger.charge(other, "internal-error", "...", max_crashes=2)
     assert ledger.job(other.job.job_id).crashes == 1, "the company of another process is none"
 

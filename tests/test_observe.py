@@ -235,7 +235,7 @@ def test_a_receiver_that_is_stopped_or_hangs_is_not_ready(house: House) -> None:
         house.receiver.send_signal(signal.SIGCONT)
         wait_for(lambda: ready(url)[0] == 200, 30, "ready again")
     calling = house.ledger.store.read().execute("SELECT DISTINCT calling_ae FROM associations").fetchall()
-    assert [ae for (ae,) in calling] == ["MODALITY"], "a real association of an allowed AE title"
+    assert [ae for (ae,) in calling] == [], "our own looks are nobody's visits"
 
 
 def test_what_the_gate_would_refuse_is_not_ready(house: House) -> None:
@@ -275,6 +275,18 @@ def test_a_disk_under_the_reserve_is_not_ready(house: House) -> None:
     house.write("MODALITY = []", reserve_mb=10**9)
     with watched(house.config) as url:
         assert "under node.reserve_mb" in failing(url, "disk")
+
+
+def test_a_spool_that_can_keep_no_film_is_not_ready(house: House) -> None:
+    """Enough bytes are free, and every C-STORE would be A700: no inodes, no rights, or, here, something else in its place."""
+    house.start()
+    with watched(house.config) as url:
+        wait_for(lambda: ready(url)[0] == 200, 30, "ready")
+        arrivals = house.config.spool_directory / "arrivals"
+        assert not list(arrivals.glob(".tried*")), "nothing is left of a look"
+        arrivals.rename(arrivals.with_name("aside"))
+        arrivals.write_text("")
+        assert "can not keep a film" in failing(url, "disk")
 
 
 def test_a_ledger_that_can_not_be_written_is_not_ready_but_alive(house: House) -> None:
@@ -339,6 +351,9 @@ def test_the_journal_names_who_came(house: House) -> None:
     invoke = lambda *more: CliRunner().invoke(main, ["journal", "--config", str(house.file), *more]).stdout  # noqa: E731
     wait_for(lambda: json.loads(invoke("--json"))[0]["outcome"] == "released", 10, "the end of the association")
     assert "MODALITY" in invoke() and "released" in invoke()
+    for _ in range(3):
+        assert call_receiver(house.config).text == "answers C-ECHO"
+    assert len(json.loads(invoke("--json"))) == 1, "our own looks are nobody's visits"
 
 
 def test_the_cost_of_looking_does_not_grow_with_what_is_on_disk(house: House) -> None:

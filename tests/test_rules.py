@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tomllib
+import warnings
 from pathlib import Path
 
 import pydicom
@@ -90,6 +91,7 @@ def test_the_first_rule_that_matches_decides(film, rule, mode, queue, why):
         ("[[rules]]\nname = 'a'\ndestinations = ['NOWHERE']", "does not hold"),
         ("[[rules]]\nname = 'a'\n[[rules]]\nname = 'a'", "same name"),
         ("[[rules]]\nname = 'a'\nmode = 'loud'", "rules"),
+        ("[[rules]]\nname = 'a'\nall_of = { StudyDescription = '(\\w+\\s?)+STAT' }", "repeats a repetition"),
         ("[peers.A]\nhost = 'a'\nport = 1\nobjects = ['segs']", "objects"),
     ],
 )
@@ -97,6 +99,19 @@ def test_a_rule_that_is_none_is_named(rules: str, named: str, tmp_path: Path) ->
     (tmp_path / "config.toml").write_text(rules)
     with pytest.raises(ConfigError, match=named):
         load(tmp_path / "config.toml")
+
+
+def test_an_overlong_value_is_looked_at_in_part() -> None:
+    """A pattern may take the square of what it sees, and the whole process waits for it."""
+    rule = Rule(name="urgent", all_of={"StudyDescription": ".*(STAT|URGENT)"}, priority="urgent")
+    film = Dataset()
+    film.StudyDescription = "S" * 200_000 + "STAT"
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pydicom.dcmwrite(buffer, film, implicit_vr=False, little_endian=True)
+    looked = Triage(Queue(), [rule]).look("ANY", "PTXSEG", memoryview(buffer.getvalue()), ExplicitVRLittleEndian)
+    assert looked.rule == "", "what stands behind 1,024 characters is not seen"
 
 
 def shown(node, job_id: str) -> dict:

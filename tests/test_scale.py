@@ -81,7 +81,7 @@ def test_who_is_next_is_what_the_ledger_says(tmp_path: Path, monkeypatch: pytest
                 db.execute("UPDATE jobs SET lease_until = ? WHERE id = ?", (until, held[film].job.job_id))
         elif what == "crash":
             turns["crashed"] += 1
-            real.release_worker("worker", [one for one in held if one != film], max_crashes=99)
+            real.release_worker("worker", [film], max_crashes=99)
             del held[film]
         else:
             with real.store.write() as db:  # finished: no longer anybody's

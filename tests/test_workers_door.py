@@ -9,21 +9,27 @@ import secrets
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx2
 import pytest
+import uvicorn
 from click.testing import CliRunner
+from fastapi import FastAPI
 from receiver_node import running as receiving
 from receiver_node import send
 from remote_worker import CONTENT, MODEL, Hand, RemoteWorker, encoded, result, seg_of
 from servers import free_port, wait_for
 
+from dicom_node import guests
 from dicom_node.cli import main
 from dicom_node.config import Config, Work, load
+from dicom_node.errors import NodeAway
 from dicom_node.job import State
 from dicom_node.ledger import Ledger
 from dicom_node.outbox import Outbox
@@ -261,6 +267,109 @@ def test_a_dead_process_of_a_worker_is_charged_and_the_film_free_at_once(door: D
     assert door.job_of(uid).state is State.CLAIMED
     worker.client.post("/v1/living", json={"instance": worker.instance, "pids": [1]}).raise_for_status()
     assert (door.job_of(uid).state, door.job_of(uid).crashes) == (State.RECEIVED, 1)
+    worker.claim()
+    said = {"instance": worker.instance, "pids": [], "dead": [4712]}  # one that began after the look is not among the living
+    worker.client.post("/v1/living", json=said).raise_for_status()
+    assert door.job_of(uid).state is State.CLAIMED
+    worker.client.post("/v1/living", json=said | {"dead": [4711]}).raise_for_status()
+    assert (door.job_of(uid).state, door.job_of(uid).crashes) == (State.RECEIVED, 2)
+
+
+def test_numbers_are_bounded(door: Door) -> None:
+    door.film()
+    worker = door.worker()
+    assert worker.ask(secrets.token_hex(16), pid=10**30).status_code == 422
+    held = worker.claim()
+    body = json.dumps(result("0" * 64)).replace("12.0", "Infinity")
+    answer = held.call("POST", "/result", content=body.encode())
+    assert "Infinity" in body and answer.status_code == 422
+
+
+def test_what_is_no_answer_of_a_node_means_that_it_is_away(tmp_path: Path) -> None:
+    """A proxy's page in its place: the ringer says so and goes on asking."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>back soon</html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    token = tmp_path / "token"
+    token.write_text("x")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        node = RemoteNode.of(Work(node=f"http://127.0.0.1:{server.server_port}", token_file=str(token)), "ab")
+        with pytest.raises(NodeAway, match="not as a node does"):
+            node.ready()
+        server.shutdown()
+
+
+def test_a_line_that_is_too_slow_for_a_film_is_no_fault_of_the_film(door: Door) -> None:
+    """Result: what is sent and what is fetched end long before the time limit, which would charge the film with a crash."""
+    door.film(private=900_000)
+    token = door.config_file.with_name("token")
+    token.write_text(door.token())
+    port = free_port()
+    program, behind = str(Path(__file__).with_name("slow_line.py")), door.url.rsplit(":", 1)[1]
+    line = subprocess.Popen([sys.executable, program, str(port), "127.0.0.1", behind, "0.4"])
+    try:
+        wait_for(lambda: _answers(port), 20, "the line")
+        work = Work(node=f"http://127.0.0.1:{port}", token_file=str(token), time_limit_seconds=6)
+        node = RemoteNode.of(work, "ab", "m 1", MODEL)
+        claim = node.claim()
+        assert claim is not None
+        for step in (lambda: node.source(claim), lambda: node.store(claim, "seg.dcm", os.urandom(1_000_000))):
+            began = time.monotonic()
+            with pytest.raises(NodeAway):
+                step()
+            assert time.monotonic() - began < work.time_limit_seconds
+    finally:
+        line.kill()
+        line.wait()
+
+
+def test_who_says_nothing_is_shown_out_and_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn alone waits for a request without end. Result: silent connections, and one that sends its head byte by byte, are
+    closed; one host has its share and no more."""
+    monkeypatch.setattr(guests, "HEAD_SECONDS", 1.0)
+    app = FastAPI()
+    app.get("/")(lambda: "here")
+    port = free_port()
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, http=guests.Impatient, limit_concurrency=guests.MOST_AT_ONCE, log_config=None
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    silent: list[socket.socket] = []
+    try:
+        wait_for(lambda: _answers(port), 20, "the server")
+        silent += [socket.create_connection(("127.0.0.1", port)) for _ in range(guests.MOST_OF_A_HOST - 20)]
+        slow = silent[0]
+        slow.sendall(b"GET / HTT")
+        assert httpx2.get(f"http://127.0.0.1:{port}/", trust_env=False).json() == "here", "meanwhile"
+        silent += [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
+        wait_for(lambda: all(_is_closed(one) for one in silent), 10, "the end of all silent connections")
+        assert httpx2.get(f"http://127.0.0.1:{port}/", trust_env=False).json() == "here"
+        wait_for(lambda: not guests.Impatient.of_host, 10, "the last of them")
+    finally:
+        for one in silent:
+            one.close()
+        server.should_exit = True
+        thread.join(20)
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(100) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def test_a_worker_that_holds_several_films_loses_them_uncharged(door: Door) -> None:
@@ -281,6 +390,7 @@ def test_a_stop_hands_out_nothing_and_waits_for_distant_benches(door: Door) -> N
     worker = door.worker()
     held = worker.claim()
     door.process.terminate()
+    time.sleep(0.5)  # it looks for signals twenty times a second
     wait_for(lambda: worker.ask(secrets.token_hex(16)).status_code == 204, 10, "no new work")
     sha256 = held.send(seg_of(held.source()))
     assert held.finish(sha256).status_code == 200
