@@ -33,7 +33,7 @@ def checks(config: Config) -> Iterator[Check]:
 
 def _receive(config: Config) -> Iterator[Check]:
     from dicom_node.association import bind
-    from dicom_node.lifecycle import running
+    from dicom_node.lifecycle import running_verbs
 
     settings = config.receive
     if not settings.allowed:
@@ -41,7 +41,7 @@ def _receive(config: Config) -> Iterator[Check]:
         yield Check("receive", False, text)
         return
     senders = f"{len(settings.allowed)} calling AE titles may send to {settings.ae_title}"
-    if running(config):
+    if "receive" in running_verbs(config):
         yield Check("receive", True, f"running on port {settings.port}, {senders}")
         return
     try:

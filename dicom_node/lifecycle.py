@@ -322,6 +322,16 @@ class Supervisor:
             self._children.stop([verb], until)
 
 
+def running_verbs(config: Config) -> list[str]:
+    """Which of the verbs somebody is on this spool, under a supervisor or each on its own. Raises PermissionError for others
+    than their user."""
+    found = []
+    for verb in VERBS:
+        with contextlib.suppress(FileNotFoundError):
+            found += [verb] if is_locked(config.spool_directory, verb) else []
+    return found
+
+
 def running(config: Config) -> dict[str, object] | None:
     """What run.json says, while the supervisor that wrote it lives; else None. Its lock tells: after a power cut, or from
     another container, its process number may be somebody else's. Raises PermissionError for others than its user."""

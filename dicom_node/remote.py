@@ -174,6 +174,15 @@ class RemoteNode:
             self._dead = set()
         return True
 
+    def _has_a_new_token(self) -> bool:
+        """Whether another token lies in the file than the one that was used: `workers add` made it meanwhile."""
+        try:
+            header = f"Bearer {read_token(self._work)}"
+        except ConfigError:
+            return False
+        changed, self._client.headers["Authorization"] = header != self._client.headers["Authorization"], header
+        return changed
+
     def _told(self, kind: type[T], answer: httpx2.Response) -> T:
         """Raises NodeAway for what is no answer of a node: a proxy's page, for one."""
         try:
@@ -217,6 +226,8 @@ class RemoteNode:
             if time.monotonic() + _AGAIN_SECONDS > until:
                 raise NodeAway(f"{self._work.node} does not answer ({problem})")
             time.sleep(_AGAIN_SECONDS)
+        if answer.status_code == 401 and self._has_a_new_token():
+            return self._call(method, path, claim=claim, patience=patience, accept=accept, paced=paced, **body)
         if answer.is_success or answer.status_code in accept:
             return answer
         if answer.status_code == 409:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from dicom_node.commitments import Commitments, committing
 from dicom_node.config import Config
-from dicom_node.job import Delivery, DeliveryState, Job, StoredObject
+from dicom_node.job import Delivery, DeliveryState, Job, State, StoredObject
 from dicom_node.ledger import Ledger
 from dicom_node.options import time_text
 from dicom_node.routes import Route
@@ -26,7 +27,7 @@ _QUANTILES = {"0.5": "half within", "0.9": "90 % within", "0.99": "99 % within",
 def status(config: Config, ledger: Ledger) -> dict[str, Any]:
     """The node at a glance: the same figures as /metrics."""
     from dicom_node import figures
-    from dicom_node.lifecycle import running
+    from dicom_node.lifecycle import running_verbs
     from dicom_node.spool import Spool
 
     found = figures.read(config, ledger.store, Spool.of(config))
@@ -37,7 +38,7 @@ def status(config: Config, ledger: Ledger) -> dict[str, Any]:
         states = deliveries.setdefault(one.destination, {str(state): 0 for state in DeliveryState})
         states[one.state] += one.count
     return {
-        "running": running(config) is not None,
+        "running": bool(running_verbs(config)),
         "mode": found.mode,
         "model": None if model is None else asdict(model),
         "answered_by": found.answered_by and dict(zip(("model", "digest"), found.answered_by, strict=True)),
@@ -161,6 +162,8 @@ def delivery_values(delivery: Delivery) -> dict[str, Any]:
 
 def print_jobs(jobs: Sequence[Job]) -> None:
     table = Table("job", "received", "from", "state", "finding / code", "area mm²", "seconds")
+    for column in (table.columns[0], table.columns[4]):
+        column.no_wrap, column.overflow = True, "fold"  # what is copied from here must be whole
     for job in jobs:
         table.add_row(
             job.job_id,
@@ -171,7 +174,7 @@ def print_jobs(jobs: Sequence[Job]) -> None:
             "" if job.area_mm2 is None else f"{job.area_mm2:.0f}",
             "" if job.seconds is None else f"{job.seconds:.1f}",
         )
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 def object_values(made: StoredObject) -> dict[str, Any]:
@@ -187,7 +190,7 @@ def print_job(job: Job, routes: Sequence[Route], made: Sequence[StoredObject], d
             console.print(f"{key.replace('_', ' '):>20}  {_styled(value) if key == 'state' else escape(str(value))}")
     for code in job.notes:
         console.print(f"{'note':>20}  {_note(code)}")
-    for route in routes:
+    for route in routes if job.state not in (State.SKIPPED, State.FAILED) else ():
         console.print(f"{'goes to':>20}  {route.destination}: {', '.join(route.kinds)}")
     if job.arrival.mode == "shadow":
         console.print(f"{'':>20}  in shadow mode: nothing is sent")

@@ -16,7 +16,9 @@ from pynetdicom import AE
 from raw_peer import CR, EXPLICIT
 
 from dicom_node.association import Receiver, bind
-from dicom_node.config import Queue, Receive
+from dicom_node.commitment_report import Reports
+from dicom_node.commitments import Commitments
+from dicom_node.config import Queue, Receive, load
 from dicom_node.ledger import Ledger
 from dicom_node.spool import Spool
 from dicom_node.triage import Triage
@@ -41,11 +43,21 @@ class Node:
 
 @contextmanager
 def running(
-    tmp_path: Path, *, reserve_bytes: int = 0, grace_seconds: float = 1.0, queue: Queue | None = None, **settings: object
+    tmp_path: Path,
+    *,
+    reserve_bytes: int = 0,
+    grace_seconds: float = 1.0,
+    queue: Queue | None = None,
+    peers: str = "",
+    **settings: object,
 ) -> Iterator[Node]:
     receive = Receive(**({"host": "127.0.0.1", "port": 0, "allowed": {"MODALITY": []}} | settings))
     spool, ledger = Spool(tmp_path / "spool", reserve_bytes), Ledger(tmp_path / "ledger.sqlite")
-    receiver = Receiver(receive, spool, ledger, triage=Triage(queue or Queue()), grace_seconds=grace_seconds)
+    reports = None
+    if peers:  # TOML of those that are asked for commitment
+        (tmp_path / "peers.toml").write_text(peers)
+        reports = Reports(load(tmp_path / "peers.toml"), Commitments(ledger.store, 1.0))
+    receiver = Receiver(receive, spool, ledger, triage=Triage(queue or Queue()), grace_seconds=grace_seconds, reports=reports)
     listener = bind(receive)
     port = listener.getsockname()[1]
     thread = threading.Thread(target=receiver.serve, args=(listener,))

@@ -23,6 +23,7 @@ from rude_pacs import ABORT as PACS_ABORTS
 from rude_pacs import CLOSE, LATE, RudePacs
 from servers import free_port, wait_for
 
+from dicom_node.association import VERIFICATION
 from dicom_node.job import DeliveryState
 from dicom_node.status import Status, sentence
 
@@ -110,6 +111,16 @@ def silent_in_association(node: Node) -> str:
         return heard(peer)
 
 
+COMMITS = "[peers.ARCHIVE]\nhost = '127.0.0.1'\nport = 104\ncommit = true\n[send]\nae_title = 'PTXSENDER'\n"
+
+
+def a_reporter_that_stores(node: Node) -> str:
+    with RawPeer(node.port) as peer:
+        peer.associate("ARCHIVE", "PTXSENDER", VERIFICATION)
+        peer.send(c_store("1.2.3", VERIFICATION))
+        return heard(peer)
+
+
 _FULL = sqlite3.OperationalError("database or disk is full")
 
 # condition, how it is made, settings of the receiver, what the sender should do
@@ -126,6 +137,7 @@ RECEIVING: list[tuple[str, Callable[[Node], str], dict[str, Any], str]] = [
     ("the SOP Instance UID is missing", storing(c_store(None)), {}, NEVER),
     ("the SOP Instance UID is none (PS3.5 9.1)", storing(c_store("../../etc/passwd")), {}, NEVER),
     ("the SOP class is missing, or not that of its context", storing(c_store("1.2.3", "1.2.3")), {}, NEVER),
+    ("its AE title may report storage commitment, and not store", a_reporter_that_stores, {"peers": COMMITS}, NEVER),
     ("there is no dataset", storing(c_store(dataset=b"")), {}, NEVER),
     ("it calls another AE title than ours", storing(called="SOMEBODY"), {}, NEVER),
     ("its AE title is not in `receive.allowed`", storing(calling="STRANGER"), {}, NEVER),

@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dicom_node import children
+from dicom_node.association import bind
 from dicom_node.children import Children
 from dicom_node.cli import main
 from dicom_node.config import load
 from dicom_node.errors import SourceDamaged, SpoolError
-from dicom_node.job import Arrival
+from dicom_node.job import Arrival, Outcome, State
 from dicom_node.ledger import Ledger
 from dicom_node.lifecycle import Stop, running
 from dicom_node.local import LocalNode
@@ -80,6 +81,31 @@ def test_a_node_whose_process_number_is_somebody_elses_now_does_not_run(config_f
     with Spool.of(config).lock("run"):
         assert running(config) is not None
     assert running(config) is None
+
+
+def test_verbs_that_run_each_on_their_own_are_a_running_node(config_file: Path) -> None:
+    """As the units segmenter-worker@receive and their like, and the compose file, do it."""
+    config_file.write_text(config_file.read_text().replace("port = 0", "port = 11999"))
+    config = load(config_file)
+    with Spool.of(config).lock("receive"), bind(config.receive):
+        checked = {one["name"]: one for one in json.loads(says(config_file, "check", "--json").output)}
+        assert checked["receive"]["ok"] and "running on port 11999" in checked["receive"]["text"]
+        assert json.loads(says(config_file, "status", "--json").output)["running"] is True
+    assert json.loads(says(config_file, "status", "--json").output)["running"] is False
+
+
+def test_what_jobs_prints_can_be_copied(config_file: Path) -> None:
+    """Through a pipe, too: an id that is cut is no id."""
+    node = LocalNode.of(load(config_file), "worker")
+    path = node.spool.write(b"film").path
+    syntax = "1.2.840.10008.1.2.1"
+    job = node.ledger.add_arrival(Arrival("1.2.3", "1.2", syntax, "sha", path, 4, "A" * 16, "PTXSEG", "::1")).job_id
+    claim = node.claim()
+    assert claim is not None
+    node.finish(claim, Outcome(State.FAILED, code="undecodable-pixel-data", sentence="..."))
+    printed = says(config_file, "jobs").output
+    assert job in printed and "undecodable-pixel-data" in printed
+    assert "goes to" not in says(config_file, "show", job).output, "nothing goes anywhere"
 
 
 def test_check_binds_as_the_receiver_does(config_file: Path) -> None:

@@ -275,6 +275,18 @@ def test_a_dead_process_of_a_worker_is_charged_and_the_film_free_at_once(door: D
     assert (door.job_of(uid).state, door.job_of(uid).crashes) == (State.RECEIVED, 2)
 
 
+def test_a_new_token_is_taken_without_a_restart(door: Door) -> None:
+    token = door.config_file.with_name("token")
+    token.write_text(door.token())
+    node = RemoteNode.of(Work(node=door.url, token_file=str(token)), "ab")
+    assert node.ready() == 0
+    assert CliRunner().invoke(main, ["workers", "revoke", "gpu1", "--config", str(door.config_file)]).exit_code == 0
+    with pytest.raises(NodeAway, match="does not know our token"):
+        node.ready()
+    token.write_text(door.token())
+    assert node.ready() == 0
+
+
 def test_numbers_are_bounded(door: Door) -> None:
     door.film()
     worker = door.worker()
