@@ -188,7 +188,7 @@ class Receiver:
         try:
             if association.may_store and self._ledger.mode() == "draining":
                 association.may_store = False
-                if not (association.speaks_for and _proposes_commitment(association)):
+                if not (association.speaks_for and PUSH_MODEL in _proposed(association)):
                     return Rejection.BUSY, "the node is draining; `resume` opens it again"
             self._offer(association)
             if not association.server.take_seat(association):
@@ -354,15 +354,14 @@ def part10_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: 
 
 def _is_a_look(association: Inbound) -> bool:
     """An echo of our own, as /readyz makes one every few seconds in the name of a sender: no matter for the journal."""
-    request = association.requestor.primitive
-    proposed = request.presentation_context_definition_list  # type: ignore[union-attr]
     ours = association.requestor.implementation_class_uid == IMPLEMENTATION_CLASS_UID
-    return ours and {context.abstract_syntax for context in proposed} == {VERIFICATION}
+    return ours and _proposed(association) == {VERIFICATION}
 
 
-def _proposes_commitment(association: Inbound) -> bool:
+def _proposed(association: Inbound) -> set[str]:
+    """The abstract syntaxes of its request."""
     proposed = association.requestor.primitive.presentation_context_definition_list  # type: ignore[union-attr]
-    return any(context.abstract_syntax == PUSH_MODEL for context in proposed)
+    return {str(context.abstract_syntax) for context in proposed}
 
 
 def is_host(host: str, allowed: str) -> bool:

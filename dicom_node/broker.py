@@ -84,7 +84,7 @@ class Bells(Protocol):
     def close(self) -> None: ...
 
 
-def _end_this_process() -> None:
+def end_this_process() -> None:
     """At once: a stop in order would wait for the pool. The children see that they are orphans."""
     sys.stderr.flush()
     os._exit(1)
@@ -105,7 +105,7 @@ class Ringer:
         stuck_seconds: float = float("inf"),
         asleep_seconds: float = float("inf"),
         unburied_seconds: float = 10.0,
-        give_up: Callable[[], None] = _end_this_process,
+        give_up: Callable[[], None] = end_this_process,
     ) -> None:
         """`give_up` is called when the pool does not move: films are ready and no bell was heard for `stuck_seconds`, or for
         `asleep_seconds` while no child has a film on its bench, or a dead child was not reaped for `unburied_seconds`. The

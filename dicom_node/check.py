@@ -26,30 +26,28 @@ def checks(config: Config) -> Iterator[Check]:
     far = (_broker, _model, _node)  # a worker's machine has no receiver, no ledger and no destinations
     for look in far if config.work.node else here:
         try:
-            yield from look(config)
+            made = look(config)
+            yield from [made] if isinstance(made, Check) else made
         except (OSError, sqlite3.Error) as error:
             yield Check(look.__name__.strip("_"), False, in_words(error))
 
 
-def _receive(config: Config) -> Iterator[Check]:
+def _receive(config: Config) -> Check:
     from dicom_node.association import bind
     from dicom_node.lifecycle import running_verbs
 
     settings = config.receive
     if not settings.allowed:
         text = 'receive.allowed is empty, so every sender is rejected; add for example  MODALITY1 = ["10.0.0.7"]'
-        yield Check("receive", False, text)
-        return
+        return Check("receive", False, text)
     senders = f"{len(settings.allowed)} calling AE titles may send to {settings.ae_title}"
     if "receive" in running_verbs(config):
-        yield Check("receive", True, f"running on port {settings.port}, {senders}")
-        return
+        return Check("receive", True, f"running on port {settings.port}, {senders}")
     try:
         bind(settings).close()
     except ConfigError as problem:
-        yield Check("receive", False, str(problem))
-        return
-    yield Check("receive", True, f"port {settings.port} is free, {senders}")
+        return Check("receive", False, str(problem))
+    return Check("receive", True, f"port {settings.port} is free, {senders}")
 
 
 def _tls(config: Config) -> Iterator[Check]:
@@ -69,39 +67,34 @@ def _tls(config: Config) -> Iterator[Check]:
         yield Check("TLS", False, str(problem))
 
 
-def _disk(config: Config) -> Iterator[Check]:
+def _disk(config: Config) -> Check:
     folder = config.node.directory
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free // 1_048_576
     if free < config.node.reserve_mb:
         text = f"{free} MB free at {folder}, under node.reserve_mb = {config.node.reserve_mb}: films are refused; make room"
-        yield Check("disk", False, text)
-        return
-    yield Check("disk", True, f"{free} MB free, {config.node.reserve_mb} MB stay free")
+        return Check("disk", False, text)
+    return Check("disk", True, f"{free} MB free, {config.node.reserve_mb} MB stay free")
 
 
-def _ledger(config: Config) -> Iterator[Check]:
+def _ledger(config: Config) -> Check:
     from dicom_node.store import Store
 
     if not config.ledger_path.exists():
-        yield Check("ledger", True, "not there yet; `segmenter-worker run` makes it")
-        return
+        return Check("ledger", True, "not there yet; `segmenter-worker run` makes it")
     try:
         found = Store(config.ledger_path).integrity()
     except NodeError as error:
-        yield Check("ledger", False, str(error))
-        return
+        return Check("ledger", False, str(error))
     if found != "ok":
-        yield Check("ledger", False, f"{found}; stop the node and restore a backup")
-        return
-    yield Check("ledger", True, "sound")
+        return Check("ledger", False, f"{found}; stop the node and restore a backup")
+    return Check("ledger", True, "sound")
 
 
-def _broker(config: Config) -> Iterator[Check]:
+def _broker(config: Config) -> Check:
     if config.queue.broker.startswith("memory://"):
-        yield Check("broker", True, "memory:// (in the worker, no server)")
-        return
+        return Check("broker", True, "memory:// (in the worker, no server)")
     from kombu import Connection
     from kombu.exceptions import OperationalError
 
@@ -112,33 +105,30 @@ def _broker(config: Config) -> Iterator[Check]:
             connection.ensure_connection(max_retries=1, timeout=3)
     except (OperationalError, OSError) as error:
         text = f"queue.broker does not answer ({type(error).__name__}); start Redis, or use memory://. Films wait in the ledger"
-        yield Check("broker", False, text)
-        return
-    yield Check("broker", True, "answers")
+        return Check("broker", False, text)
+    return Check("broker", True, "answers")
 
 
-def _model(config: Config) -> Iterator[Check]:
+def _model(config: Config) -> Check:
     from dicom_node.model import load_model, refuse_demo_model, runnable_model
 
     try:
         manifest = (runnable_model if config.work.processes else load_model)(config.segment).manifest
         refuse_demo_model(config, manifest.intended_use)
     except NodeError as error:
-        yield Check("model", False, str(error))
-        return
+        return Check("model", False, str(error))
     note = "; DEMO, not for clinical use" if manifest.intended_use == "demo" else ""
-    yield Check("model", True, f"{manifest.name} {manifest.version}{note}")
+    return Check("model", True, f"{manifest.name} {manifest.version}{note}")
 
 
-def _node(config: Config) -> Iterator[Check]:
+def _node(config: Config) -> Check:
     from dicom_node.remote import RemoteNode
 
     try:
         ready = RemoteNode.of(config.work, "c4ec").ready()
     except NodeError as error:
-        yield Check("node", False, str(error))
-        return
-    yield Check("node", True, f"{config.work.node} knows us, {ready} films are ready")
+        return Check("node", False, str(error))
+    return Check("node", True, f"{config.work.node} knows us, {ready} films are ready")
 
 
 def _destinations(config: Config) -> Iterator[Check]:

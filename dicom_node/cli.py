@@ -1,7 +1,7 @@
 """`segmenter-worker`: thin verbs over the rooms below. Imports inside the verbs keep every start fast.
 
-Exit codes: 0 every film answered (skips are answers), 1 internal error, 2 usage or configuration, 3 some film failed,
-4 something that is needed is not there.
+Exit codes: 0 every film answered (skips are answers), 1 refused or internal error, 2 usage or configuration,
+3 some film failed, 4 something that is needed is not there.
 """
 
 from __future__ import annotations

@@ -11,27 +11,10 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from dicom_node.config_values import (
-    STORAGE_CLASSES,
-    AETitle,
-    Host,
-    ObjectName,
-    Port,
-    StorageClass,
-    Url,
-    patterns,
-)  # fmt: skip
+from dicom_node.config_values import STORAGE_CLASSES, AETitle, Host, ObjectName, Port, StorageClass, Url, patterns
 from dicom_node.errors import ConfigError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -53,7 +53,7 @@ class Impatient(H11Protocol):
     def _look_again(self) -> None:
         self.loop.call_later(HEAD_SECONDS / 4, self._look)
 
-    def _look(self, *_: Any) -> None:
+    def _look(self) -> None:
         if self.transport.is_closing():
             return
         if self._waits_since is not None and time.monotonic() - self._waits_since > HEAD_SECONDS:

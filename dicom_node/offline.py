@@ -42,16 +42,15 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tup
     try:
         source = pydicom.dcmread(file)
     except UNREADABLE as error:
-        return _unreadable(file, f"{file.name} can not be read as DICOM ({type(error).__name__}).")
+        return _failed(file, "not-dicom", f"{file.name} can not be read as DICOM ({type(error).__name__}).")
     if "TransferSyntaxUID" not in getattr(source, "file_meta", {}):
-        return _unreadable(file, f"{file.name} has no File Meta with a transfer syntax: not a DICOM Part 10 file.")
+        return _failed(file, "not-dicom", f"{file.name} has no File Meta with a transfer syntax: not a DICOM Part 10 file.")
     [finding] = segmenter.segment([source])
     stored = []
     try:
         made = segmenter.objects(source, finding, kinds=kinds_for(objects))
     except Refused as problem:
-        seconds = round(time.monotonic() - started, 3)
-        return answers.Answer(str(file), None, "failed", problem.code, None, None, None, None, seconds, (), problem.sentence)
+        return _failed(file, problem.code, problem.sentence, round(time.monotonic() - started, 3))
     for one in made:
         target = out / f"{name}-{one.kind}.dcm"
         one.dataset.save_as(target, enforce_file_format=True)
@@ -74,8 +73,8 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tup
     )
 
 
-def _unreadable(file: Path, sentence: str) -> answers.Answer:
-    return answers.Answer(str(file), None, "failed", "not-dicom", None, None, None, None, 0.0, (), sentence)
+def _failed(file: Path, code: str, sentence: str, seconds: float = 0.0) -> answers.Answer:
+    return answers.Answer(str(file), None, "failed", code, None, None, None, None, seconds, (), sentence)
 
 
 def _distinct_names(files: Sequence[Path]) -> dict[Path, str]:

@@ -174,22 +174,6 @@ class RemoteNode:
             self._dead = set()
         return True
 
-    def _has_a_new_token(self) -> bool:
-        """Whether another token lies in the file than the one that was used: `workers add` made it meanwhile."""
-        try:
-            header = f"Bearer {read_token(self._work)}"
-        except ConfigError:
-            return False
-        changed, self._client.headers["Authorization"] = header != self._client.headers["Authorization"], header
-        return changed
-
-    def _told(self, kind: type[T], answer: httpx2.Response) -> T:
-        """Raises NodeAway for what is no answer of a node: a proxy's page, for one."""
-        try:
-            return kind.model_validate_json(answer.content)
-        except ValueError as error:
-            raise NodeAway(f"{self._work.node} answers, but not as a node does: what stands before it?") from error
-
     # -- the line ----------------------------------------------------------------------------------------------
 
     def _call(
@@ -236,6 +220,22 @@ class RemoteNode:
             raise NodeAway(f"{self._work.node} does not know our token: `workers add NAME` on the node makes a new one")
         raise NodeAway(f"{self._work.node} answered {answer.status_code} to {method} {path.split('/')[-1]}")
 
+    def _has_a_new_token(self) -> bool:
+        """Whether another token lies in the file than the one that was used: `workers add` made it meanwhile."""
+        try:
+            header = f"Bearer {read_token(self._work)}"
+        except ConfigError:
+            return False
+        changed, self._client.headers["Authorization"] = header != self._client.headers["Authorization"], header
+        return changed
+
+    def _told(self, kind: type[T], answer: httpx2.Response) -> T:
+        """Raises NodeAway for what is no answer of a node: a proxy's page, for one."""
+        try:
+            return kind.model_validate_json(answer.content)
+        except ValueError as error:
+            raise NodeAway(f"{self._work.node} answers, but not as a node does: what stands before it?") from error
+
     def _carried(self, method: str, path: str, headers: dict[str, str], body: dict[str, Any]) -> httpx2.Response:
         """One request, its bytes watched on both ways. Raises NodeAway."""
         began, most = time.monotonic(), self._work.time_limit_seconds / 3
@@ -251,7 +251,7 @@ class RemoteNode:
                         "(work.time_limit_seconds, or a better line)"
                     )
 
-        body["timeout"] = httpx2.Timeout(min(most, self._client.timeout.read or most), connect=_CONNECT_SECONDS)
+        body = body | {"timeout": httpx2.Timeout(min(most, self._client.timeout.read or most), connect=_CONNECT_SECONDS)}
         if data := body.get("content"):
             headers = headers | {"Content-Length": str(len(data))}
             body = body | {"content": paced(data[at : at + _PIECE] for at in range(0, len(data), _PIECE))}

@@ -7,7 +7,6 @@ import logging
 import mmap
 import os
 import secrets
-import sys
 import threading
 import time
 
@@ -38,11 +37,15 @@ def film_is_ready() -> None:
     _belt.answer_ready()
     if _belt.worn_out:
         log.error("the device failed: this process ends, and a new one begins with a device of its own")
-        until = time.monotonic() + DEVICE_TROUBLE_SECONDS
-        while time.monotonic() < until and not _stopping[0]:
-            time.sleep(0.1)
-        sys.stderr.flush()
-        os._exit(1)
+        _make_room_for_another()
+
+
+def _make_room_for_another() -> None:
+    """End this process after a while, at a stop at once; the pool starts a new one."""
+    until = time.monotonic() + DEVICE_TROUBLE_SECONDS
+    while time.monotonic() < until and not _stopping[0]:
+        time.sleep(0.1)
+    broker.end_this_process()
 
 
 def conveyor(config: Config, name: str) -> Conveyor:
@@ -84,8 +87,7 @@ def run_worker(config: Config) -> int:
             _belt = conveyor(config, name)
         except Exception:  # a device that is gone, for one: without a bench it would only swallow bells
             log.exception("this process can not load the model; another one tries again")
-            time.sleep(DEVICE_TROUBLE_SECONDS)
-            os._exit(1)
+            _make_room_for_another()
         gc.freeze()  # what the model brought stays: the collector need not look at it for each film
 
     ringer.stand_apart_from_forks()
@@ -141,5 +143,4 @@ def _die_with(parent: int) -> None:
     """A pool child whose parent was killed must not go on: its claims are freed by the next worker."""
     while os.getppid() == parent:
         time.sleep(0.5)
-    sys.stderr.flush()
-    os._exit(1)
+    broker.end_this_process()

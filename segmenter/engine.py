@@ -143,8 +143,8 @@ class Segmenter:
         before. Raises Refused when an object can not be built."""
         if finding.decision is None or finding.radiograph is None:
             return []
-        positive = finding.decision.positive
-        wanted = [kind for kind in kinds if applies(kind, readable(dataset), positive=positive, settings=self._settings)]
+        positive, view = finding.decision.positive, readable(dataset)
+        wanted = [kind for kind in kinds if applies(kind, view, positive=positive, settings=self._settings)]
         return [self._object(dataset, finding, revision, kind) for kind in wanted]
 
     def _object(self, dataset: Dataset, finding: Finding, revision: int, kind: Kind) -> ResultObject:

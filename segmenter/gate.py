@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pydicom.dataset import Dataset
 
 from segmenter.age import age_notes, is_under
-from segmenter.header import integer, is_uid, items, plain, text, words
+from segmenter.header import described, integer, is_uid, items, plain, text, words
 from segmenter.notes import NoteCode
 from segmenter.reason import Reason
 from segmenter.settings import Settings
@@ -93,9 +93,8 @@ _HUMAN = re.compile(r"HUMAN|HOMO|SAPIENS|337915000|L-85B00")
 _RESULT = re.compile(r"\bAI\b.*\b(RESULT|OVERLAY)|\bCAD\b|HEAT ?MAP|SCREEN ?SAVE|\bRESULT OVERLAY\b")
 
 
-def _said(dataset: Dataset, keywords: tuple[str, ...] = _DESCRIPTIONS) -> str:
-    """The descriptions as one plain text."""
-    return plain(" | ".join(text(dataset, k) for k in keywords))
+def _said(dataset: Dataset) -> str:
+    return described(dataset, _DESCRIPTIONS)
 
 
 def _identity(dataset: Dataset, settings: Settings) -> SkipCode | None:
@@ -140,7 +139,7 @@ def _burned_in(dataset: Dataset, settings: Settings) -> SkipCode | None:
         return None
     kinds = words(dataset, "ImageType")
     derived = "DERIVED" in kinds and text(dataset, "BurnedInAnnotation").upper() == "YES"
-    named = _RESULT.search(" ".join(kinds) + " | " + _said(dataset, ("SeriesDescription", "DerivationDescription")))
+    named = _RESULT.search(" ".join(kinds) + " | " + described(dataset, ("SeriesDescription", "DerivationDescription")))
     return SkipCode.BURNED_IN_RESULT if derived or named else None
 
 

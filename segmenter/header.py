@@ -13,7 +13,7 @@ import struct
 import threading
 import unicodedata
 import warnings
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -112,6 +112,11 @@ def plain(said: str) -> str:
     """Upper case, without accents of Latin letters, underscores as blanks: how descriptions are compared."""
     composed = unicodedata.normalize("NFC", said).replace("_", " ")
     return _ACCENTED.sub(lambda one: unicodedata.normalize("NFD", one[0])[0], composed).upper()
+
+
+def described(dataset: Dataset, keywords: Sequence[str]) -> str:
+    """What these elements say, as one plain text."""
+    return plain(" | ".join(text(dataset, keyword) for keyword in keywords))
 
 
 def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:

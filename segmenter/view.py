@@ -13,7 +13,7 @@ from enum import Enum
 
 from pydicom.dataset import Dataset
 
-from segmenter.header import items, plain, text, words
+from segmenter.header import described, items, plain, text, words
 from segmenter.notes import NoteCode
 
 # Written by the device for this one image.
@@ -54,16 +54,16 @@ class Seen:
 
 def view_of(dataset: Dataset) -> Seen:
     """The view by the first witness that speaks; a film of which nobody speaks is assumed to be frontal."""
-    written = _upper(dataset, IMAGE_DESCRIPTIONS)
+    written = described(dataset, IMAGE_DESCRIPTIONS)
     witnesses = (
-        (None, _named(_upper(dataset, ("ViewPosition",)))),
+        (None, _named(described(dataset, ("ViewPosition",)))),
         (NoteCode.VIEW_BY_CODE, _coded(dataset)),
         (NoteCode.VIEW_BY_TEXT, _named(written)),
         (NoteCode.VIEW_BY_AXES, _by_axes(dataset)),
     )
     said = [(note, view) for note, view in witnesses if view is not None]
     note, view = said[0] if said else (NoteCode.VIEW_ASSUMED, View.FRONTAL)
-    examination = _upper(dataset, _EXAMINATION)
+    examination = described(dataset, _EXAMINATION)
     others = {view for _, view in said} | ({_named(examination)} - {None} if not _names_both(examination) else set())
     undecided = note is NoteCode.VIEW_BY_TEXT and _names_both(written)
     return Seen(view, note, undecided or bool(others - {view}))
@@ -73,10 +73,6 @@ def view_notes(dataset: Dataset) -> tuple[NoteCode, ...]:
     """Of a film that is read as a frontal one."""
     seen = view_of(dataset)
     return (*((seen.note,) if seen.note else ()), *((NoteCode.VIEW_CONFLICT,) if seen.contradicted else ()))
-
-
-def _upper(dataset: Dataset, keywords: tuple[str, ...]) -> str:
-    return plain(" | ".join(text(dataset, k) for k in keywords))
 
 
 def _named(said: str) -> View | None:

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from dicom_node import children
 from dicom_node.association import bind
 from dicom_node.children import Children
-from dicom_node.cli import main
+from dicom_node.cli import STATES, main
 from dicom_node.config import load
 from dicom_node.errors import SourceDamaged, SpoolError
 from dicom_node.job import Arrival, Outcome, State
@@ -62,6 +62,7 @@ def test_what_can_not_be_written_or_is_no_state_is_said(config_file: Path, tmp_p
     done = says(config_file, "backup", "/nonexistent/copy.sqlite")
     assert done.exit_code == 4 and "/nonexistent/copy.sqlite: No such file or directory" in done.output
     assert says(config_file, "jobs", "--state", "nonsense").exit_code == 2
+    assert tuple(State) == STATES, "each state of the ledger can be asked for"
 
 
 def test_who_may_not_look_is_told_as_whom_to_come(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,11 +59,10 @@ def phantoms(out: Path, count: int, first_seed: int, longer_px: int, harder: flo
     from train import phantoms as room
 
     plan = room.Plan(first_seed, count, longer_px, harder)
-    with _plainly():
-        try:
-            room.write(plan, out, _cores(workers))
-        except ValueError as error:
-            raise click.UsageError(str(error)) from error
+    try:
+        room.write(plan, out, _cores(workers))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     click.echo(f"{out}: {count} films and train-rle.csv")
 
 

@@ -23,11 +23,13 @@ KINDS = {
 POISON = json.loads(os.environ.get("POISON", "{}"))
 
 
-class Poisoner(importlib.abc.MetaPathFinder):
-    """Wraps `segmenter.decode.decode` when it is imported."""
+class Patcher(importlib.abc.MetaPathFinder):
+    """Has `patch` change the module `name` when it is imported."""
+
+    name = ""
 
     def find_spec(self, name, path, target=None):
-        if name != "segmenter.decode":
+        if name != self.name:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -35,52 +37,51 @@ class Poisoner(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             execute(module)
-            decode = module.decode
-
-            def poisoned(dataset, *arguments, **named):
-                kind = POISON.get(str(dataset.SOPInstanceUID))
-                if kind:
-                    KINDS[kind]()
-                return decode(dataset, *arguments, **named)
-
-            module.decode = poisoned
+            self.patch(module)
 
         spec.loader.exec_module = exec_module
         return spec
 
 
-class DeviceLoser(importlib.abc.MetaPathFinder):
+class Poisoner(Patcher):
+    """Films do harm where they are decoded."""
+
+    name = "segmenter.decode"
+
+    def patch(self, module):
+        decode = module.decode
+
+        def poisoned(dataset, *arguments, **named):
+            kind = POISON.get(str(dataset.SOPInstanceUID))
+            if kind:
+                KINDS[kind]()
+            return decode(dataset, *arguments, **named)
+
+        module.decode = poisoned
+
+
+class DeviceLoser(Patcher):
     """The device of the first process that makes `AFTER` forward passes is lost then, for as long as that process lives."""
 
+    name = "segmenter.predict"
     AFTER = 2
 
-    def find_spec(self, name, path, target=None):
-        if name != "segmenter.predict":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        execute = spec.loader.exec_module
+    def patch(self, module):
+        call, lost, passes = module.Predictor.__call__, [], []
 
-        def exec_module(module):
-            execute(module)
-            call, lost, passes = module.Predictor.__call__, [], []
+        def losing(predictor, images):
+            passes.append(1)
+            if not lost and len(passes) > self.AFTER:
+                try:
+                    os.close(os.open(LOSES, os.O_CREAT | os.O_EXCL))
+                    lost.append(1)
+                except FileExistsError:
+                    lost.append(0)  # it was another process
+            if lost and lost[0]:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            return call(predictor, images)
 
-            def losing(predictor, images):
-                passes.append(1)
-                if not lost and len(passes) > self.AFTER:
-                    try:
-                        os.close(os.open(LOSES, os.O_CREAT | os.O_EXCL))
-                        lost.append(1)
-                    except FileExistsError:
-                        lost.append(0)  # it was another process
-                if lost and lost[0]:
-                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
-                return call(predictor, images)
-
-            module.Predictor.__call__ = losing
-
-        spec.loader.exec_module = exec_module
-        return spec
+        module.Predictor.__call__ = losing
 
 
 if POISON:
