@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 WHY = {
+    "ledger: claim + finish, against an empty ledger": (
+        "it swings with the disk (0.8 to 3.9 in the rounds of one run). Three runs of this row alone right after: 1.25, 1.26, "
+        "1.32; three of the ledger before this one, in turns with them: 1.17, 1.17, 1.19."
+    ),
     "inference: torch eager's seconds against ours": (
         "ONNX Runtime is the fastest of the engines here (1.5 to 1.9 over the runs) and at 0.57 of what the cores' matrix "
         "product gives. Tried: shapes fixed in the graph (kept, 5 %), QuickGelu fusion off (9 % slower), NCHWc layout off "
