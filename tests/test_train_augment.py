@@ -10,7 +10,7 @@ import torch
 
 from train.augment import augment, to_size
 from train.config import Augmentation, LossWeights
-from train.losses import batch_dice_loss, focal_loss, lovasz_hinge, symmetric_lovasz, total_loss
+from train.losses import batch_dice_loss, film_dice_loss, focal_loss, lovasz_hinge, symmetric_lovasz, total_loss
 
 STILL = Augmentation(
     flip=0, affine=0, shift=0, scale=0, rotation_degrees=0, warp=0, elastic=0, grid=0, optical=0,
@@ -114,6 +114,17 @@ def test_batch_dice_loss_by_hand() -> None:
     sure = torch.where(truth > 0, 50.0, -50.0)
     assert batch_dice_loss(sure, truth) == pytest.approx(0, abs=1e-6)
     assert batch_dice_loss(-sure, truth) == pytest.approx(1 - 1 / 9, abs=1e-6)
+
+
+def test_film_dice_loss_weighs_films_alike_and_leaves_negatives_out() -> None:
+    """A large lesion found, a small one missed, an empty film with one false pixel: (0 + 1) / 2, but for the 1 that smooths."""
+    truth = torch.zeros(3, 1, 10, 10)
+    truth[0], truth[1, 0, 0, :9] = 1, 1
+    answer = truth.clone()
+    answer[1], answer[2, 0, 0, 0] = 0, 1
+    logits = torch.where(answer > 0, 50.0, -50.0)
+    assert film_dice_loss(logits, truth) == pytest.approx((1 - 1 / 10) / 2, abs=1e-6)
+    assert film_dice_loss(logits[2:], truth[2:]) == 0
 
 
 @pytest.mark.parametrize("wrong", [[], [0], [0, 5], [1, 2, 3, 9], list(range(12))])

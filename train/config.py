@@ -25,6 +25,7 @@ class LossWeights:
     image: float = 0.1  # of the image-level head
     lovasz: float = 0.0
     focal: float = 0.0
+    film_dice: float = 0.0  # mean over the positive films: a small lesion weighs as much as a large one
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,17 @@ def batch_dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
     return 1 - (2 * overlap + 1) / (probability.sum() + truth.sum() + 1)
 
 
+def film_dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """1 - Dice of each positive film, mean over them: what `mean_positive_dice` will count. 0 without a positive film.
+
+    Shapes as above.
+    """
+    probability, wanted = logits.float().sigmoid().flatten(1), truth.flatten(1)
+    dice = (2 * (probability * wanted).sum(1) + 1) / (probability.sum(1) + wanted.sum(1) + 1)
+    positive = wanted.amax(1)
+    return ((1 - dice) * positive).sum() / positive.sum().clamp(min=1)
+
+
 def lovasz_hinge(logits: Tensor, truth: Tensor) -> Tensor:
     """The convex extension of 1 - IoU, mean over films (Berman et al., CVPR 2018, algorithm 1).
 
@@ -57,6 +68,7 @@ def total_loss(mask_logits: Tensor, image_logits: Tensor, truth: Tensor, weights
         "image": lambda: binary_cross_entropy_with_logits(image_logits.float(), positive),
         "lovasz": lambda: symmetric_lovasz(mask_logits, truth),
         "focal": lambda: focal_loss(mask_logits, truth),
+        "film_dice": lambda: film_dice_loss(mask_logits, truth),
     }
     # The image-level head is always part of the graph: without a weight it still gets a gradient, of zero.
     parts = {name: loss() for name, loss in of.items() if getattr(weights, name) or name == "image"}
