@@ -267,6 +267,16 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(
     assert not checkpoint.steps(run)
 
 
+def test_compiling_without_a_compiler_is_refused_before_anything_is_read(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe_file = tiny_recipe(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(fit.RunError, match=r"compile = true.*install g\+\+"):
+        fit.fit(dataclasses.replace(load_recipe(str(recipe_file)), compile=True), order(data, tmp_path / "run", recipe_file))
+    assert not (tmp_path / "run").exists()
+
+
 # -- pieces ----------------------------------------------------------------------------------------------------
 
 

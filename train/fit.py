@@ -4,6 +4,7 @@ events."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -86,6 +87,8 @@ def fit(recipe: Recipe, order: Order) -> Path:
 
     Raises RunError, WeightsError, DataError.
     """
+    if recipe.compile:
+        need_compiler(order.recipe_file)
     world = distributed.start(order.device)
     data = Prepared(order.data)
     train, held_out = data.fold(order.fold)
@@ -114,6 +117,13 @@ def fit(recipe: Recipe, order: Order) -> Path:
         journal.close()
     world.close()
     return order.run
+
+
+def need_compiler(recipe_file: Path) -> None:
+    """torch.compile writes C++ (and, for a GPU, C): without a compiler it would fail in the middle of the first step. Raises
+    RunError."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")):
+        raise RunError(f"{recipe_file} says compile = true and there is no C++ compiler: install g++, or set compile = false")
 
 
 def epoch(run: Run, index: int, stage: Stage) -> dict[str, float]:
