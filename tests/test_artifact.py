@@ -159,6 +159,12 @@ def test_an_export_with_other_members_leaves_nothing_of_the_earlier_one(ensemble
         assert len(load_artifact(ensemble).networks()) == count
 
 
+def test_who_may_read_the_manifest_may_read_the_weights(folder: Path):
+    """An artifact is exported by one user and served by another."""
+    modes = {path.name: path.stat().st_mode for path in folder.iterdir()}
+    assert len(set(modes.values())) == 1, modes
+
+
 def test_tensors_of_another_network_are_refused(tmp_path: Path, network: torch.nn.Module):
     tensors = network.state_dict()
     tensors["evidence.surplus"] = tensors.pop("evidence.bias")
