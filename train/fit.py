@@ -122,7 +122,7 @@ def fit(recipe: Recipe, order: Order) -> Path:
 def need_compiler(recipe_file: Path) -> None:
     """torch.compile writes C++ (and, for a GPU, C): without a compiler it would fail in the middle of the first step. Raises
     RunError."""
-    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")):
+    if shutil.which(os.environ.get("CXX", "g++")) is None:  # the one that torch will call
         raise RunError(f"{recipe_file} says compile = true and there is no C++ compiler: install g++, or set compile = false")
 
 
