@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OHIF := 3.13.2
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint deploy/constraints.txt
 
-.PHONY: demo test lint bench chaos soak fuzz matrix viewer train-quick clean
+.PHONY: demo test lint bench bench-gpu chaos soak fuzz matrix viewer train-quick clean
 .DELETE_ON_ERROR:
 
 demo: .make/worker-cpu      ## the whole path: six films in, SEGs back
@@ -35,6 +35,10 @@ train-quick: .make/train
 
 bench: .make/bench .make/tools
 	$(BIN)/python bench/run.py
+
+# On a machine with a CUDA GPU (and a C++ compiler): the rows that need one, into bench/gpu.json.
+bench-gpu: .make/train
+	$(BIN)/python bench/gpu.py
 
 # 200 random kills while films flow (some ten minutes); CHAOS="--seed 7 --kills 500 --redis" for another night.
 chaos: .make/test .make/tools

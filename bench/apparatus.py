@@ -1,4 +1,4 @@
-"""What the measures share: rows, films, dcmtk's sender and receiver, a stopwatch."""
+"""What the measures of the node share: films, dcmtk's sender and receiver, a stopwatch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pydicom
+from rows import ROOT
 
-ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from programs import needed  # noqa: E402
@@ -23,26 +23,7 @@ from servers import SENDER, free_port, wait_for  # noqa: E402
 
 from segmenter import phantom  # noqa: E402
 
-ROUNDS = 5
 _HEAD_BYTES = 4096  # of a film, where its UIDs stand
-Row = dict[str, object]
-
-
-def row(
-    name: str,
-    value: float | None,
-    unit: str,
-    against: str,
-    better: str,
-    target: float | None = None,
-    rounds: Sequence[float] | None = None,
-) -> Row:
-    """`value`: a median, None where there is no GPU; `rounds`: what it is the median of, for the spread."""
-    value = None if value is None else round(value, 4)
-    spread = None if rounds is None else [round(min(rounds), 4), round(max(rounds), 4)]
-    return {
-        "name": name, "value": value, "target": target, "better": better, "unit": unit, "against": against, "spread": spread,
-    }  # fmt: skip
 
 
 def film_files(folder: Path, count: int) -> list[Path]:

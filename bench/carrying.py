@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pydicom
-from apparatus import ROUNDS, Row, dcmtk_storescp, film_files, needed, new_uids, row, send
+from apparatus import dcmtk_storescp, film_files, needed, new_uids, send
 from certificates import Authority
 from pydicom.uid import ComprehensiveSRStorage as SR
 from pydicom.uid import DigitalXRayImageStorageForPresentation as DX
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.uid import SegmentationStorage as SEG
+from rows import ROUNDS, Row, row
 from servers import NODE_AE, free_port, running_node, running_redis, wait_for
 
 from dicom_node.broker import QUEUE, Every, celery_app, ring

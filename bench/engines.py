@@ -1,5 +1,5 @@
 """The forward pass: our CPU engine beside torch, ONNX Runtime, OpenVINO and torch.compile, and as a share of what the cores can
-multiply; and on a GPU, where there is one."""
+multiply."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from apparatus import ROUNDS, Row, row
+from rows import ROUNDS, Row, row
 
 from segmenter.artifact import Artifact, write_artifact
 from segmenter.network import build_network
@@ -40,25 +40,24 @@ def engines(scratch: Path) -> Iterator[Row]:
     forwards: dict[str, Forward] = {
         "ours": _ours(artifact, image, "onnx"), "torch": _ours(artifact, image, "torch"), **_peers(artifact, image)
     }  # fmt: skip
-    times = _times(forwards)
+    times = times_of(forwards)
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     ours, peers = medians["ours"], [name for name in times if name not in ("ours", "torch")]
     best = min(peers, key=lambda name: medians[name])
     yield row("inference: one 512 image, CPU", ours, "s", "itself", "lower", rounds=times["ours"])
-    eager = _ratios(times["torch"], times["ours"])
+    eager = ratios(times["torch"], times["ours"])
     yield row(
         "inference: torch eager's seconds against ours", medians["torch"] / ours, "ratio", "torch eager", "higher", 2, eager
     )
     for name in peers:
-        rounds = _ratios(times["ours"], times[name])
+        rounds = ratios(times["ours"], times[name])
         yield row(f"inference: our seconds against {name}", ours / medians[name], "ratio", name, "lower", rounds=rounds)
-    rounds = _ratios(times["ours"], times[best])
+    rounds = ratios(times["ours"], times[best])
     yield row("inference: our seconds against the best peer", ours / medians[best], "ratio", best, "lower", 1.05, rounds)
     peak = _sgemm_gflops(torch)
     yield row(
         "inference: share of the cores' sgemm peak", GFLOP / ours / peak, "ratio", f"sgemm, {peak:.0f} GFLOP/s", "higher", 0.5
     )
-    yield from _gpu(artifact, torch)
 
 
 def _ours(artifact: Artifact, image: np.ndarray, engine: str) -> Forward:
@@ -96,14 +95,14 @@ def _peers(artifact: Artifact, image: np.ndarray) -> dict[str, Forward]:
     return found
 
 
-def _ratios(ours: list[float], theirs: list[float]) -> list[float]:
+def ratios(ours: list[float], theirs: list[float]) -> list[float]:
     return [one / other for one, other in zip(ours, theirs, strict=True)]
 
 
-def _times(forwards: dict[str, Forward]) -> dict[str, list[float]]:
+def times_of(forwards: dict[str, Forward], rounds: int = 2 * ROUNDS) -> dict[str, list[float]]:
     """Seconds of each, in alternating rounds after one that is not counted."""
     times: dict[str, list[float]] = {name: [] for name in forwards}
-    for number in range(2 * ROUNDS + 1):
+    for number in range(rounds + 1):
         for name, forward in forwards.items():
             started = time.perf_counter()
             forward()
@@ -115,34 +114,5 @@ def _times(forwards: dict[str, Forward]) -> dict[str, list[float]]:
 def _sgemm_gflops(torch) -> float:
     side = 2048
     a, b = torch.rand(side, side), torch.rand(side, side)
-    seconds = statistics.median(_times({"sgemm": lambda: a @ b})["sgemm"])
+    seconds = statistics.median(times_of({"sgemm": lambda: a @ b})["sgemm"])
     return 2 * side**3 / seconds / 1e9
-
-
-def _gpu(artifact: Artifact, torch) -> Iterator[Row]:
-    """Batches of 16 through the predictor against the bare forward pass, and that against eager NCHW fp16."""
-    ours = forward = None
-    if torch.cuda.is_available():
-        [network], batch = artifact.networks(), 16
-        images = np.random.default_rng(0).random((batch, 1, SIZE, SIZE), np.float32)
-        predictor = Predictor(artifact, "cuda")
-        x = torch.from_numpy(images).cuda()
-        last = network.cuda().to(memory_format=torch.channels_last)
-        plain = artifact.networks()[0].cuda().half()
-
-        @torch.inference_mode()
-        def bare() -> None:
-            with torch.autocast("cuda", torch.bfloat16):
-                last(x.contiguous(memory_format=torch.channels_last))
-            torch.cuda.synchronize()
-
-        @torch.inference_mode()
-        def eager() -> None:
-            plain(x.half())
-            torch.cuda.synchronize()
-
-        times = _times({"predictor": lambda: predictor(images), "bare": bare, "eager": eager})
-        ours = statistics.median(_ratios(times["bare"], times["predictor"]))
-        forward = statistics.median(_ratios(times["eager"], times["bare"]))
-    yield row("gpu: images/s through the predictor against the bare bf16 forward", ours, "ratio", "bare forward", "higher", 0.8)
-    yield row("gpu: bare bf16 channels_last against eager NCHW fp16", forward, "ratio", "torch eager", "higher", 1.5)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import pydicom
-from apparatus import Row, row, send
+from apparatus import send
 from programs import needed
 from pydicom.dataset import FileDataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE
+from rows import Row, row
 from servers import NODE_AE, SENDER, Node, Orthanc, running_node, running_orthanc, wait_for
 
 from dicom_node.claims import Claim

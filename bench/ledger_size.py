@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from apparatus import Row, row, seconds_of
+from apparatus import seconds_of
+from rows import Row, row
 
 from dicom_node.config import load
 from dicom_node.job import Arrival, Outcome, State, StoredObject

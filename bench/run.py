@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -21,7 +18,8 @@ import receiving
 import sizes
 import starting
 import training
-from apparatus import ROOT, ROUNDS, row
+from machine import machine_and_commit
+from rows import ROOT, ROUNDS
 from why import explained
 
 MEASURES = {
@@ -34,7 +32,7 @@ MEASURES = {
     "accept": flow.accept,
     "backlog": flow.backlog,
     "install": sizes.sizes,
-    "training": lambda scratch: (row(*one) for one in training.measure(scratch)),
+    "training": lambda scratch: training.measure(scratch, "cpu"),
 }
 
 
@@ -47,35 +45,24 @@ def main() -> None:
         for name in wanted:
             print(f"measuring {name} ...", flush=True)
             rows += list(MEASURES[name](Path(scratch)))
-    result = {"rows": rows, **machine_and_commit()}
+    gpu = json.loads((ROOT / "bench" / "gpu.json").read_text())
+    result = {"rows": rows + gpu["rows"], **machine_and_commit(), "gpu_machine": gpu["machine"], "gpu_commit": gpu["commit"]}
     print(_markdown(result))
     if set(wanted) == set(MEASURES):
         (ROOT / "bench" / "results.json").write_text(json.dumps(result, indent=2) + "\n")
         (ROOT / "bench" / "RESULTS.md").write_text(_markdown(result))
 
 
-def machine_and_commit() -> dict[str, str]:
-    """Where and of what it was measured."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    return {"machine": f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}", "commit": commit}
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def _markdown(result: dict) -> str:
     lines = [
         f"# Measured by `make bench`\n\n{result['machine']}, commit {result['commit']}. Medians of {ROUNDS} rounds.\n",
+        f"Rows `gpu`, by `make bench-gpu`: {result['gpu_machine']}, commit {result['gpu_commit']}.\n",
         "| what | value | spread | unit | against | target |",
         "|---|---|---|---|---|---|",
     ]
     for one in result["rows"]:
         target = "" if one["target"] is None else f"{'>=' if one['better'] == 'higher' else '<='} {one['target']}"
-        value = "no GPU here" if one["value"] is None else f"{one['value']:.3g}"
+        value = f"{one['value']:.3g}"
         spread = "" if not one["spread"] else "{:.3g} to {:.3g}".format(*one["spread"])
         lines.append(f"| {one['name']} | {value} | {spread} | {one['unit']} | {one['against']} | {target} |")
     return "\n".join(lines) + "\n" + explained(result["rows"])

@@ -105,7 +105,7 @@ def _tables(given: argparse.Namespace):
 
 def _measure(own: Path) -> None:
     import carrying
-    from run import machine_and_commit
+    from machine import machine_and_commit
 
     with tempfile.TemporaryDirectory(prefix="segmenter-scale-") as scratch:
         rows = list(carrying.measure(Path(scratch)))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from apparatus import ROOT, Row, row
+from rows import ROOT, Row, row
 
 LIMITS = {"": ("install: node", 300), "[worker-cpu]": ("install: node and CPU worker", 900)}
 

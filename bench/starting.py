@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from apparatus import ROUNDS, Row, film_files, needed, new_uids, row, seconds_of, send, send_at_once
+from apparatus import film_files, needed, new_uids, seconds_of, send, send_at_once
+from rows import ROUNDS, Row, row
 from servers import NODE_AE, SENDER, Node, free_port, running_node, wait_for
 
 from dicom_node.job import FINISHED

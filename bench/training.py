@@ -9,47 +9,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from rows import Row, row
 
-Row = dict[str, object]
 FILMS = 32  # drawn once, read again and again: from the page cache, as most of SIIM-ACR at 512 px is (3 GB)
 CPU_BATCH = 2  # a step of the recipe's own batch takes a minute on two cores
 STEPS = {"cpu": 3, "cuda": 12}
 
 
-def measure(scratch: Path) -> Iterator[tuple[str, float | None, str, str, str, float | None]]:
-    """(name, value, unit, against, better, target) of `published` and `strong`, first stage, 512 px; CUDA when it is there."""
+def measure(scratch: Path, device: str) -> Iterator[Row]:
+    """`published` and `strong`, first stage, 512 px, on "cpu" or "cuda"."""
     import torch
 
     from train.config import load_recipe
 
-    data = _data(scratch / "training")
-    for device in ("cpu", "cuda"):
-        for name in ("published", "strong"):
-            recipe = load_recipe(name)
-            where = f"{'gpu' if device == 'cuda' else 'stages'}: training `{name}` at 512 px, {device.upper()}"
-            if device == "cuda" and not torch.cuda.is_available():
-                step = pipeline = waiting = None
-            else:
-                stage = recipe.stages[0] if device == "cuda" else dataclasses.replace(recipe.stages[0], batch=CPU_BATCH)
-                how = dataclasses.replace(
-                    recipe, precision="fp32" if device == "cpu" else recipe.precision, compile=device == "cuda"
-                )
-                pipeline = _pipeline(data, stage)
-                step, waiting = _step(data, how, stage, torch.device(device))
-            yield f"{where}: input pipeline", pipeline, "images/s", "itself", "higher", None
-            yield (
-                f"{where}: one step, augmentation included",
-                step,
-                "images/s",
-                "71 on an RTX 3090" if device == "cuda" else "itself",
-                "higher",
-                _aim(device),
-            )
-            yield f"{where}: share of a step that waits for data", waiting, "ratio", "step", "lower", 0.05
-
-
-def _aim(device: str) -> float | None:
-    return 400.0 if device == "cuda" else None
+    data, gpu = _data(scratch / "training"), device == "cuda"
+    for name in ("published", "strong"):
+        recipe = load_recipe(name)
+        where = f"{'gpu' if gpu else 'stages'}: training `{name}` at 512 px, {device.upper()}"
+        stage = recipe.stages[0] if gpu else dataclasses.replace(recipe.stages[0], batch=CPU_BATCH)
+        precision = recipe.precision if gpu else "fp32"
+        yield row(f"{where}: input pipeline", _pipeline(data, stage), "images/s", "itself", "higher")
+        for compiled in (False, True) if gpu else (False,):
+            how = dataclasses.replace(recipe, precision=precision, compile=compiled)
+            speed, waiting = _step(data, how, stage, torch.device(device))
+            against, aim = ("71 on an RTX 3090", 400.0) if compiled else ("itself", None)
+            of = ", compiled" if compiled else ""
+            yield row(f"{where}: one step, augmentation included{of}", speed, "images/s", against, "higher", aim)
+            yield row(f"{where}: share of a step that waits for data{of}", waiting, "ratio", "step", "lower", 0.05)
 
 
 def _data(folder: Path):  # type: ignore[no-untyped-def]

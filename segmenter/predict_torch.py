@@ -10,10 +10,12 @@ from torch import nn
 from segmenter.artifact import Artifact
 
 FILMS_ON_GPU = 8
+GPU_PRECISION = torch.float16  # as many bits after the point as TF32, which a GPU's float32 convolutions have
 
 
 class TorchMembers:
-    """See `predict.Members`. The mean is taken on the device."""
+    """See `predict.Members`. The mean is taken on the device. A GPU computes in float16, and once more in float32 where that
+    gives something that is no number: float16 ends at 65,504."""
 
     def __init__(self, artifact: Artifact, device: str = "auto", threads: int = 0) -> None:
         if threads > 0:
@@ -28,10 +30,20 @@ class TorchMembers:
         try:
             x = torch.from_numpy(images).to(self.device)
             x = ((x - self.manifest.input.mean) / self.manifest.input.std).contiguous(memory_format=torch.channels_last)
-            probability, image = self._mean(x)
-            return probability[:, 0].cpu().numpy(), image.cpu().numpy()
+            with torch.autocast(self.device.type, GPU_PRECISION, enabled=self.device.type == "cuda"):
+                answer = self._fetched(self._mean(x))
+            if self.device.type == "cuda" and not all(np.isfinite(part).all() for part in answer):
+                answer = self._fetched(self._mean(x))
+            return answer
         except torch.OutOfMemoryError as error:
             raise MemoryError("the device has not enough memory") from error
+
+    def _fetched(self, answer: tuple[torch.Tensor, torch.Tensor]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """On the host: into pinned memory, both copies at once."""
+        probability, image = (part.to("cpu", non_blocking=True) for part in answer)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return probability[:, 0].numpy(), image.numpy()
 
     def _mean(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, 1, S, S) -> probability (N, 1, S, S) and image probability (N,), averaged over all witnesses. Running sums:
@@ -49,9 +61,11 @@ class TorchMembers:
 
     def _forward(self, network: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, 1, S, S) -> probability (N, 1, S, S) and image probability (N,) of one member."""
-        mask_logits, image_logits = network(x)
-        image = torch.sigmoid(image_logits.float().flatten() / self.manifest.temperature)
-        return torch.sigmoid(mask_logits.float()), image
+        mask_logits, image_logits = (logits.float() for logits in network(x))
+        # An infinite logit would come out of the sigmoid as a number: times zero it is none, and is seen.
+        return torch.sigmoid(mask_logits + 0 * mask_logits), torch.sigmoid(
+            (image_logits + 0 * image_logits).flatten() / self.manifest.temperature
+        )
 
 
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:

@@ -34,11 +34,16 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Of the checkout the code runs from, "+changes" when files differ from it; empty outside one."""
-    here = Path(__file__).parent
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    changed = subprocess.run(["git", "status", "--porcelain", "--", "."], cwd=here, capture_output=True, text=True, check=False)
-    return found.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
+    """Of the checkout the code runs from, "+changes" when files differ from it; empty outside one and without git."""
+    return _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain", "--", ".") else "")
+
+
+def _git(*words: str) -> str:
+    try:
+        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
