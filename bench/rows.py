@@ -12,14 +12,15 @@ Row = dict[str, object]
 
 def row(
     name: str,
-    value: float,
+    value: float | None,
     unit: str,
     against: str,
     better: str,
     target: float | None = None,
     rounds: Sequence[float] | None = None,
 ) -> Row:
-    """`value`: a median; `rounds`: what it is the median of, for the spread."""
+    """`value`: a median, None where nobody measured it yet; `rounds`: what it is the median of, for the spread."""
+    value = None if value is None else round(value, 4)
     spread = None if rounds is None else [round(min(rounds), 4), round(max(rounds), 4)]
     about = {"target": target, "better": better, "unit": unit, "against": against}
-    return {"name": name, "value": round(value, 4), **about, "spread": spread}
+    return {"name": name, "value": value, **about, "spread": spread}

@@ -62,7 +62,7 @@ def _markdown(result: dict) -> str:
     ]
     for one in result["rows"]:
         target = "" if one["target"] is None else f"{'>=' if one['better'] == 'higher' else '<='} {one['target']}"
-        value = f"{one['value']:.3g}"
+        value = "not measured" if one["value"] is None else f"{one['value']:.3g}"
         spread = "" if not one["spread"] else "{:.3g} to {:.3g}".format(*one["spread"])
         lines.append(f"| {one['name']} | {value} | {spread} | {one['unit']} | {one['against']} | {target} |")
     return "\n".join(lines) + "\n" + explained(result["rows"])

@@ -29,15 +29,15 @@ def test_a_gpu_gives_the_cpus_answers():
         phantom.film(phantom.draw(seed, shape=shape, pneumothorax=seed % 2 == 0), kind="DX", bits=12)
         for seed, shape in enumerate(SHAPES * 5, 40)
     ]
-    found = 0
+    dice = []
     for one, other in zip(gpu.segment(films), cpu.segment(films), strict=True):
         assert one.decision is not None and other.decision is not None
         assert abs(one.decision.image_probability - other.decision.image_probability) < 0.01
         assert one.decision.positive == other.decision.positive
-        both, sum_ = (one.decision.mask & other.decision.mask).sum(), one.decision.mask.sum() + other.decision.mask.sum()
-        assert not sum_ or 2 * both / sum_ > 0.99
-        found += bool(sum_)
-    assert found >= 10, "films without a mask would prove little"
+        if area := one.decision.mask.sum() + other.decision.mask.sum():
+            dice.append(2 * (one.decision.mask & other.decision.mask).sum() / area)
+    assert len(dice) >= 10, "films without a mask would prove little"
+    assert min(dice) > 0.97 and np.mean(dice) > 0.995, "a region at the floor may come or go with the last bits, and no more"
 
 
 def test_what_float16_can_not_hold_is_computed_in_float32(monkeypatch):

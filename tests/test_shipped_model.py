@@ -3,7 +3,7 @@
 Its answer must turn with the pneumothorax, and must not turn with a chest tube, which in hospital films stands beside
 most treated pneumothoraces and is what careless models learn instead.
 
-The aim is that .90 of the pairs turn. Version 0.2.0 turns .78 (.84 if it called films positive from a probability of .3 on):
+The aim is that .90 of the pairs turn. Version 0.3.0 turns .84 (.88 if it called films positive from a probability of .3 on):
 the bar below is near what it reached, so that no change makes it worse unnoticed. Raise it with the model.
 """
 
@@ -22,9 +22,9 @@ from segmenter.settings import Settings
 
 pytestmark = pytest.mark.timeout(900)  # a hundred films through the whole network
 
-FIRST_SEED, PAIRS = 7_000_000, 50  # training has 10,000 to 13,000, the exam 6,000,000 to 6,000,199
+FIRST_SEED, PAIRS = 7_000_000, 50  # training has seeds below 400,000, the exam 6,000,000 to 6,000,199
 SHAPE = (640, 544)
-TURNED = 0.72  # three pairs below what it reached: other processors round differently
+TURNED = 0.78  # three pairs below what it reached: other processors round differently
 
 
 @pytest.fixture(scope="module")

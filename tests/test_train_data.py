@@ -304,6 +304,19 @@ def test_seeds_of_the_exam_are_out_of_reach(tmp_path: Path) -> None:
         phantoms.write(phantoms.Plan(5_999_999, 2, LONGER, 0.0), tmp_path, workers=1)
 
 
+def test_a_pair_differs_in_the_pneumothorax_alone(tmp_path: Path) -> None:
+    raw = phantoms.write(phantoms.Plan(10_002, 4, LONGER, 1.0, pairs=True), tmp_path / "raw", workers=1)
+    data = prepared(raw, tmp_path / "data")
+    pairs = [sorted((r for r in data.rows if r.patient == p), key=lambda r: r.positive) for p in {r.patient for r in data.rows}]
+    assert [[r.positive for r in pair] for pair in pairs] == [[False, True]] * 2
+    assert all(well.fold == sick.fold for well, sick in pairs)
+    for pair in pairs:
+        images, truths = data.read(pair, 128)
+        near = cv2.dilate(truths[1], np.ones((25, 25), np.uint8)) > 0
+        change = np.abs(images[1].astype(float) - images[0])
+        assert change[truths[1] > 0].mean() > 5 * change[~near].mean(), "the air, and nothing far from it"
+
+
 def test_harder_phantoms_keep_their_truth_in_place() -> None:
     """What is outlined is still darker than the lung beside it, the label never decides what is added."""
     from train.variety import harder

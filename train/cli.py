@@ -53,12 +53,13 @@ def _plainly() -> Iterator[None]:
 @click.option("--first-seed", default=10_000, show_default=True, help="Films have seeds from here on; the exam has its own.")
 @click.option("--longer-px", default=1024, show_default=True, help="The longer side of a film.")
 @click.option("--harder", default=0.6, show_default=True, help="Share of films that are made harder (train/variety.py).")
+@click.option("--pairs", is_flag=True, help="Each seed twice: with and without a pneumothorax, and no other difference.")
 @workers
-def phantoms(out: Path, count: int, first_seed: int, longer_px: int, harder: float, workers: int) -> None:
+def phantoms(out: Path, count: int, first_seed: int, longer_px: int, harder: float, pairs: bool, workers: int) -> None:
     """Draw a data set in the layout of SIIM-ACR: DICOM films and train-rle.csv."""
     from train import phantoms as room
 
-    plan = room.Plan(first_seed, count, longer_px, harder)
+    plan = room.Plan(first_seed, count, longer_px, harder, pairs)
     try:
         room.write(plan, out, _cores(workers))
     except ValueError as error:

@@ -85,7 +85,7 @@ def export(data: Prepared, runs: Sequence[Path], calibration: Path, out: Path, l
 
 
 def _run(run: Path, note: dict[str, Any]) -> dict[str, Any]:
-    last = checkpoint.load_progress(checkpoint.steps(run)[-1])
+    last = checkpoint.load_progress((checkpoint.steps(run) or [run / checkpoint.BEST])[-1])  # chosen() found one of them
     kept = {k: note[k] for k in ("fold", "commit", "device", "packages", "began", "imagenet_sha256")}
     return {**kept, "steps": last.step, "best_step": last.best_step, "best_score": round(last.best_score, 4)}
 

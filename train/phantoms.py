@@ -28,6 +28,7 @@ class Plan:
     count: int
     longer_px: int  # the longer side
     harder: float  # share of films that `variety` makes harder
+    pairs: bool = False  # each seed twice, with and without a pneumothorax: they differ in nothing else
 
 
 def write(plan: Plan, out: Path, workers: int) -> Path:
@@ -35,7 +36,7 @@ def write(plan: Plan, out: Path, workers: int) -> Path:
     if plan.first_seed + plan.count > EXAM["first_seed"]:
         raise ValueError(f"seeds from {EXAM['first_seed']} on are the exam's; choose a smaller --first-seed")
     out.mkdir(parents=True, exist_ok=True)
-    jobs = [(plan, out, plan.first_seed + i) for i in range(plan.count)]
+    jobs = [(plan, out, *wanted) for wanted in films(plan)]
     done = tqdm(unordered(_write_one, jobs, workers), total=plan.count, desc="phantoms", unit="film")
     rows = [(name, texts) for _, name, texts in sorted(done)]
     with open(out / "train-rle.csv", "w", newline="") as file:
@@ -45,6 +46,13 @@ def write(plan: Plan, out: Path, workers: int) -> Path:
     return out
 
 
+def films(plan: Plan) -> list[tuple[int, bool | None]]:
+    """Seed and whether there is a pneumothorax; None leaves it to the seed."""
+    if not plan.pairs:
+        return [(plan.first_seed + i, None) for i in range(plan.count)]
+    return [(plan.first_seed + i // 2, bool(i % 2)) for i in range(plan.count)]
+
+
 def film_shape(seed: int, longer: int) -> tuple[int, int]:
     """(H, W): mostly portrait; a quarter is square."""
     rng = np.random.default_rng([seed, 10_000])
@@ -52,11 +60,11 @@ def film_shape(seed: int, longer: int) -> tuple[int, int]:
     return (longer, short) if rng.random() < 0.75 else (short, longer)
 
 
-def _write_one(job: tuple[Plan, Path, int]) -> tuple[int, str, list[str]]:
+def _write_one(job: tuple[Plan, Path, int, bool | None]) -> tuple[int, str, list[str]]:
     """The film of one seed; the seed, its name and the rows of its masks, one for each component as in SIIM-ACR."""
-    plan, out, seed = job
+    plan, out, seed, pneumothorax = job
     cv2.setNumThreads(1)
-    phantom = draw(seed, shape=film_shape(seed, plan.longer_px))
+    phantom = draw(seed, shape=film_shape(seed, plan.longer_px), pneumothorax=pneumothorax)
     if np.random.default_rng([seed, 10_001]).random() < plan.harder:
         phantom = harder(phantom)
     dataset = film(phantom, kind="SC", bits=8, window=False)
