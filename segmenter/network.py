@@ -53,13 +53,23 @@ def build_network(spec: Mapping[str, Any]) -> PneumothoraxNetwork:
             "'unet' with image_head true"
             f" and the keys {sorted(SPEC_KEYS)}; use an artifact exported by this version, or a newer version"
         )
-    return PneumothoraxNetwork(
-        smp.Unet(
-            encoder_name=spec["encoder"],
-            encoder_weights=None,
-            in_channels=spec["in_channels"],
-            decoder_channels=tuple(spec.get("decoder_channels", DECODER_CHANNELS)),
-            classes=1,
-            aux_params={"classes": 1, "pooling": "avg", "dropout": 0.2},
-        )
+    unet = smp.Unet(
+        encoder_name=spec["encoder"],
+        encoder_weights=None,
+        in_channels=spec["in_channels"],
+        decoder_channels=tuple(spec.get("decoder_channels", DECODER_CHANNELS)),
+        classes=1,
+        aux_params={"classes": 1, "pooling": "avg", "dropout": 0.2},
     )
+    return PneumothoraxNetwork(padding_in_convolutions(unet))
+
+
+def padding_in_convolutions(network: nn.Module) -> nn.Module:
+    """The same network, its convolutions padding themselves wherever all sides get the same. The library's EfficientNet pads
+    in a step of its own before each depthwise convolution, which takes the largest tensors there are through memory twice."""
+    for module in network.modules():
+        before = getattr(module, "static_padding", None)
+        if isinstance(module, nn.Conv2d) and isinstance(before, nn.ZeroPad2d) and len(set(before.padding)) == 1:
+            module.padding = (before.padding[0], before.padding[0])
+            module.static_padding = nn.Identity()
+    return network

@@ -7,7 +7,7 @@ import torch
 from segmenter.artifact import OperatingPoint, write_artifact
 from segmenter.errors import Refused
 from segmenter.mask import decide, without_specks
-from segmenter.network import build_network
+from segmenter.network import build_network, padding_in_convolutions
 from segmenter.placement import Placement
 from segmenter.predict import Predictor
 from segmenter.values import Prediction, Spacing, Turn
@@ -47,6 +47,22 @@ def test_a_film_does_not_depend_on_its_neighbours(tmp_path):
         assert one.probability.shape == (SIZE, SIZE) and one.probability.dtype == np.float32
         assert np.abs(alone.probability - one.probability).max() < 1e-4
         assert abs(alone.image_probability - one.image_probability) < 1e-4
+
+
+@pytest.mark.parametrize("encoder", ["efficientnet-b0", "efficientnet-b4"])
+def test_padding_in_the_convolutions_changes_no_answer(encoder):
+    import segmentation_models_pytorch as smp
+
+    torch.manual_seed(0)
+    plain = smp.Unet(encoder, encoder_weights=None, in_channels=1, classes=1).eval()
+    x = torch.randn(2, 1, 96, 160)
+    with torch.inference_mode():
+        before = plain(x)
+        steps = [m for m in plain.modules() if isinstance(m, torch.nn.ZeroPad2d)]
+        after = padding_in_convolutions(plain)(x)
+    left = [m for m in plain.modules() if isinstance(m, torch.nn.ZeroPad2d)]
+    assert len(left) <= 5 < len(steps) and all(len(set(m.padding)) > 1 for m in left), "only what is padded on one side more"
+    assert (after - before).abs().max() < 1e-5 * before.abs().max()
 
 
 def test_with_flips_a_mirrored_film_gets_the_mirrored_answer(tmp_path):
