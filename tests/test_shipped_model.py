@@ -3,7 +3,7 @@
 Its answer must turn with the pneumothorax, and must not turn with a chest tube, which in hospital films stands beside
 most treated pneumothoraces and is what careless models learn instead.
 
-The aim is that .90 of the pairs turn. Version 0.3.0 turns .84 (.88 if it called films positive from a probability of .3 on):
+The aim is that .90 of the pairs turn. Version 0.3.1 turns .84 (.88 if it called films positive from a probability of .2 on):
 the bar below is near what it reached, so that no change makes it worse unnoticed. Raise it with the model.
 """
 
