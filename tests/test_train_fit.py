@@ -323,7 +323,7 @@ def test_recipes_name_their_mistakes(tmp_path: Path) -> None:
     ):
         with pytest.raises(RecipeError, match=says):
             load_recipe(str(tiny_recipe(tmp_path, **{old: new})))
-    with pytest.raises(RecipeError, match="recipes here: phantom, published, quick, strong"):
+    with pytest.raises(RecipeError, match="recipes here: phantom, phantom-pairs, published, quick, strong"):
         load_recipe("stronger")
 
 
