@@ -22,7 +22,8 @@ class TorchMembers:
             torch.set_num_threads(threads)
         self.manifest = artifact.manifest
         self.device = torch.device(_chosen(device))
-        self.films_at_once = FILMS_ON_GPU if self.device.type == "cuda" else 1  # a batch gains nothing on a CPU
+        self.on_gpu = self.device.type == "cuda"
+        self.films_at_once = FILMS_ON_GPU if self.on_gpu else 1  # a batch gains nothing on a CPU
         self.networks = [_placed(network, self.device) for network in artifact.networks()]
 
     @torch.inference_mode()
@@ -30,9 +31,9 @@ class TorchMembers:
         try:
             x = torch.from_numpy(images).to(self.device)
             x = ((x - self.manifest.input.mean) / self.manifest.input.std).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, GPU_PRECISION, enabled=self.device.type == "cuda"):
+            with torch.autocast(self.device.type, GPU_PRECISION, enabled=self.on_gpu):
                 answer = self._fetched(self._mean(x))
-            if self.device.type == "cuda" and not all(np.isfinite(part).all() for part in answer):
+            if self.on_gpu and not all(np.isfinite(part).all() for part in answer):
                 answer = self._fetched(self._mean(x))
             return answer
         except torch.OutOfMemoryError as error:
@@ -41,7 +42,7 @@ class TorchMembers:
     def _fetched(self, answer: tuple[torch.Tensor, torch.Tensor]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """On the host: into pinned memory, both copies at once."""
         probability, image = (part.to("cpu", non_blocking=True) for part in answer)
-        if self.device.type == "cuda":
+        if self.on_gpu:
             torch.cuda.synchronize(self.device)
         return probability[:, 0].numpy(), image.numpy()
 

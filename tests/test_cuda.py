@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small_training import tiny_data, tiny_recipe
 
 import segmenter
@@ -16,7 +17,6 @@ from segmenter.engine import Segmenter
 from segmenter.predict import Predictor
 from segmenter.settings import Settings
 
-torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 DEMO = Path(segmenter.__file__).parent / "artifacts" / "demo"
 SHAPES = ((1250, 1024), (1024, 1300), (1100, 900), (2500, 2048))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def _write_one(job: tuple[Plan, Path, int, bool | None]) -> tuple[int, str, list
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{dataset.SOPInstanceUID}.dcm"
     if not path.exists():
-        part = path.with_suffix(".part")
+        part = path.with_suffix(f".{os.getpid()}.part")  # an invisible pneumothorax makes both films of a pair one file
         dataset.save_as(part, enforce_file_format=True)
         part.rename(path)
     count, labels = cv2.connectedComponents(phantom.truth.astype(np.uint8))
