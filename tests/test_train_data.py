@@ -317,6 +317,15 @@ def test_a_pair_differs_in_the_pneumothorax_alone(tmp_path: Path) -> None:
         assert change[truths[1] > 0].mean() > 5 * change[~near].mean(), "the air, and nothing far from it"
 
 
+def test_pairs_of_even_sites_are_where_they_say(tmp_path: Path) -> None:
+    plan = phantoms.Plan(20_000, 12, LONGER, 0.0, pairs=True, even_sites=True)
+    sick = [seed for seed, sick in phantoms.films(plan) if sick]
+    assert [seed for seed, sick in phantoms.films(plan) if not sick] == sick and len(set(sick)) == 6 and min(sick) >= 20_000
+    assert [draw(seed, shape=(96, 80), pneumothorax=True).sites[0] for seed in sick] == ["apical", "lateral", "basal"] * 2
+    with pytest.raises(ValueError, match="add --pairs"):
+        phantoms.write(phantoms.Plan(20_000, 12, LONGER, 0.0, even_sites=True), tmp_path, workers=1)
+
+
 def test_harder_phantoms_keep_their_truth_in_place() -> None:
     """What is outlined is still darker than the lung beside it, the label never decides what is added."""
     from train.variety import harder

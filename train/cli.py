@@ -54,12 +54,15 @@ def _plainly() -> Iterator[None]:
 @click.option("--longer-px", default=1024, show_default=True, help="The longer side of a film.")
 @click.option("--harder", default=0.6, show_default=True, help="Share of films that are made harder (train/variety.py).")
 @click.option("--pairs", is_flag=True, help="Each seed twice: with and without a pneumothorax, and no other difference.")
+@click.option("--even-sites", is_flag=True, help="With --pairs: as many at the base of the lung as at its side and its apex.")
 @workers
-def phantoms(out: Path, count: int, first_seed: int, longer_px: int, harder: float, pairs: bool, workers: int) -> None:
+def phantoms(
+    out: Path, count: int, first_seed: int, longer_px: int, harder: float, pairs: bool, even_sites: bool, workers: int
+) -> None:
     """Draw a data set in the layout of SIIM-ACR: DICOM films and train-rle.csv."""
     from train import phantoms as room
 
-    plan = room.Plan(first_seed, count, longer_px, harder, pairs)
+    plan = room.Plan(first_seed, count, longer_px, harder, pairs, even_sites)
     try:
         room.write(plan, out, _cores(workers))
     except ValueError as error:

@@ -6,14 +6,19 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import count, cycle, islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from segmenter.phantom import draw, film
+from segmenter.phantom import STREAMS, draw, film
+from segmenter.phantom_anatomy import draw_body
+from segmenter.phantom_findings import SITES, Lung, draw_pneumothorax
 from train import rle
 from train.exam import EXAM, generator_sha256
 from train.variety import harder
@@ -30,14 +35,16 @@ class Plan:
     longer_px: int  # the longer side
     harder: float  # share of films that `variety` makes harder
     pairs: bool = False  # each seed twice, with and without a pneumothorax: they differ in nothing else
+    even_sites: bool = False  # seeds so chosen that apex, side and base come in turns; as drawn, the base is one in ten
 
 
 def write(plan: Plan, out: Path, workers: int) -> Path:
-    """Draw the films that are not there yet, then the csv and the note. Raises ValueError for seeds of the exam."""
-    if plan.first_seed + plan.count > EXAM["first_seed"]:
+    """Draw the films, then the csv and the note. Raises ValueError for seeds of the exam and for a plan that can not be."""
+    wanted = films(plan)
+    if wanted and max(seed for seed, _ in wanted) >= EXAM["first_seed"]:
         raise ValueError(f"seeds from {EXAM['first_seed']} on are the exam's; choose a smaller --first-seed")
     out.mkdir(parents=True, exist_ok=True)
-    jobs = [(plan, out, *wanted) for wanted in films(plan)]
+    jobs = [(plan, out, *one) for one in wanted]
     done = tqdm(unordered(_write_one, jobs, workers), total=plan.count, desc="phantoms", unit="film")
     rows = [(name, texts) for _, name, texts in sorted(done)]
     with open(out / "train-rle.csv", "w", newline="") as file:
@@ -47,11 +54,29 @@ def write(plan: Plan, out: Path, workers: int) -> Path:
     return out
 
 
-def films(plan: Plan) -> list[tuple[int, bool | None]]:
-    """Seed and whether there is a pneumothorax; None leaves it to the seed."""
+def films(plan: Plan) -> Sequence[tuple[int, bool | None]]:
+    """Seed and whether there is a pneumothorax; None leaves it to the seed. Raises ValueError for even sites without pairs."""
+    if plan.even_sites and not plan.pairs:
+        raise ValueError("--even-sites chooses the pneumothorax of a pair; add --pairs")
     if not plan.pairs:
         return [(plan.first_seed + i, None) for i in range(plan.count)]
-    return [(plan.first_seed + i // 2, bool(i % 2)) for i in range(plan.count)]
+    seeds = site_by_site(plan.first_seed) if plan.even_sites else count(plan.first_seed)
+    return [(seed, sick) for seed in islice(seeds, -(-plan.count // 2)) for sick in (False, True)][: plan.count]
+
+
+def site_by_site(first_seed: int) -> Iterator[int]:
+    """Seeds from the first on whose pneumothorax (its largest region) is at the apex, the side, the base, the apex, ..."""
+    following = {site: count(first_seed) for site in SITES}
+    for site in cycle(SITES):
+        yield next(seed for seed in following[site] if main_site(seed) == site)
+
+
+@cache
+def main_site(seed: int) -> str:
+    """Where `draw(seed, pneumothorax=True)` has it, without drawing the film."""
+    body, air = (np.random.default_rng([seed, STREAMS.index(name)]) for name in ("body", "pneumothorax"))
+    of_seed = draw_body(body)
+    return draw_pneumothorax(air, {side: Lung(of_seed, side) for side in (-1, 1)}, film_cm2=1_000.0)[0].site
 
 
 def film_shape(seed: int, longer: int) -> tuple[int, int]:
@@ -78,5 +103,5 @@ def _write_one(job: tuple[Plan, Path, int, bool | None]) -> tuple[int, str, list
         part = path.with_suffix(f".{os.getpid()}.part")  # an invisible pneumothorax makes both films of a pair one file
         dataset.save_as(part, enforce_file_format=True)
         part.rename(path)
-    count, labels = cv2.connectedComponents(phantom.truth.astype(np.uint8))
-    return seed, path.stem, [rle.encode(labels == i) for i in range(1, count)] or [rle.EMPTY]
+    regions, labels = cv2.connectedComponents(phantom.truth.astype(np.uint8))
+    return seed, path.stem, [rle.encode(labels == i) for i in range(1, regions)] or [rle.EMPTY]
