@@ -13,12 +13,10 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import random
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -29,6 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from hospital import ROOT, Hospital, open_hospital
+from machine import machine_and_commit
 from programs import needed, program
 from rich.console import Console
 from rich.table import Table
@@ -55,7 +54,7 @@ def main() -> int:
             shutil.copytree(folder, kept, ignore=shutil.ignore_patterns("orthanc", "redis"))
             print(f"what is needed to find out why is in {kept}", flush=True)
     result["command"] = "python bench/chaos.py " + " ".join(sys.argv[1:])
-    result |= _where()
+    result |= machine_and_commit()
     show(result)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
@@ -143,11 +142,6 @@ def show(result: dict[str, object]) -> None:
         bad = key in ("lost", "doubled", "failed") and value
         table.add_row(key.replace("_", " "), f"[red]{value}[/]" if bad else str(value))
     Console().print(table)
-
-
-def _where() -> dict[str, str]:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    return {"machine": f"{os.cpu_count()} cores, Python {platform.python_version()}", "commit": commit}
 
 
 def _options() -> argparse.Namespace:

@@ -7,6 +7,8 @@ import gzip
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from receiver_node import eventually
 
 from segmenter.decode import decode
 from segmenter.phantom import draw
@@ -188,6 +191,16 @@ def test_other_masks_are_another_data_set_and_a_mended_film_is_taken(copy: Path,
 def test_a_worker_that_dies_is_an_error_and_no_silence() -> None:
     with pytest.raises(DataError, match="a worker process died"):
         list(unordered(os._exit, [3, 3, 3], 2))
+
+
+def test_workers_end_with_a_parent_that_is_killed() -> None:
+    script = "import time; from train.workers import unordered; list(unordered(time.sleep, [0, 0, 60, 60], 2))"
+    with subprocess.Popen([sys.executable, "-c", script]) as parent:
+        below = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        assert eventually(lambda: len(below.read_text().split()) == 3, seconds=60), "two workers and multiprocessing's tracker"
+        children = [Path("/proc", pid) for pid in below.read_text().split()]
+        parent.kill()
+    assert eventually(lambda: not any(child.exists() for child in children), seconds=60)
 
 
 def test_a_disk_that_can_not_hold_the_arrays_is_said_before(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

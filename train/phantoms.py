@@ -46,10 +46,10 @@ def write(plan: Plan, out: Path, workers: int) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     jobs = [(plan, out, *one) for one in wanted]
     done = tqdm(unordered(_write_one, jobs, workers), total=plan.count, desc="phantoms", unit="film")
-    rows = [(name, texts) for _, name, texts in sorted(done)]
+    rows = {name: texts for _, name, texts in sorted(done)}  # an invisible pneumothorax makes both films of a pair one
     with open(out / "train-rle.csv", "w", newline="") as file:
         file.write("ImageId, EncodedPixels\n")
-        csv.writer(file, lineterminator="\n").writerows((name, f" {text}") for name, texts in rows for text in texts)
+        csv.writer(file, lineterminator="\n").writerows((name, f" {text}") for name, texts in rows.items() for text in texts)
     (out / NOTE).write_text(json.dumps({**plan.__dict__, "generator_sha256": generator_sha256()}, indent=2) + "\n")
     return out
 
