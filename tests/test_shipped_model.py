@@ -22,7 +22,7 @@ from segmenter.settings import Settings
 
 pytestmark = pytest.mark.timeout(900)  # a hundred films through the whole network
 
-FIRST_SEED, PAIRS = 7_000_000, 50  # training has seeds below 400,000, the exam 6,000,000 to 6,000,199
+FIRST_SEED, PAIRS = 7_000_000, 50  # training has seeds below 415,000, the exam 6,000,000 to 6,000,199
 SHAPE = (640, 544)
 TURNED = 0.78  # three pairs below what it reached: other processors round differently
 
