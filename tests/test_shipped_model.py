@@ -3,8 +3,9 @@
 Its answer must turn with the pneumothorax, and must not turn with a chest tube, which in hospital films stands beside
 most treated pneumothoraces and is what careless models learn instead.
 
-The aim is that .90 of the pairs turn. Version 0.3.1 turns .84 (.88 if it called films positive from a probability of .2 on):
-the bar below is near what it reached, so that no change makes it worse unnoticed. Raise it with the model.
+The aim is that .90 of the pairs turn. Version 0.4.1 turns .88 (two of the six that do not turn are lesions too faint to be
+seen), and no film turns with the tube: the bar below is near what it reached, so that no change makes it worse unnoticed. Raise
+it with the model.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.timeout(900)  # a hundred films through the whole netwo
 
 FIRST_SEED, PAIRS = 7_000_000, 50  # training has seeds below 415,000, the exam 6,000,000 to 6,000,199
 SHAPE = (640, 544)
-TURNED = 0.78  # three pairs below what it reached: other processors round differently
+TURNED = 0.82  # three pairs below what it reached: other processors round differently
 
 
 @pytest.fixture(scope="module")
