@@ -75,11 +75,12 @@ def test_what_is_no_mask_of_this_film_is_refused(text: str) -> None:
 
 def test_every_mask_of_siim_acr_comes_back() -> None:
     """All 12,047 ids and the facts known about them. Where SEGMENTER_SIIM_DATA names a folder with siim-train-rle.csv and
-    siim-to-nih-id.csv (unpacked)."""
+    siim-to-nih-id.csv, packed (.gz) or not."""
     folder = os.environ.get("SEGMENTER_SIIM_DATA")
     if not folder:
         pytest.skip("SEGMENTER_SIIM_DATA names no folder with the masks of SIIM-ACR")
-    rows, patient = siim.read_rle(Path(folder) / "siim-train-rle.csv"), siim.read_patients(Path(folder) / "siim-to-nih-id.csv")
+    masks, patients = (next(Path(folder).glob(f"{name}.csv*")) for name in ("siim-train-rle", "siim-to-nih-id"))
+    rows, patient = siim.read_rle(masks), siim.read_patients(patients)
     areas = {}
     for name, texts in rows.items():
         for text in texts:
