@@ -79,7 +79,7 @@ def test_every_mask_of_siim_acr_comes_back() -> None:
     folder = os.environ.get("SEGMENTER_SIIM_DATA")
     if not folder:
         pytest.skip("SEGMENTER_SIIM_DATA names no folder with the masks of SIIM-ACR")
-    masks, patients = (next(Path(folder).glob(f"{name}.csv*")) for name in ("siim-train-rle", "siim-to-nih-id"))
+    masks, patients = (min(Path(folder).glob(f"{name}.csv*")) for name in ("siim-train-rle", "siim-to-nih-id"))
     rows, patient = siim.read_rle(masks), siim.read_patients(patients)
     areas = {}
     for name, texts in rows.items():
