@@ -141,11 +141,13 @@ class Watch:
     """Threads, descriptors and memory of this process, as they are before the first wave."""
 
     def __init__(self, node: Node) -> None:
+        self._threads = threading.active_count()  # before any: one that ends slowly would count for good, with its descriptor
         assert send(node.port, film("1.2.3.1")) == 0x0000  # what is made at the first use is there now
         node.ledger.store.integrity()
         assert eventually(lambda: not _open_associations(node), 10)
+        assert eventually(lambda: threading.active_count() <= self._threads, 10)
         self._node = node
-        self._threads, self._files, self._memory = threading.active_count(), _open_files(), memory_mb()
+        self._files, self._memory = _open_files(), memory_mb()
         self._honest = 1
         self._fallen: list[str] = []
         threading.excepthook = lambda what: self._fallen.append(f"{what.exc_type.__name__}: {what.exc_value}")
