@@ -360,5 +360,5 @@ def test_data_that_is_missing_is_named(tmp_path: Path) -> None:
     assert "run `python -m train prepare" in " ".join(
         called("fit", "--recipe", "quick", "--data", tmp_path / "empty", "--run", tmp_path / "y", code=2).split()
     )
-    for command in ("phantoms", "prepare", "fit", "calibrate", "evaluate", "export"):
+    for command in ("phantoms", "prepare", "fit", "calibrate", "evaluate", "export", "pairs"):
         assert "--help" in called(command, "--help")

@@ -1,6 +1,6 @@
 """`python -m train`: from raw films to an artifact that `segmenter` serves.
 
-prepare (or phantoms, then prepare) -> fit -> calibrate -> export -> evaluate
+prepare (or phantoms, then prepare) -> fit -> calibrate -> export -> evaluate, pairs
 """
 
 from __future__ import annotations
@@ -243,6 +243,27 @@ def evaluate(
             name = {"phantoms": "exam", "siim-fold": f"fold-{fold}"}.get(kind, kind)
             write_down(artifact, name, report)
     _tell(report, as_json, lambda: markdown(report))
+
+
+@main.command()
+@click.option("--artifact", type=THERE, default=DEMO, show_default=True)
+@click.option("--count", type=click.IntRange(1), default=50, show_default=True, help="Pairs.")
+@click.option("--first-seed", type=click.IntRange(0), default=7_000_000, show_default=True, help="Seeds from here on.")
+@click.option("--operating-point", default="", help="[default: the artifact's]")
+@device
+@threads
+@as_json
+def pairs(
+    artifact: Path, count: int, first_seed: int, operating_point: str, device: str, threads: int, as_json: bool
+) -> None:  # fmt: skip
+    """Take phantoms of one seed with and without a pneumothorax, and with and without a chest tube, through the whole serving
+    path and tell how many answers turn."""
+    from train import pairs as room
+
+    _threads(threads)
+    with _plainly():
+        report = room.measure(artifact, count, first_seed, operating_point=operating_point, device=device)
+    _tell(report, as_json, lambda: room.sentence(report))
 
 
 def _source(kind: str, path: Path | None, fold: int, films: int | None) -> Any:
