@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,10 @@ def evaluate(
     tiles: list[tuple[float, pictures.Tile]] = []
     squashed: list[Counts] = []
     guesses: list[list[float]] = []
-    unanswered: dict[str, int] = {}
+    unanswered = Counter[str]()
     for given, finding in tqdm(_answered(segmenter, source), total=source.count, desc=source.title, unit="film"):
         if finding.decision is None:
-            unanswered[finding.code or "?"] = unanswered.get(finding.code or "?", 0) + 1
+            unanswered[finding.code or "?"] += 1
         mask = np.zeros_like(given.truth) if finding.decision is None else finding.decision.mask
         probability = 0.0 if finding.decision is None else finding.decision.image_probability
         scored.append(score(given, mask, probability))

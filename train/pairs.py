@@ -6,6 +6,7 @@ treated pneumothoraces and is what careless models learn instead.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,14 @@ def measure(folder: Path, pairs: int, first_seed: int, *, operating_point: str =
     artifact = load_artifact(folder)
     segmenter = Segmenter(artifact, Settings(operating_point=operating_point, device=device))
     called: dict[str, dict[int, bool]] = {name: {} for name in VERSIONS}
-    unanswered: dict[str, int] = {}
+    unanswered = Counter[str]()
     for seed in trange(first_seed, first_seed + pairs, desc="pairs", unit="pair"):
         for name, (pneumothorax, tube) in VERSIONS.items():
             phantom = draw(seed, shape=SHAPE, pneumothorax=pneumothorax, tube=tube)
             (finding,) = segmenter.segment([film(phantom, kind="DX", bits=12)])
             called[name][seed] = finding.decision is not None and finding.decision.positive
             if finding.decision is None:
-                unanswered[finding.code or "?"] = unanswered.get(finding.code or "?", 0) + 1
+                unanswered[finding.code or "?"] += 1
     well, sick, tubed = (called[name] for name in VERSIONS)
     return {
         "model": {"name": artifact.manifest.name, "version": artifact.manifest.version, "weights_sha256": artifact.sha256},
