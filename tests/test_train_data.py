@@ -341,13 +341,18 @@ def test_pairs_of_even_sites_are_where_they_say(tmp_path: Path) -> None:
 
 
 def test_harder_phantoms_keep_their_truth_in_place() -> None:
-    """What is outlined is still darker than the lung beside it, the label never decides what is added."""
-    from train.variety import harder
+    """What is outlined is still darker than without it, after each step and after all; nothing added depends on the label."""
+    from train.variety import STEPS, harder
 
-    pairs = [(draw(s, shape=(352, 300), pneumothorax=True), draw(s, shape=(352, 300), pneumothorax=False)) for s in range(5)]
+    pairs = [(draw(s, shape=(352, 300), pneumothorax=True), draw(s, shape=(352, 300), pneumothorax=False)) for s in range(12)]
     for sick, well in pairs:
         hard, plain = harder(sick), harder(well)
         assert hard.truth.any() and not plain.truth.any() and hard.image.shape == sick.image.shape
         assert hard.image.min() >= 0 and hard.image.max() <= 1
         moved = hard.truth & (hard.image < plain.image)
         assert moved.sum() > 0.7 * hard.truth.sum(), "the air of the pair is darker where the truth says so"
+    sick, well = pairs[0]
+    for _, step in STEPS:
+        dark, light = (step(one.image, np.random.default_rng(1)) for one in (sick, well))
+        assert np.abs(dark - sick.image).max() > 0.01, f"{step.__name__} does nothing"
+        assert (dark < light)[sick.truth].mean() > 0.7, step.__name__

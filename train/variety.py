@@ -25,16 +25,19 @@ def harder(phantom: Phantom) -> Phantom:
     rng = np.random.default_rng([phantom.seed, STREAM])
     image, truth = bent(phantom.image, phantom.truth, rng)
     image, truth = framed(image, truth, rng)
-    for chance, step in ((0.35, clouded), (0.2, streaked), (0.3, hung), (0.25, shaded), (0.6, enhanced), (0.5, retoned)):
+    for chance, step in STEPS:
         if rng.random() < chance:
             image = step(image, rng)
     return replace(phantom, image=np.clip(image, 0, 1).astype(np.float32), truth=truth)
 
 
 def bent(image: Image, truth: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Image, NDArray[np.bool_]]:
-    """Smoothly out of shape by about a hundredth of the film: no two rib cages are the same hoops."""
+    """Smoothly out of shape by a hundredth or two of the film: no two rib cages are the same hoops."""
     h, w = image.shape
-    shift = _smooth(rng, (2, h, w), cells=5) * rng.uniform(0.002, 0.012) * max(h, w)
+    if rng.random() < 0.5:  # one lung smaller, one dome higher, the ribs steeper
+        shift = _smooth(rng, (2, h, w), cells=3) * rng.uniform(0.005, 0.022) * max(h, w)
+    else:
+        shift = _smooth(rng, (2, h, w), cells=5) * rng.uniform(0.002, 0.012) * max(h, w)
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
     at = (x + shift[0]).astype(np.float32), (y + shift[1]).astype(np.float32)
     moved = cv2.remap(image, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -97,16 +100,53 @@ def hung(image: Image, rng: np.random.Generator) -> Image:
     return image + cv2.GaussianBlur(layer, (0, 0), 0.0012 * h) * (1.05 - image)
 
 
+def bladed(image: Image, rng: np.random.Generator) -> Image:
+    """Shoulder blades over the lungs, as on films taken lying: their inner border runs like a pleural line."""
+    h, w = image.shape
+    layer = np.zeros((h, w), np.float32)
+    inner, bottom, size = rng.uniform(0.22, 0.36), rng.uniform(0.35, 0.55), rng.uniform(0.8, 1.2)
+    for side in (0, 1):
+        corners = np.array([[inner, 0.12], [inner - 0.03, 0.25], [inner - 0.07, bottom], [inner - 0.2 * size, 0.3], [0, 0.15]])
+        x, y = (corners + rng.normal(0, 0.015, corners.shape)).T
+        outline = np.round(np.stack([w * (1 - x if side else x), h * y], 1)).astype(np.int32)
+        cv2.fillPoly(layer, [outline], float(rng.uniform(0.06, 0.22)))
+        cv2.polylines(layer, [outline[:3]], False, float(rng.uniform(0.12, 0.35)), max(1, round(0.004 * h)), cv2.LINE_AA)
+    return _laid_over(image, layer, rng.uniform(0.002, 0.005))
+
+
+def draped(image: Image, rng: np.random.Generator) -> Image:
+    """Soft tissue with an edge of its own over the lower lungs: breasts, folds of fat, a raised arm, a blanket's hem."""
+    h, w = image.shape
+    layer = np.zeros((h, w), np.float32)
+    for side in (0, 1):
+        across, down = rng.uniform(0.18, 0.38), rng.uniform(0.5, 0.8)
+        centre = (int(w * (1 - across if side else across)), int(h * down))
+        axes = (int(w * rng.uniform(0.1, 0.24)), int(h * rng.uniform(0.08, 0.24)))
+        cv2.ellipse(layer, centre, axes, float(rng.uniform(-35, 35)), 0, 360, float(rng.uniform(0.05, 0.2)), -1)
+    return _laid_over(image, layer, rng.uniform(0.003, 0.02))
+
+
 def shaded(image: Image, rng: np.random.Generator) -> Image:
     """Brighter on one side, or in the middle: a grid that was not square on, hair, a blanket."""
     return image + rng.uniform(0.05, 0.16) * _smooth(rng, (1, *image.shape), cells=2)[0]
 
 
+def equalised(image: Image, rng: np.random.Generator) -> Image:
+    """The wide range pressed together, the marks as strong as before: lungs become gray, as on the films of archives."""
+    base = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.03, 0.12) * max(image.shape))
+    return image - rng.uniform(0.15, 0.6) * (base - rng.uniform(0.45, 0.65))
+
+
+def lifted(image: Image, rng: np.random.Generator) -> Image:
+    """A curve for dark rooms: nothing black but the air around."""
+    return np.clip(image, 0, 1) ** np.float32(rng.uniform(0.45, 0.95))
+
+
 def enhanced(image: Image, rng: np.random.Generator) -> Image:
-    """Detail lifted band by band, as vendors' multi-frequency processing does, and the wide range pressed together."""
+    """Detail lifted band by band, as vendors' multi-frequency processing does."""
     out = image.copy()
-    for share in (0.003, 0.012, 0.05):
-        out += rng.uniform(0.0, 0.9) * (image - cv2.GaussianBlur(image, (0, 0), share * max(image.shape)))
+    for share, most in ((0.003, 0.7), (0.012, 0.5), (0.05, 0.3)):
+        out += rng.uniform(0.0, most) * (image - cv2.GaussianBlur(image, (0, 0), share * max(image.shape)))
     return out
 
 
@@ -114,6 +154,13 @@ def retoned(image: Image, rng: np.random.Generator) -> Image:
     """Another tone curve, rising everywhere: five knots at random heights."""
     knots = np.concatenate([[0], np.cumsum(rng.dirichlet(np.full(5, 6.0)))])
     return np.interp(image, np.linspace(0, 1, 6), knots).astype(np.float32)
+
+
+def _laid_over(image: Image, layer: Image, softness: float) -> Image:
+    """A layer that attenuates: nothing in the air beside the patient, less where the film is bright already."""
+    body = np.clip(cv2.GaussianBlur(image, (0, 0), 0.01 * max(image.shape)) * 12, 0, 1)
+    soft = cv2.GaussianBlur(layer, (0, 0), softness * image.shape[0])
+    return np.asarray(image + soft * (1.05 - image) * body, np.float32)
 
 
 def _hose(layer: Image, rng: np.random.Generator, start: tuple[float, float], width: float, tone: float) -> None:
@@ -130,3 +177,17 @@ def _smooth(rng: np.random.Generator, shape: tuple[int, int, int], cells: int) -
     c, h, w = shape
     grid = rng.standard_normal((c, cells + 3, cells + 3)).astype(np.float32)
     return np.stack([cv2.resize(g, (w, h), interpolation=cv2.INTER_CUBIC) for g in grid])
+
+
+STEPS = (  # chance, step; in this order
+    (0.35, clouded),
+    (0.2, streaked),
+    (0.3, hung),
+    (0.35, bladed),
+    (0.3, draped),
+    (0.25, shaded),
+    (0.55, equalised),
+    (0.4, lifted),
+    (0.5, enhanced),
+    (0.5, retoned),
+)
