@@ -309,6 +309,19 @@ def test_operating_points_keep_their_promises() -> None:
     assert sensitivities == sorted(sensitivities, reverse=True) and sensitivities[0] > 0.95 and sensitivities[-1] == 0
 
 
+def test_gates_that_do_the_same_settle_in_the_middle() -> None:
+    """Masks without a fault: all gates below the least sure positive film do the same; the lowest, 0, would filter nothing."""
+    some = said()
+    sick = some.positive
+    logits = np.where(sick, 1.2, -1.2) + np.linspace(-2, 2, len(sick))  # they overlap: two fifths
+    answers = Answers(some.rows, (some.truth * LEVELS).astype(np.uint8), logits[None], some.truth)
+    found = calibrate.points(answers, 64)
+    probability = answers.image_probability(found["temperature"])
+    for name in ("clinical", "leaderboard"):
+        gate = found["operating_points"][name]["image_threshold"]
+        assert 0.3 <= (probability[~sick] < gate).mean() <= 0.5 and gate < probability[sick].min(), name
+
+
 def test_what_is_tuned_is_what_is_served() -> None:
     """The answers that calibration counts are those of `segmenter.mask` on a film of the grid's own size."""
     answers = said(20)

@@ -8,11 +8,13 @@ Three operating points:
 - ``leaderboard``  the best kaggle_dice
 - ``clinical``     sensitivity >= .95, then the best sum of specificity and mean_positive_dice; a floor that takes at most
                    the smallest twentieth of true regions
+
+Of image thresholds that do the same on these films, the middle one is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,8 @@ FLOORS = (0.0, 1.0, 2.5, 5.0)  # percentiles of the area of true regions
 IMAGE_THRESHOLDS = 200  # quantiles of the films' probabilities
 FILM_MM = 380.0  # longer side of a chest film, where no film of the data set tells its spacing
 PUBLISHED = OperatingPoint(0.0, 0.05, 0.0, 0.0)
+
+Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -223,7 +227,7 @@ def cells(said: Answers, threshold: float, of: Sequence[Floor]) -> list[Cell]:
     return [Cell(threshold, floor, answer[k], both[k]) for k, floor in enumerate(of)]
 
 
-def figures(said: Answers, c: Cell, probability: NDArray[np.float64], gates: NDArray[np.float64]) -> list[dict[str, float]]:
+def figures(said: Answers, c: Cell, probability: NDArray[np.float64], gates: NDArray[np.float64]) -> list[Figures]:
     """For each gate: sensitivity, specificity, mean_positive_dice, kaggle_dice, on the grid."""
     positive, truth = said.positive, said.true_px
     called = (probability[None] >= gates[:, None]) & (c.answer > 0)
@@ -249,18 +253,22 @@ def _clinical(
     rows = rows or [(c, f) for c in table for f in figures(said, c, probability, gates)]
     enough = [r for r in rows if r[1]["sensitivity"] >= SENSITIVITY]
     if enough:
-        best = max(enough, key=lambda r: r[1]["specificity"] + r[1]["mean_positive_dice"])
-    else:
-        best = max(rows, key=lambda r: (min(r[1]["sensitivity"], r[1]["specificity"]), r[1]["mean_positive_dice"]))
-    return (best[0], best[1]["image_threshold"]), bool(enough)
+        return _best(enough, lambda f: (f["specificity"] + f["mean_positive_dice"], f["sensitivity"])), True
+    return _best(rows, lambda f: (min(f["sensitivity"], f["specificity"]), f["mean_positive_dice"])), False
 
 
 def _leaderboard(
     said: Answers, table: list[Cell], probability: NDArray[np.float64], gates: NDArray[np.float64]
 ) -> tuple[Cell, float]:
-    rows = ((c, f) for c in table for f in figures(said, c, probability, gates))
-    best = max(rows, key=lambda r: r[1]["kaggle_dice"])
-    return best[0], best[1]["image_threshold"]
+    return _best([(c, f) for c in table for f in figures(said, c, probability, gates)], lambda f: (f["kaggle_dice"],))
+
+
+def _best(rows: list[tuple[Cell, Figures]], score: Callable[[Figures], tuple[float, ...]]) -> tuple[Cell, float]:
+    """The cell and gate of the highest score. Of the gates that score the same there, the middle one: the lowest lets healthy
+    films by that the mask happened to refuse on these films, the highest is a hair from losing a positive."""
+    cell, top = max(rows, key=lambda r: score(r[1]))
+    equal = [f["image_threshold"] for c, f in rows if c is cell and score(f) == score(top)]
+    return cell, equal[len(equal) // 2]
 
 
 def _regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
