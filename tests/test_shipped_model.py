@@ -1,7 +1,7 @@
 """The shipped model on counterfactual pairs (train/pairs.py): its answer must turn with the pneumothorax, and must not turn
 with a chest tube.
 
-The aim is that .90 of the pairs turn. Version 0.4.2 turns .90 (two of the five that do not turn are lesions too faint to be
+The aim is that .90 of the pairs turn. Version 0.4.3 turns .92 (two of the four that do not turn are lesions too faint to be
 seen), and no film turns with the tube: the bar below is near what it reached, so that no change makes it worse unnoticed. Raise
 it with the model.
 """
@@ -22,7 +22,7 @@ from train.pairs import sentence
 pytestmark = pytest.mark.timeout(900)  # a hundred and fifty films through the whole network
 
 DEMO = Path(segmenter.__file__).parent / "artifacts" / "demo"
-TURNED = 0.84  # three pairs below what it reached: other processors round differently
+TURNED = 0.86  # three pairs below what it reached: other processors round differently
 
 
 @pytest.fixture(scope="module")
