@@ -148,8 +148,9 @@ def points(said: Answers, size: int) -> dict[str, Any]:
     of, tried = floors(said), tqdm(MASK_THRESHOLDS, desc="calibrate", unit="threshold")
     table = [cell for threshold in tried for cell in cells(said, threshold, of)]
     gates = image_thresholds(probability)
-    clinical, met = _clinical(said, table, probability, gates)
-    chosen = {"clinical": clinical, "leaderboard": _leaderboard(said, table, probability, gates)}
+    rows = [(c, f) for c in table for f in figures(said, c, probability, gates)]
+    clinical, met = _clinical(rows)
+    chosen = {"clinical": clinical, "leaderboard": _best(rows, lambda f: (f["kaggle_dice"],))}
     made = {
         name: OperatingPoint(gate, c.mask_threshold, c.floor.mm2, round(c.floor.px * grid**2, 2))
         for name, (c, gate) in chosen.items()
@@ -244,23 +245,14 @@ def figures(said: Answers, c: Cell, probability: NDArray[np.float64], gates: NDA
     ]
 
 
-def _clinical(
-    said: Answers, table: list[Cell], probability: NDArray[np.float64], gates: NDArray[np.float64]
-) -> tuple[tuple[Cell, float], bool]:
+def _clinical(rows: list[tuple[Cell, Figures]]) -> tuple[tuple[Cell, float], bool]:
     """The cell with a floor and the gate that serve best, and whether they reach the sensitivity. When none does: where the
     smaller of sensitivity and specificity is largest."""
-    rows = [(c, f) for c in table if c.floor.percentile for f in figures(said, c, probability, gates)]
-    rows = rows or [(c, f) for c in table for f in figures(said, c, probability, gates)]
+    rows = [r for r in rows if r[0].floor.percentile] or rows
     enough = [r for r in rows if r[1]["sensitivity"] >= SENSITIVITY]
     if enough:
         return _best(enough, lambda f: (f["specificity"] + f["mean_positive_dice"], f["sensitivity"])), True
     return _best(rows, lambda f: (min(f["sensitivity"], f["specificity"]), f["mean_positive_dice"])), False
-
-
-def _leaderboard(
-    said: Answers, table: list[Cell], probability: NDArray[np.float64], gates: NDArray[np.float64]
-) -> tuple[Cell, float]:
-    return _best([(c, f) for c in table for f in figures(said, c, probability, gates)], lambda f: (f["kaggle_dice"],))
 
 
 def _best(rows: list[tuple[Cell, Figures]], score: Callable[[Figures], tuple[float, ...]]) -> tuple[Cell, float]:

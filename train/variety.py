@@ -34,10 +34,9 @@ def harder(phantom: Phantom) -> Phantom:
 def bent(image: Image, truth: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Image, NDArray[np.bool_]]:
     """Smoothly out of shape by a hundredth or two of the film: no two rib cages are the same hoops."""
     h, w = image.shape
-    if rng.random() < 0.5:  # one lung smaller, one dome higher, the ribs steeper
-        shift = _smooth(rng, (2, h, w), cells=3) * rng.uniform(0.005, 0.022) * max(h, w)
-    else:
-        shift = _smooth(rng, (2, h, w), cells=5) * rng.uniform(0.002, 0.012) * max(h, w)
+    # the wide bends make one lung smaller, one dome higher, the ribs steeper
+    cells, least, most = (3, 0.005, 0.022) if rng.random() < 0.5 else (5, 0.002, 0.012)
+    shift = _smooth(rng, (2, h, w), cells) * rng.uniform(least, most) * max(h, w)
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
     at = (x + shift[0]).astype(np.float32), (y + shift[1]).astype(np.float32)
     moved = cv2.remap(image, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
