@@ -342,7 +342,7 @@ def test_pairs_of_even_sites_are_where_they_say(tmp_path: Path) -> None:
 
 def test_harder_phantoms_keep_their_truth_in_place() -> None:
     """What is outlined is still darker than without it, after each step and after all; nothing added depends on the label."""
-    from train.variety import STEPS, cut_off, harder, marked
+    from train.variety import STEPS, harder
 
     pairs = [(draw(s, shape=(352, 300), pneumothorax=True), draw(s, shape=(352, 300), pneumothorax=False)) for s in range(12)]
     for sick, well in pairs:
@@ -356,10 +356,3 @@ def test_harder_phantoms_keep_their_truth_in_place() -> None:
         dark, light = (step(one.image, np.random.default_rng(1)) for one in (sick, well))
         assert np.abs(dark - sick.image).max() > 0.01, f"{step.__name__} does nothing"
         assert (dark < light)[sick.truth].mean() > 0.7, step.__name__
-    in_air, in_lung = (
-        np.abs(marked(sick.image, truth, np.random.default_rng(1)) - sick.image)[sick.truth].mean()
-        for truth in (sick.truth, well.truth)
-    )
-    assert in_air < 0.3 * in_lung and in_lung > 0.001, "pleural air has no markings"
-    cut, truth = cut_off(sick.image, np.ones_like(sick.truth), np.random.default_rng(1))
-    assert 0.005 < (~truth).mean() < 0.1 and np.unique(cut[~truth]).size == 1, "truth ends where the film does"

@@ -1,8 +1,8 @@
 """Phantoms made harder: what the drawn film has not, laid over it after the exposure.
 
 The generator of `segmenter.phantom` is frozen by the exam. Here a drawn film is bent, cropped, given the detail
-enhancement of a vendor's software, and more of what is mistaken for a pneumothorax or hides one. All but one of it is
-independent of the label, so that nothing here can be learned as a sign: the net of `marked` is lung, so air has none.
+enhancement of a vendor's software, and more of what is mistaken for a pneumothorax or hides one. All of it is
+independent of the label, so that nothing here can be learned as a sign.
 """
 
 from __future__ import annotations
@@ -25,13 +25,9 @@ def harder(phantom: Phantom) -> Phantom:
     rng = np.random.default_rng([phantom.seed, STREAM])
     image, truth = bent(phantom.image, phantom.truth, rng)
     image, truth = framed(image, truth, rng)
-    if rng.random() < 0.4:
-        image = marked(image, truth, rng)
     for chance, step in STEPS:
         if rng.random() < chance:
             image = step(image, rng)
-    if rng.random() < 0.2:
-        image, truth = cut_off(image, truth, rng)
     return replace(phantom, image=np.clip(image, 0, 1).astype(np.float32), truth=truth)
 
 
@@ -57,29 +53,6 @@ def framed(image: Image, truth: NDArray[np.bool_], rng: np.random.Generator) -> 
     cut = [cv2.warpAffine(a, scale, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                           borderMode=cv2.BORDER_REPLICATE) for a in (image, truth.astype(np.float32))]  # fmt: skip
     return np.asarray(cut[0], np.float32), cut[1] > 0.5
-
-
-def cut_off(image: Image, truth: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Image, NDArray[np.bool_]]:
-    """The last of the film is no film: a bar along the bottom, a black or white wedge where the plate lay askew."""
-    h, w = image.shape
-    gone = np.zeros((h, w), np.uint8)
-    if rng.random() < 0.5:
-        gone[round(h * rng.uniform(0.92, 0.99)) :] = 1
-    else:
-        top, bottom = rng.uniform(0, 0.06, 2) * w
-        wedge = np.array([[0, 0], [top, 0], [bottom, h], [0, h]])
-        cv2.fillPoly(gone, [np.round(abs(wedge - [rng.choice([0, w]), 0])).astype(np.int32)], 1)
-    return np.where(gone, np.float32(rng.choice([0, 1])), image), truth & (gone == 0)
-
-
-def marked(image: Image, truth: NDArray[np.bool_], rng: np.random.Generator) -> Image:
-    """A net of fine lines in parts of the lungs: interstitial markings, crowded vessels. There are none in pleural air."""
-    h, w = image.shape
-    fine = _smooth(rng, (1, h, w), cells=int(rng.integers(18, 45)))[0]
-    net = np.exp(-((fine / rng.uniform(0.1, 0.25)) ** 2)) - 0.3 + 0.15 * fine
-    where = np.clip(_smooth(rng, (1, h, w), cells=int(rng.integers(2, 5)))[0] + rng.uniform(-0.5, 1), 0, 1)
-    lung = cv2.GaussianBlur((~truth).astype(np.float32), (0, 0), 0.002 * h) * (1 - np.clip(image, 0, 1))
-    return _laid_over(image, np.float32(rng.uniform(0.06, 0.22)) * net * where * lung, 0.001)
 
 
 def clouded(image: Image, rng: np.random.Generator) -> Image:
@@ -152,32 +125,6 @@ def draped(image: Image, rng: np.random.Generator) -> Image:
     return _laid_over(image, layer, rng.uniform(0.003, 0.02))
 
 
-def walled(image: Image, rng: np.random.Generator) -> Image:
-    """Planes of fat between the muscles of the chest wall: dark bands beside the lung that run as its border does."""
-    h, w = image.shape
-    layer = np.zeros((h, w), np.float32)
-    for side in (0, 1):
-        for _ in range(int(rng.integers(1, 4))):
-            top, bottom, bulge = rng.uniform(0.3, 0.6), rng.uniform(0.75, 1), rng.uniform(0, 0.06)
-            t = np.linspace(0, 1, 40)
-            x = rng.uniform(0.04, 0.14) + rng.uniform(-0.04, 0.02) * t - bulge * np.sin(np.pi * t)
-            line = np.stack([w * (1 - x if side else x), h * (top + (bottom - top) * t)], 1)
-            width = max(1, round(rng.uniform(0.003, 0.015) * w))
-            cv2.polylines(layer, [np.round(line).astype(np.int32)], False, float(rng.uniform(0.03, 0.2)), width, cv2.LINE_AA)
-    return image * (1 - cv2.GaussianBlur(layer, (0, 0), rng.uniform(0.002, 0.006) * h))
-
-
-def littered(image: Image, rng: np.random.Generator) -> Image:
-    """What lies beside the patient: folds of a blanket, a mattress, hoses."""
-    h, w = image.shape
-    layer = np.zeros((h, w), np.float32)
-    for _ in range(int(rng.integers(1, 7))):
-        start = (rng.choice([0, 1]) * w + rng.normal(0, 0.06 * w), rng.uniform(0.1, 0.8) * h)
-        _hose(layer, rng, start, rng.uniform(0.004, 0.06) * w, float(rng.uniform(0.1, 0.5)))
-    beside = 1 - np.clip(cv2.GaussianBlur(image, (0, 0), 0.01 * max(h, w)) * 6, 0, 0.95)
-    return image + cv2.GaussianBlur(layer, (0, 0), rng.uniform(0.002, 0.008) * h) * beside
-
-
 def shaded(image: Image, rng: np.random.Generator) -> Image:
     """Brighter on one side, or in the middle: a grid that was not square on, hair, a blanket."""
     return image + rng.uniform(0.05, 0.16) * _smooth(rng, (1, *image.shape), cells=2)[0]
@@ -237,8 +184,6 @@ STEPS = (  # chance, step; in this order
     (0.3, hung),
     (0.35, bladed),
     (0.3, draped),
-    (0.25, walled),
-    (0.3, littered),
     (0.25, shaded),
     (0.55, equalised),
     (0.4, lifted),
