@@ -42,8 +42,8 @@ def _data(folder: Path):  # type: ignore[no-untyped-def]
     from train import phantoms, prepare
     from train.dataset import Prepared
 
-    raw = phantoms.write(phantoms.Plan(50_000, FILMS, 512, 0.5), folder / "raw", workers=2)
-    prepare.prepare(prepare.Plan(raw, folder / "data", sizes=(512,), folds=2, workers=2))
+    phantoms.write(phantoms.Plan(50_000, FILMS, 512, 0.5), folder / "raw", workers=2)
+    prepare.prepare(prepare.Plan(folder / "raw", folder / "data", sizes=(512,), folds=2, workers=2))
     return Prepared(folder / "data")
 
 

@@ -59,6 +59,6 @@ def tiny_recipe(folder: Path, **changes: str) -> Path:
 
 def tiny_data(folder: Path, count: int = 10, first_seed: int = 20_000) -> Prepared:
     """Not square, two folds, of 128 px at most."""
-    raw = phantoms.write(phantoms.Plan(first_seed, count, 352, 0.5), folder / "raw", workers=1)
-    prepare.prepare(prepare.Plan(raw, folder / "data", sizes=(128, 64), folds=2))
+    phantoms.write(phantoms.Plan(first_seed, count, 352, 0.5), folder / "raw", workers=1)
+    prepare.prepare(prepare.Plan(folder / "raw", folder / "data", sizes=(128, 64), folds=2))
     return Prepared(folder / "data")

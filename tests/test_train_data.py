@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -26,6 +27,7 @@ from segmenter.phantom import draw
 from segmenter.placement import Placement
 from train import folds, phantoms, prepare, rle, siim
 from train.cases import DataError
+from train.cli import main
 from train.dataset import Prepared
 from train.workers import unordered
 
@@ -35,7 +37,9 @@ COUNT, LONGER = 10, 352
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten phantoms as SIIM-ACR delivers films; as drawn, not harder, so that the truth can be drawn again."""
-    return phantoms.write(phantoms.Plan(10_000, COUNT, LONGER, 0.0), tmp_path_factory.mktemp("data") / "raw", workers=1)
+    folder = tmp_path_factory.mktemp("data") / "raw"
+    assert phantoms.write(phantoms.Plan(10_000, COUNT, LONGER, 0.0), folder, workers=1) == COUNT
+    return folder
 
 
 @pytest.fixture
@@ -319,8 +323,8 @@ def test_seeds_of_the_exam_are_out_of_reach(tmp_path: Path) -> None:
 
 
 def test_a_pair_differs_in_the_pneumothorax_alone(tmp_path: Path) -> None:
-    raw = phantoms.write(phantoms.Plan(10_002, 4, LONGER, 1.0, pairs=True), tmp_path / "raw", workers=1)
-    data = prepared(raw, tmp_path / "data")
+    assert phantoms.write(phantoms.Plan(10_002, 4, LONGER, 1.0, pairs=True), tmp_path / "raw", workers=1) == 4
+    data = prepared(tmp_path / "raw", tmp_path / "data")
     pairs = [sorted((r for r in data.rows if r.patient == p), key=lambda r: r.positive) for p in {r.patient for r in data.rows}]
     assert [[r.positive for r in pair] for pair in pairs] == [[False, True]] * 2
     assert all(well.fold == sick.fold for well, sick in pairs)
@@ -329,6 +333,13 @@ def test_a_pair_differs_in_the_pneumothorax_alone(tmp_path: Path) -> None:
         near = cv2.dilate(truths[1], np.ones((25, 25), np.uint8)) > 0
         change = np.abs(images[1].astype(float) - images[0])
         assert change[truths[1] > 0].mean() > 5 * change[~near].mean(), "the air, and nothing far from it"
+
+
+def test_a_pair_that_can_not_be_told_apart_is_one_film_and_counted_so(tmp_path: Path) -> None:
+    plan = ["--first-seed", "440759", "--count", "2", "--longer-px", "352", "--harder", "0", "--pairs", "--workers", "1"]
+    said = CliRunner().invoke(main, ["phantoms", "--out", str(tmp_path), *plan])
+    assert said.exit_code == 0 and "1 films and train-rle.csv (1 less: a pair whose" in said.output
+    assert len(list(tmp_path.rglob("*.dcm"))) == 1 and "-1" in (tmp_path / "train-rle.csv").read_text()
 
 
 def test_pairs_of_even_sites_are_where_they_say(tmp_path: Path) -> None:

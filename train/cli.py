@@ -64,10 +64,11 @@ def phantoms(
 
     plan = room.Plan(first_seed, count, longer_px, harder, pairs, even_sites)
     try:
-        room.write(plan, out, _cores(workers))
+        made = room.write(plan, out, _cores(workers))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    click.echo(f"{out}: {count} films and train-rle.csv")
+    alike = f" ({count - made} less: a pair whose pneumothorax can not be seen is one film)" if made < count else ""
+    click.echo(f"{out}: {made} films and train-rle.csv{alike}")
 
 
 @main.command()

@@ -38,8 +38,11 @@ class Plan:
     even_sites: bool = False  # seeds so chosen that apex, side and base come in turns; as drawn, the base is one in ten
 
 
-def write(plan: Plan, out: Path, workers: int) -> Path:
-    """Draw the films, then the csv and the note. Raises ValueError for seeds of the exam and for a plan that can not be."""
+def write(plan: Plan, out: Path, workers: int) -> int:
+    """Draw the films, then the csv and the note; the number of films.
+
+    Raises ValueError for seeds of the exam and for a plan that can not be.
+    """
     wanted = films(plan)
     if wanted and max(seed for seed, _ in wanted) >= EXAM["first_seed"]:
         raise ValueError(f"seeds from {EXAM['first_seed']} on are the exam's; choose a smaller --first-seed")
@@ -51,7 +54,7 @@ def write(plan: Plan, out: Path, workers: int) -> Path:
         file.write("ImageId, EncodedPixels\n")
         csv.writer(file, lineterminator="\n").writerows((name, f" {text}") for name, texts in rows.items() for text in texts)
     (out / NOTE).write_text(json.dumps({**plan.__dict__, "generator_sha256": generator_sha256()}, indent=2) + "\n")
-    return out
+    return len(rows)
 
 
 def films(plan: Plan) -> Sequence[tuple[int, bool | None]]:
