@@ -35,7 +35,7 @@ class Answer:
 
     file: str
     truth: str | None
-    outcome: str  # done, skipped or failed
+    outcome: str  # done, indeterminate, skipped or failed
     code: str | None
     finding: str | None  # pneumothorax, none or null
     probability: float | None
@@ -81,10 +81,12 @@ def write_report(out: Path, answers: Sequence[Answer], model: dict[str, Any]) ->
 def print_table(answers: Sequence[Answer], out: Path) -> None:
     table = Table("film", "finding", "probability", "area mm²", "Dice", "seconds", "stored as")
     for one in answers:
-        colour = {"skipped": "yellow", "failed": "red"}.get(one.outcome, "bold" if one.finding == "pneumothorax" else "green")
+        colour = {"skipped": "yellow", "indeterminate": "yellow", "failed": "red"}.get(
+            one.outcome, "bold" if one.finding == "pneumothorax" else "green"
+        )
         table.add_row(
             Path(one.file).name,
-            f"[{colour}]{one.finding or one.code}[/]",
+            f"[{colour}]{_said(one)}[/]",
             _number(one.probability, ".2f"),
             _number(one.area_mm2, ".0f"),
             _number(one.dice, ".2f"),
@@ -97,6 +99,12 @@ def print_table(answers: Sequence[Answer], out: Path) -> None:
         if one.sentence:
             console.print(f"{Path(one.file).name}: {one.sentence}", highlight=False)
     console.print(f"pictures, objects and report.json are in {out}/", highlight=False)
+
+
+def _said(one: Answer) -> str:
+    if one.outcome == "indeterminate":
+        return f"indeterminate: {one.code}"
+    return one.finding or one.code or ""
 
 
 def exit_code(answers: Sequence[Answer]) -> int:

@@ -364,7 +364,7 @@ def model_verify(config_path: Path | None) -> None:
     settings = load_config(config_path).segment
     segmenter = Segmenter(runnable_model(settings), segment_settings(settings))
     [finding] = segmenter.segment([phantom.film(phantom.draw(1, shape=(512, 448)))])
-    if finding.outcome != "done":
+    if finding.decision is None:
         raise ConfigError(f"{model_folder(settings)}: does not answer a phantom film: {finding.sentence}")
     click.echo(f"{model_folder(settings)}: ok, identity {segmenter.identity.digest}")
 

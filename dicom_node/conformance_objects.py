@@ -39,7 +39,7 @@ class Objects:
         sections = [Section("A", "Information object definitions of created objects", (
             "Found by building each object about several made-up films with the code of this version, and comparing. `copied`: "
             "the film's own value; `configured`: a setting; `fixed`: the value shown, always; `generated`: made for it; "
-            "`empty`: never a value. Sequence items are indented by `>`. A film on which nothing was found has at most a "
+            "`empty`: never a value. Sequence items are indented by `>`. A film on which nothing was marked has at most a "
             "structured report.",
             f"Private attributes: {private}. Standard extended or specialised SOP classes: none.",
         ))]  # fmt: skip

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from dicom_node.config import Config
 from dicom_node.errors import ConfigError
-from dicom_node.job import State
+from dicom_node.job import FINDINGS, State
 from dicom_node.model import load_model, segment_settings
 from dicom_node.spool import Spool
 from dicom_node.store import Store
@@ -101,6 +101,7 @@ class Figures:
     findings: dict[str, int]
     skipped: dict[str, int]  # by code
     failed: dict[str, int]
+    indeterminate: dict[str, int]
     queues: tuple[Queue, ...]
     stages: tuple[Stage, ...]
     deliveries: tuple[Deliveries, ...]
@@ -148,9 +149,10 @@ def _read(config: Config, db: sqlite3.Connection, spool: Spool, now: float) -> F
         resent=int(ask("resent")[0][0]),
         conflicts=int(ask("conflicts")[0][0]),
         states={str(state): _sum(outcomes, state) for state in State},
-        findings={name: _sum(outcomes, State.SEGMENTED, finding=name) for name in ("pneumothorax", "none")},
+        findings={name: _sum(outcomes, State.SEGMENTED, finding=name) for name in FINDINGS},
         skipped=_by_code(outcomes, State.SKIPPED),
         failed=_by_code(outcomes, State.FAILED),
+        indeterminate=_by_code(outcomes, State.SEGMENTED),
         queues=tuple(
             Queue(name, ask("waiting", name)[0][0], ask("in_work", name)[0][0], _age(ask("oldest", name), now))
             for name in QUEUES
@@ -182,7 +184,7 @@ def _by_code(outcomes: Sequence[tuple], state: str) -> dict[str, int]:
     """The most frequent first."""
     found: dict[str, int] = {}
     for of, code, _, count in outcomes:
-        if of == state:
+        if of == state and code is not None:
             found[str(code)] = found.get(str(code), 0) + count
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 

@@ -23,6 +23,10 @@ class State(StrEnum):
     FAILED = "failed"  # ours, but no answer can be given; `rerun` tries again
 
 
+INDETERMINATE = "indeterminate"  # the finding of an answered film that is neither "pneumothorax" nor "none"
+FINDINGS = ("pneumothorax", "none", INDETERMINATE)
+
+
 class DeliveryState(StrEnum):
     PENDING = "pending"  # waits for its time
     SENT = "sent"  # on the wire; the outcome is not known yet
@@ -86,9 +90,9 @@ class Job:
     remote: str | None  # the worker's name when it is on another machine
     finisher: str | None  # token and digest of the answer, see ledger.finisher
     finished_at: float | None
-    code: str | None  # of a skip or failure
+    code: str | None  # of a skip or failure, and of an indeterminate answer
     sentence: str | None
-    finding: str | None  # "pneumothorax" or "none"
+    finding: str | None  # of FINDINGS
     probability: float | None
     area_mm2: float | None
     model: str | None  # name and version

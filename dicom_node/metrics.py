@@ -35,6 +35,10 @@ METRICS: tuple[tuple[str, type[Any], tuple[str, ...], str, Rows], ...] = (
     ("segmenter_jobs_skipped", GaugeMetricFamily, ("code",), "Skipped jobs by reason.", lambda f: _by_name(f.skipped)),
     ("segmenter_jobs_failed", GaugeMetricFamily, ("code",), "Failed jobs by reason.", lambda f: _by_name(f.failed)),
     (
+        "segmenter_jobs_indeterminate", GaugeMetricFamily, ("code",), "Answered jobs with neither yes nor no, by reason.",
+        lambda f: _by_name(f.indeterminate),
+    ),
+    (
         "segmenter_queue_waiting", GaugeMetricFamily, ("queue",), "Jobs that wait for a worker.",
         lambda f: [((one.name,), one.waiting) for one in f.queues],
     ),

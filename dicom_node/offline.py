@@ -56,7 +56,7 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tup
         one.dataset.save_as(target, enforce_file_format=True)
         stored.append(answers.Stored(one.role, one.sop_class_uid, one.sop_instance_uid, answers.sha256_of(target), str(target)))
     if finding.radiograph is not None and finding.decision is not None:
-        outline_png(finding.radiograph, finding.decision, out / f"{name}.png")
+        outline_png(finding, out / f"{name}.png")
     decision = finding.decision
     return answers.Answer(
         file=str(file),

@@ -20,7 +20,7 @@ import pydicom
 from dicom_node.claims import Claim
 from dicom_node.errors import LostClaim, NodeAway, NodeError, SourceDamaged, SpoolError
 from dicom_node.film import UNREADABLE, read_film
-from dicom_node.job import Job, Outcome, State, StoredObject
+from dicom_node.job import INDETERMINATE, Job, Outcome, State, StoredObject
 from segmenter.errors import Refused
 from segmenter.kinds import Kind
 
@@ -246,7 +246,7 @@ def process(piece: OnBench, segmenter: Segmenter, node: Node) -> Outcome:
     """The answer to a film that was on the device: its objects' bytes are fixed, unless it was answered before."""
     assert piece.film is not None and piece.source is not None
     claim, started, finding = piece.claim, piece.started, segmenter.decided(piece.film)
-    if finding.outcome != "done" or finding.radiograph is None or finding.decision is None:
+    if finding.radiograph is None or finding.decision is None:
         state = State.SKIPPED if finding.outcome == "skipped" else State.FAILED
         return Outcome(state, code=finding.code, sentence=finding.sentence, seconds=time.monotonic() - started)
     content = finding.radiograph.content_sha256
@@ -260,7 +260,9 @@ def process(piece: OnBench, segmenter: Segmenter, node: Node) -> Outcome:
         return Outcome(State.FAILED, code=problem.code, sentence=problem.sentence, seconds=seconds)
     return Outcome(
         State.SEGMENTED,
-        finding=finding.name,
+        code=finding.code,
+        sentence=finding.sentence,
+        finding=finding.name or INDETERMINATE,
         probability=finding.decision.image_probability,
         area_mm2=finding.decision.area_mm2,
         content_sha256=content,

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from dicom_node.claims import Claim
 from dicom_node.errors import NodeError
 from dicom_node.film import UNREADABLE, dataset_bytes, header
-from dicom_node.job import Outcome, State, StoredObject
+from dicom_node.job import INDETERMINATE, Outcome, State, StoredObject
 from dicom_node.local import LocalNode
 from dicom_node.spool import sha256_of
 from dicom_node.wire import Result, Returned
@@ -36,6 +36,8 @@ def outcome_of(node: LocalNode, claim: Claim, result: Result) -> Outcome:
     if result.state == State.SEGMENTED:
         if result.content_sha256 is None or result.model_digest is None or result.model is None or result.finding is None:
             raise BadResult("an answer without content, model or finding")
+        if (result.finding == INDETERMINATE) != (result.code is not None):
+            raise BadResult("an indeterminate answer needs a code, and another has none")
     elif result.code is None or result.objects:
         raise BadResult("a film without an answer needs a code and has no objects")
     return Outcome(

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from dicom_node.commitments import Commitments, committing
 from dicom_node.config import Config
-from dicom_node.job import Delivery, DeliveryState, Job, State, StoredObject
+from dicom_node.job import INDETERMINATE, Delivery, DeliveryState, Job, State, StoredObject
 from dicom_node.ledger import Ledger
 from dicom_node.options import time_text
 from dicom_node.routes import Route
@@ -45,9 +45,10 @@ def status(config: Config, ledger: Ledger) -> dict[str, Any]:
         "films": {"received": found.received, "resent": found.resent},
         "jobs": found.states,
         "findings": found.findings,
-        "codes": found.skipped | found.failed,
+        "codes": found.skipped | found.failed | found.indeterminate,
         "skipped": found.skipped,
         "failed": found.failed,
+        "indeterminate": found.indeterminate,
         "queues": {one.name: {key: value for key, value in asdict(one).items() if key != "name"} for one in found.queues},
         "oldest_waiting_seconds": max(oldest, default=None),
         "stages": {
@@ -79,7 +80,8 @@ def print_status(values: dict[str, Any], warn_days: float) -> None:
         age = "" if oldest is None else f" (oldest {oldest:.0f} s)"
         console.print(f"{name} films: {queue['waiting']} waiting{age}, {queue['in_work']} in work")
     console.print(
-        f"finished: [green]{jobs['segmented']} answered[/] ({values['findings']['pneumothorax']} with pneumothorax),"
+        f"finished: [green]{jobs['segmented']} answered[/] ({values['findings']['pneumothorax']} with pneumothorax,"
+        f" {values['findings'][INDETERMINATE]} indeterminate),"
         f" [yellow]{jobs['skipped']} skipped[/], [red]{jobs['failed']} failed[/]; {values['films']['resent']} came again"
     )
     for code, count in values["codes"].items():
@@ -170,11 +172,16 @@ def print_jobs(jobs: Sequence[Job]) -> None:
             time_text(job.received_at),
             job.arrival.calling_ae,
             _styled(job.state),
-            (job.finding or job.code or "") + (f" = {job.same_as}" if job.same_as else ""),
+            _answer(job) + (f" = {job.same_as}" if job.same_as else ""),
             "" if job.area_mm2 is None else f"{job.area_mm2:.0f}",
             "" if job.seconds is None else f"{job.seconds:.1f}",
         )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _answer(job: Job) -> str:
+    """The finding, the code where there is none, and both of an indeterminate film."""
+    return ": ".join(filter(None, (job.finding, job.code)))
 
 
 def object_values(made: StoredObject) -> dict[str, Any]:

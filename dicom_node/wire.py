@@ -103,7 +103,7 @@ class Result(Body):
     state: Literal["segmented", "skipped", "failed"]
     code: Code | None = None
     sentence: Text | None = None
-    finding: Literal["pneumothorax", "none"] | None = None
+    finding: Literal["pneumothorax", "none", "indeterminate"] | None = None
     probability: Annotated[float, Field(ge=0, le=1)] | None = None
     area_mm2: Annotated[float, Field(ge=0)] | None = None
     content_sha256: Sha256 | None = None

@@ -22,7 +22,7 @@ def build_capture(finding: Finding, envelope: Envelope) -> FileDataset:
     if decision is None or radiograph is None or not decision.positive:
         raise ValueError("only a positive film has a picture")
     said, header = envelope.words, envelope.header
-    captions = [said.answer(decision, radiograph), said.notice]
+    captions = [said.answer(finding), said.notice]
     if envelope.identity.demo:
         captions.append(said.demo_notice)
     capture = SCImage(

@@ -17,10 +17,14 @@ CHEST_RADIOGRAPHY = Code("399208008", "SCT", "Plain chest X-ray")
 PRESENCE = Code("705057003", "SCT", "Presence")
 PRESENT = Code("52101004", "SCT", "Present")
 ABSENT = Code("2667000", "SCT", "Absent")
+INDETERMINATE = Code("82334004", "SCT", "Indeterminate")
 AREA = Code("42798000", "SCT", "Area")
 SQUARE_MILLIMETRE = Code("mm2", "UCUM", "mm2")
 PIXELS = Code("{pixels}", "UCUM", "pixels")
 
-CERTAINTY = Code("111012", "DCM", "Certainty of Finding")
+# Not DCM 111012 "Certainty of Finding": of a film that is called negative, it would be read as the certainty of that. The
+# code's own meaning is "Probability"; ours says of what, as the group's Finding does (PS3.3 8.3: the meaning is for people).
+PROBABILITY = Code("122157", "DCM", "Probability of pneumothorax")
+THRESHOLD = Code("122411", "DCM", "Threshold Value")
 PERCENT = Code("%", "UCUM", "percent")
 COMMENT = Code("121106", "DCM", "Comment")

@@ -20,8 +20,9 @@ from segmenter.errors import Refused
 from segmenter.gate import NotOurs, gate
 from segmenter.header import quietly, readable
 from segmenter.identity import ModelIdentity, identify
+from segmenter.indeterminate import IndeterminateCode
 from segmenter.kinds import DEFAULT, Kind, kind_of
-from segmenter.mask import decide
+from segmenter.mask import decide, undecided
 from segmenter.placement import Placement
 from segmenter.predict import Predictor
 from segmenter.settings import Settings
@@ -138,13 +139,13 @@ class Segmenter:
     def objects(
         self, dataset: Dataset, finding: Finding, *, revision: int = 1, kinds: Sequence[Kind] = DEFAULT
     ) -> list[ResultObject]:
-        """The DICOM objects of a finding, of the `kinds` that apply: a film without pneumothorax has at most a report, one
-        without an answer nothing. `revision` 2 and up marks results of other pixels under a SOP Instance UID that was used
+        """The DICOM objects of a finding, of the `kinds` that apply: a film without pneumothorax has no SEG, one without an
+        answer nothing. `revision` 2 and up marks results of other pixels under a SOP Instance UID that was used
         before. Raises Refused when an object can not be built."""
         if finding.decision is None or finding.radiograph is None:
             return []
-        positive, view = finding.decision.positive, readable(dataset)
-        wanted = [kind for kind in kinds if applies(kind, view, positive=positive, settings=self._settings)]
+        view = readable(dataset)
+        wanted = [kind for kind in kinds if applies(kind, view, finding, self._settings)]
         return [self._object(dataset, finding, revision, kind) for kind in wanted]
 
     def _object(self, dataset: Dataset, finding: Finding, revision: int, kind: Kind) -> ResultObject:
@@ -186,11 +187,12 @@ class Segmenter:
 
     def _decide(self, film: Film) -> None:
         assert film.prediction is not None and film.placement is not None and film.radiograph is not None
-        decision = decide(
-            film.prediction,
-            film.placement,
-            self.identity.thresholds,
-            film.radiograph.spacing,
-            self._settings.absurd_fraction,
-        )
-        film.end("done", radiograph=film.radiograph, decision=decision)
+        point, code = self.identity.thresholds, film.radiograph.indeterminate
+        if code is None:
+            decision = decide(film.prediction, film.placement, point, film.radiograph.spacing, self._settings.absurd_fraction)
+            code = IndeterminateCode.NO_REGION if decision.lacks_region else None
+        if code is None:
+            film.end("done", radiograph=film.radiograph, decision=decision)
+        else:
+            decision = undecided(film.prediction, film.placement.shape, point)
+            film.end("indeterminate", code.value, code.sentence, radiograph=film.radiograph, decision=decision)

@@ -27,10 +27,11 @@ def decide(
     `non-finite-output` (NaN, infinite or outside [0, 1]), `absurd-mask` (more than `absurd_fraction` of the film).
     """
     _check(prediction)
+    probability, threshold = prediction.image_probability, operating_point.image_threshold
     nothing = np.zeros(placement.shape, dtype=bool)
     area_of = None if spacing is None else spacing.pixel_area_mm2
-    if prediction.image_probability < operating_point.image_threshold:
-        return Decision(False, prediction.image_probability, nothing, None if area_of is None else 0.0, 0)
+    if probability < threshold:
+        return Decision(False, probability, nothing, None if area_of is None else 0.0, 0, threshold)
     # Where the network says so little that no pixel can reach the threshold, none is looked at.
     box = placement.box_of(prediction.probability >= operating_point.mask_threshold)
     found = placement.to_native(prediction.probability, box) >= operating_point.mask_threshold
@@ -41,7 +42,14 @@ def decide(
     mask = nothing
     mask[box], components = without_specks(found, floor)
     area = None if area_of is None else float(np.count_nonzero(mask) * area_of)
-    return Decision(components > 0, prediction.image_probability, mask, area, components)
+    return Decision(components > 0, probability, mask, area, components, threshold)
+
+
+def undecided(prediction: Prediction, shape: tuple[int, int], operating_point: OperatingPoint) -> Decision:
+    """The probability of a film of `shape` (H, W) that gets neither yes nor no. Raises Refused: `non-finite-output`."""
+    _check(prediction)
+    nothing = np.zeros(shape, dtype=bool)
+    return Decision(False, prediction.image_probability, nothing, None, 0, operating_point.image_threshold)
 
 
 def without_specks(mask: Mask, floor: float) -> tuple[Mask, int]:

@@ -37,7 +37,7 @@ def build_presentation(finding: Finding, envelope: Envelope) -> FileDataset:
     header = _header(source, decision.mask.shape, envelope)
     tone = tone_of(source, integer(source, "PixelRepresentation") == 1)
     said = envelope.words
-    lines = [said.answer(decision, radiograph), said.notice]
+    lines = [said.answer(finding), said.notice]
     if envelope.identity.demo:
         lines.append(said.demo_notice)
     layer = GraphicLayer("AI", order=1, description="Artificial intelligence", display_color=None)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segmenter.values import Decision, Mask, Radiograph
+from segmenter.values import Decision, Finding, Mask, Radiograph
 from segmenter.words import WORDS
 
 _LONGEST_SIDE = 1024
@@ -18,13 +18,16 @@ _TRUTH = (64, 220, 120)
 _PLAIN, _QUIET = (230, 230, 230), (150, 150, 150)
 
 
-def outline_png(radiograph: Radiograph, decision: Decision, path: Path, truth: Mask | None = None) -> None:
+def outline_png(finding: Finding, path: Path, truth: Mask | None = None) -> None:
     """Write the film, longer side at most 1,024 px, with the outline of the mask; `truth` (H, W) bool is drawn in green.
 
-    The film lies as it is stored. Below it stand the answer and a notice. Raises OSError when `path` can not be written.
+    The film lies as it is stored. Below it stand the answer and a notice. Raises OSError when `path` can not be written,
+    ValueError for a finding without a decision.
     """
-    said = WORDS["en"]
-    answered = said.answer(decision, radiograph) + ("   green: truth" if truth is not None else "")
+    said, decision, radiograph = WORDS["en"], finding.decision, finding.radiograph
+    if decision is None or radiograph is None:
+        raise ValueError("only a film with a decision has a picture")
+    answered = said.answer(finding) + ("   green: truth" if truth is not None else "")
     done, data = cv2.imencode(".png", picture(radiograph, decision, _LONGEST_SIDE, (answered, said.notice), truth)[:, :, ::-1])
     if not done:
         raise OSError("the picture could not be encoded")

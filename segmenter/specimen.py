@@ -24,6 +24,7 @@ from segmenter.builders import applies, build
 from segmenter.decode import decode
 from segmenter.header import quietly
 from segmenter.identity import ModelIdentity
+from segmenter.indeterminate import IndeterminateCode
 from segmenter.kinds import Kind
 from segmenter.phantom_film import Kind as FilmKind
 from segmenter.settings import Settings
@@ -39,7 +40,7 @@ _CHARACTER_SETS = ("ISO_IR 100", "ISO_IR 192")
 @dataclass(frozen=True)
 class Specimen:
     """One film, and its objects by kind, as a reader finds them in their files. `is_bare`: the film holds only what it must;
-    `is_negative`: nothing was found on it."""
+    `is_negative`: nothing was marked on it."""
 
     film: Dataset
     identity: ModelIdentity
@@ -51,7 +52,7 @@ class Specimen:
 
 @functools.cache
 def specimens(settings: Settings, *, demo: bool) -> tuple[Specimen, ...]:
-    """Four of them, made once, in a second or two. `demo`: whether the model is one, which our objects say."""
+    """Five of them, made once, in a second or two. `demo`: whether the model is one, which our objects say."""
     other = replace(settings, series_number=settings.series_number + 100)
     with quietly():
         return (
@@ -60,12 +61,14 @@ def specimens(settings: Settings, *, demo: bool) -> tuple[Specimen, ...]:
             # Wide, because pictures of large films are reduced.
             _specimen(3, _bare(_full(3, "SC", (72, 1300))), demo, settings, is_bare=True),
             _specimen(4, _full(4, "DX", (64, 76)), demo, settings, is_negative=True),
+            _specimen(5, _full(5, "CR", (72, 68)), demo, settings, is_negative=True, is_indeterminate=True),
         )
 
 
 def _specimen(
-    number: int, made: Dataset, demo: bool, settings: Settings, *, is_bare: bool = False, is_negative: bool = False
-) -> Specimen:
+    number: int, made: Dataset, demo: bool, settings: Settings, *,
+    is_bare: bool = False, is_negative: bool = False, is_indeterminate: bool = False,
+) -> Specimen:  # fmt: skip
     film, identity = _as_read(made), _identity(number, demo)
     radiograph = decode(film)
     mask = np.zeros(radiograph.image.shape, bool)
@@ -73,9 +76,14 @@ def _specimen(
         mask[10 : 20 + number, 12 : 30 + number] = mask[12 : 14 + number, 12:40] = True
         mask[40 : 40 + 4 * number, 40:50] = mask[40:50, 40 : 40 + 2 * number] = True
     area = mask.sum() * radiograph.spacing.pixel_area_mm2 if radiograph.spacing else None
-    decision = Decision(not is_negative, 0.9 + number / 100, mask, area, 0 if is_negative else 2)
+    threshold = identity.thresholds.image_threshold
+    probability = threshold / 2 if is_negative and not is_indeterminate else 0.9 + number / 100
+    decision = Decision(not is_negative, probability, mask, area, 0 if is_negative else 2, threshold)
     finding = Finding("done", radiograph=radiograph, decision=decision)
-    kinds = [kind for kind in Kind if applies(kind, film, positive=decision.positive, settings=settings)]
+    if is_indeterminate:
+        code = IndeterminateCode.NO_REGION
+        finding = Finding("indeterminate", code.value, code.sentence, radiograph, decision)
+    kinds = [kind for kind in Kind if applies(kind, film, finding, settings)]
     objects = {str(kind): _as_read(build(kind, film, finding, identity, settings)) for kind in kinds}
     return Specimen(film, identity, settings, is_bare, is_negative, objects)
 
@@ -92,7 +100,7 @@ def _identity(number: int, demo: bool) -> ModelIdentity:
 def _full(number: int, kind: FilmKind, shape: tuple[int, int]) -> Dataset:
     """A film with every plain element of its header, each with a value of its own."""
     drawn = phantom.draw(number, shape=shape, pneumothorax=True)
-    film = phantom.film(drawn, kind=kind, bits=16 - 2 * number)
+    film = phantom.film(drawn, kind=kind, bits=max(8, 16 - 2 * number))
     for tag, (vr, _, _, retired, keyword) in DicomDictionary.items():
         group, element = tag >> 16, tag & 0xFFFF
         named = any(group == one and first <= element <= last for one, first, last in _HEADER)

@@ -1,7 +1,9 @@
-"""A finding -> a Comprehensive SR by TID 1500 (PS3.16): present or absent, area, probability, and the outline as SCOORD.
+"""A finding -> a Comprehensive SR by TID 1500 (PS3.16): present, absent or indeterminate, area, probability with its
+threshold, and the outline as SCOORD.
 
-A negative film gets one that says so. The groups: the finding of the whole film (TID 1501); one region with its outline per
-connected part (TID 1410); the SEG, where the destination gets it (TID 1410); what was assumed about the film (TID 1501).
+A negative film gets one that says so, an indeterminate one says why. The groups: the finding of the whole film (TID 1501); one
+region with its outline per connected part (TID 1410); the SEG, where the destination gets it (TID 1410); what was assumed about
+the film (TID 1501).
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from highdicom.sr import (
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sr.codedict import codes as dictionary
+from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from segmenter import codes
@@ -50,7 +53,7 @@ _PATIENT_SIDES = {Side.LEFT: codes.LEFT, Side.RIGHT: codes.RIGHT}
 
 
 def build_sr(finding: Finding, envelope: Envelope) -> FileDataset:
-    """The report of one film, positive or negative, ready to be written. Raises ValueError without a decision."""
+    """The report of one film, whatever the answer, ready to be written. Raises ValueError without a decision."""
     decision, radiograph = finding.decision, finding.radiograph
     if decision is None or radiograph is None:
         raise ValueError("only a film with an answer has a report")
@@ -58,7 +61,7 @@ def build_sr(finding: Finding, envelope: Envelope) -> FileDataset:
     evidence = [envelope.header]
     if segmentation is not None:
         evidence.append(envelope.stand_in_of(segmentation))
-    groups = _Groups(envelope, decision, radiograph)
+    groups = _Groups(envelope, finding, decision, radiograph)
     report = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(envelope)),
         procedure_reported=codes.CHEST_RADIOGRAPHY,
@@ -88,8 +91,9 @@ def build_sr(finding: Finding, envelope: Envelope) -> FileDataset:
 class _Groups:
     """The measurement groups of one report, in their order."""
 
-    def __init__(self, envelope: Envelope, decision: Decision, radiograph: Radiograph) -> None:
+    def __init__(self, envelope: Envelope, finding: Finding, decision: Decision, radiograph: Radiograph) -> None:
         self._envelope = envelope
+        self._finding = finding
         self._decision = decision
         self._radiograph = radiograph
         self._parts = parts_of(decision.mask, envelope.view) if decision.positive else ()
@@ -108,28 +112,28 @@ class _Groups:
 
     def _film_as_a_whole(self) -> Any:
         decision, identity = self._decision, self._envelope.identity
-        measurements = [Measurement(codes.CERTAINTY, round(decision.image_probability * 100, 2), codes.PERCENT)]
+        measurements = [
+            Measurement(codes.PROBABILITY, round(decision.image_probability * 100, 2), codes.PERCENT),
+            Measurement(codes.THRESHOLD, round(decision.image_threshold * 100, 2), codes.PERCENT),
+        ]
         if decision.positive:
             measurements.append(self._area(int(np.count_nonzero(decision.mask))))
         words = self._envelope.words
-        # Readers that show a report as text show the tracking identifier first: a negative film's says the answer.
-        first = self._unit if decision.positive else words.answer(decision, self._radiograph)
+        answer = words.answer(self._finding)
+        # Readers that show a report as text show the tracking identifier first: where nothing is drawn, it says the answer.
+        first = self._unit if decision.positive else answer
         group = MeasurementsAndQualitativeEvaluations(
             tracking_identifier=self._tracking("film", first),
             finding_type=codes.PNEUMOTHORAX,
             finding_category=codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
             algorithm_id=self._algorithm(self._parameters),
             measurements=measurements,
-            qualitative_evaluations=[
-                QualitativeEvaluation(codes.PRESENCE, codes.PRESENT if decision.positive else codes.ABSENT)
-            ],
+            qualitative_evaluations=[QualitativeEvaluation(codes.PRESENCE, self._presence)],
             source_images=[SourceImageForMeasurementGroup(*self._film)],
         )
-        said = [
-            words.answer(decision, self._radiograph),
-            words.notice,
-            f"{words.operating_point}: {identity.operating_point}",
-        ]
+        said = [answer, words.notice, f"{words.operating_point}: {identity.operating_point}"]
+        if self._finding.outcome == "indeterminate":
+            said.insert(1, f"{self._finding.code}: {self._finding.sentence}")
         _comment(group, [words.demo_notice, *said] if identity.demo else said)
         return group
 
@@ -164,6 +168,12 @@ class _Groups:
         )
         _comment(group, [_sentence(note) for note in self._radiograph.notes])
         return group
+
+    @property
+    def _presence(self) -> Code:
+        if self._finding.outcome == "indeterminate":
+            return codes.INDETERMINATE
+        return codes.PRESENT if self._decision.positive else codes.ABSENT
 
     @cached_property
     def _leads_to_the_full_one(self) -> AlgorithmIdentification:

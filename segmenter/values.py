@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from segmenter.indeterminate import IndeterminateCode
 from segmenter.notes import NoteCode
 
 Image = NDArray[np.float32]  # (H, W), [0, 1], lungs dark (the sense of MONOCHROME2)
@@ -58,6 +59,7 @@ class Radiograph:
     spacing: Spacing | None
     content_sha256: str  # stored pixel values and every tag that affects decoding
     notes: tuple[NoteCode, ...] = ()  # what was assumed, guessed or repaired; not part of the content
+    indeterminate: IndeterminateCode | None = None  # why its pixels allow no answer, whatever the network says
 
     @property
     def in_detector_plane(self) -> bool:
@@ -86,17 +88,24 @@ class Decision:
     """Mask and image-level answer after post-processing; `mask` (H, W) bool is empty exactly when not `positive`."""
 
     positive: bool
-    image_probability: float
+    image_probability: float  # of pneumothorax, whatever the answer is
     mask: Mask
-    area_mm2: float | None  # None when the film has no spacing
+    area_mm2: float | None  # None when the film has no spacing, or nothing was decided about it
     components: int
+    image_threshold: float  # the least `image_probability` of a positive film
+
+    @property
+    def lacks_region(self) -> bool:
+        """The probability says pneumothorax, and no pixel of the film does."""
+        return not self.positive and self.image_probability >= self.image_threshold
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer for one film. `outcome` "done" carries a decision; "skipped" and "failed" carry a code."""
+    """The answer for one film. "done" carries a decision, "skipped" and "failed" carry a code, "indeterminate" (an
+    `IndeterminateCode`) carries both: a probability, no mask, and neither yes nor no."""
 
-    outcome: Literal["done", "skipped", "failed"]
+    outcome: Literal["done", "indeterminate", "skipped", "failed"]
     code: str | None = None
     sentence: str | None = None
     radiograph: Radiograph | None = None
@@ -105,7 +114,7 @@ class Finding:
 
     @property
     def name(self) -> Literal["pneumothorax", "none"] | None:
-        """The word of the reports: "pneumothorax", "none", or None when there is no answer."""
-        if self.decision is None:
+        """The word of the reports: "pneumothorax", "none", or None when there is neither a yes nor a no."""
+        if self.decision is None or self.outcome == "indeterminate":
             return None
         return "pneumothorax" if self.decision.positive else "none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segmenter.values import Decision, Radiograph
+from segmenter.values import Decision, Finding, Radiograph
 
 
 @dataclass(frozen=True)
@@ -18,19 +18,38 @@ class Words:
     demo_notice: str
     finding: str
     no_finding: str
+    indeterminate: str
+    probability: str
+    threshold: str
     detector_plane: str
     corrected: str
     operating_point: str
 
-    def answer(self, decision: Decision, radiograph: Radiograph) -> str:
-        """One line, such as "pneumothorax 0.97, 1234 mm2 (detector plane)"."""
+    def answer(self, finding: Finding) -> str:
+        """One line, such as "pneumothorax, probability 97 % (threshold 11 %), 1234 mm2 (in the detector plane)". Raises
+        ValueError without a decision."""
+        decision, radiograph = finding.decision, finding.radiograph
+        if decision is None or radiograph is None:
+            raise ValueError("only a film with a decision has an answer")
+        if finding.outcome == "indeterminate":
+            return f"{self.indeterminate}, {self.of_pneumothorax(decision)}: {finding.sentence}"
         if not decision.positive:
-            return f"{self.no_finding} ({decision.image_probability:.2f})"
-        said = f"{self.finding} {decision.image_probability:.2f}"
+            return f"{self.no_finding}, {self.of_pneumothorax(decision)}"
+        said = f"{self.finding}, {self.probability} {self.percent(decision)}"
         if decision.area_mm2 is None:
             return said
         plane = self.plane(radiograph)
         return f"{said}, {decision.area_mm2:.0f} mm2" + (f" ({plane})" if plane else "")
+
+    def of_pneumothorax(self, decision: Decision) -> str:
+        """The number never stands beside a "no" without saying of what it is."""
+        return f"{self.probability} of {self.finding} {self.percent(decision)}"
+
+    def percent(self, decision: Decision) -> str:
+        """ "34 % (threshold 11 %)", with as many digits as tell the two apart."""
+        p, limit = decision.image_probability, decision.image_threshold
+        digits = next((n for n in range(4) if p == limit or f"{100 * p:.{n}f}" != f"{100 * limit:.{n}f}"), 4)
+        return f"{100 * p:.{digits}f} % ({self.threshold} {100 * limit:.{digits}f} %)"
 
     def plane(self, radiograph: Radiograph) -> str:
         """Where lengths on the film lie; "" when nothing is known of it (PS3.3 10.7.1.3)."""
@@ -46,6 +65,9 @@ ENGLISH = Words(
     demo_notice="DEMO - NOT FOR CLINICAL USE",
     finding="pneumothorax",
     no_finding="no pneumothorax found",
+    indeterminate="indeterminate",
+    probability="probability",
+    threshold="threshold",
     detector_plane="in the detector plane",
     corrected="corrected for magnification",
     operating_point="operating point",

@@ -103,7 +103,7 @@ class Site:
             [finding] = segmenter.segment([source])
             assert finding.decision is not None and finding.decision.positive, finding
             if number == 2:
-                nothing = Decision(False, 0.01, np.zeros_like(finding.decision.mask), None, 0)
+                nothing = Decision(False, 0.01, np.zeros_like(finding.decision.mask), None, 0, 0.5)
                 finding = replace(finding, decision=nothing)
             arrival = Arrival(uid, str(source.SOPClassUID), EXPLICIT, uid, uid, 1, "MODALITY", "PTXSEG", "127.0.0.1")
             job_id = ledger.add_arrival(arrival).job_id

@@ -15,9 +15,13 @@ from dicom_node.cli import main
 from dicom_node.config import Segment
 from dicom_node.errors import ConfigError
 from dicom_node.model import load_model
+from segmenter import engine
+from segmenter.artifact import OperatingPoint
+from segmenter.decode import decode
 from segmenter.engine import Segmenter
 from segmenter.errors import Refused
 from segmenter.identity import identify
+from segmenter.indeterminate import IndeterminateCode
 from segmenter.kinds import Kind
 from segmenter.phantom import film
 from segmenter.settings import Settings
@@ -81,6 +85,29 @@ def test_a_negative_film_is_done_and_has_a_report_only(segmenter, artifact):
     assert report.role == "sr" and set(finding.seconds) >= {"decode", "predict", "mask"}
     silent = Segmenter(artifact, replace(SETTINGS, report_negative=False))
     assert silent.objects(dataset, finding) == []
+
+
+@pytest.mark.parametrize(("specks", "why"), [(0, None), (1, None), (0, IndeterminateCode.NO_REGION)])
+def test_a_probability_without_a_region_is_indeterminate_and_never_absent(specks, why, artifact, monkeypatch):
+    """No pixel above its threshold; a speck below the least area; a film whose pixels allow no answer, said by the decoder."""
+    point = {"image_threshold": 0.5, "mask_threshold": 0.5, "min_area_mm2": 500.0, "min_area_px": 500.0}
+    manifest = replace(artifact.manifest, operating_points={"only": OperatingPoint(**point)})
+    segmenter = Segmenter(replace(artifact, manifest=manifest), replace(SETTINGS, report_negative=False))
+    probability = np.zeros((SIZE, SIZE), np.float32)
+    probability[10 : 10 + specks, 10] = 0.9
+    if why is not None:
+        monkeypatch.setattr(engine, "decode", lambda film: replace(decode(film), indeterminate=why))
+        probability[10:40, 10:40] = 0.9
+    segmenter.predict = lambda images: [Prediction(probability, 0.97) for _ in images]
+    dataset = small_film()
+    (finding,) = segmenter.segment([dataset])
+    code = IndeterminateCode.NO_REGION
+    assert (finding.outcome, finding.name, finding.code, finding.sentence) == ("indeterminate", None, code, code.sentence)
+    decision = finding.decision
+    assert (decision.positive, decision.image_probability, decision.image_threshold) == (False, 0.97, 0.5)
+    assert not decision.mask.any() and decision.mask.shape == SHAPE and decision.area_mm2 is None
+    (report,) = segmenter.objects(dataset, finding, kinds=(Kind.SEG, Kind.SR, Kind.PRESENTATION))
+    assert report.role == "sr", "whatever report_negative says"
 
 
 def test_the_real_network_answers_a_batch_like_single_films(artifact):
@@ -192,6 +219,23 @@ def test_the_command_line_answers_with_the_model_it_is_given(verb, tmp_path, mon
     assert report["model"] == {
         "name": "mine", "version": "0.1", "intended_use": "research", "sha256": artifact.sha256, "operating_point": "only",
     }  # fmt: skip
+
+
+MUTE = {"image_threshold": 0.0, "mask_threshold": 1.0, "min_area_mm2": 0, "min_area_px": 0}
+
+
+@pytest.mark.parametrize("verb", ["segment", "demo"])
+def test_the_command_line_says_indeterminate(verb, tmp_path):
+    """Its code, no finding, a report and exit 0: offline, and through a node's ledger."""
+    tiny_artifact(tmp_path / "mine", operating_points={"only": MUTE})
+    file = write(small_film(), tmp_path / "film.dcm")
+    films = [str(file)] if verb == "segment" else ["--film", str(file)]
+    done = CliRunner().invoke(main, [verb, *films, "--model", str(tmp_path / "mine"), "--out", str(tmp_path / "out"), "--json"])
+    assert done.exit_code == 0, done.output
+    (said,) = json.loads((tmp_path / "out" / "report.json").read_text())["films"]
+    assert (said["outcome"], said["code"], said["finding"], said["area_mm2"]) == ("indeterminate", "no-region", None, None)
+    assert said["probability"] > 0 and said["sentence"] == IndeterminateCode.NO_REGION.sentence
+    assert [one["role"] for one in said["stored"]] == ["sr"] and (tmp_path / "out" / "film.png").exists()
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):

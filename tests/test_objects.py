@@ -15,10 +15,12 @@ from test_seg import IDENTITY, complaints
 
 from segmenter.builders import applies, build
 from segmenter.decode import decode
+from segmenter.indeterminate import IndeterminateCode
 from segmenter.kinds import Kind, kinds_for
 from segmenter.outline import parts_of
 from segmenter.settings import Settings
 from segmenter.values import Decision, Finding
+from segmenter.words import WORDS
 
 # A crescent with a notch in the image's left half and a small bar in its right half: not convex, not symmetric.
 MASK = np.zeros(SHAPE, np.uint8)
@@ -27,14 +29,15 @@ cv2.ellipse(MASK, (85, 130), (40, 70), 20, 0, 360, 0, -1)
 MASK[200:204, 190:240] = 1
 MASK = MASK.astype(bool)
 PARTS = 2
-PROBABILITY = 0.8125
+PROBABILITY, THRESHOLD = 0.8125, 0.11
 
 
-def made(kind: Kind, film: Dataset, mask: np.ndarray = MASK, identity=IDENTITY, settings=Settings()) -> Dataset:
+def made(kind: Kind, film: Dataset, mask: np.ndarray = MASK, identity=IDENTITY, settings=Settings(), finding=None) -> Dataset:
     radiograph = decode(film)
     area = None if radiograph.spacing is None else mask.sum() * radiograph.spacing.pixel_area_mm2
-    decision = Decision(bool(mask.any()), PROBABILITY, mask, area, PARTS)
-    return build(kind, film, Finding("done", radiograph=radiograph, decision=decision), identity, settings)
+    decision = Decision(bool(mask.any()), PROBABILITY, mask, area, PARTS, THRESHOLD)
+    finding = finding or Finding("done", radiograph=radiograph, decision=decision)
+    return build(kind, film, finding, identity, settings)
 
 
 def again(dataset: Dataset, path: Path) -> Dataset:
@@ -107,7 +110,8 @@ def test_the_report_says_what_was_found_and_where(kind, tmp_path, tool):
     unit = 1.0 if spacing is None else spacing.pixel_area_mm2
     area = (pytest.approx(MASK.sum() * unit, abs=0.01), "{pixels}" if spacing is None else "mm2")
     assert whole["Finding"] == ["Pneumothorax"] and whole["Presence"] == ["Present"]
-    assert whole["Certainty of Finding"] == [(PROBABILITY * 100, "%")] and whole["Area"] == [area]
+    assert whole["Probability of pneumothorax"] == [(PROBABILITY * 100, "%")] and whole["Area"] == [area]
+    assert whole["Threshold Value"] == [(THRESHOLD * 100, "%")]
     assert whole["Algorithm Name"] == ["ptx-unet-effb4"] and whole["Algorithm Version"] == ["1.2.0"]
     assert f"model_digest={'d' * 64}" in whole["Algorithm Parameters"]
     assert "operating point: balanced" in whole["Comment"] and "AI result - not for primary diagnosis" in whole["Comment"]
@@ -147,9 +151,40 @@ def test_a_film_without_pneumothorax_gets_a_report_that_says_so(tmp_path, tool):
     assert complaints(tmp_path / "sr.dcm", tool) <= complaints(written, tool)
     whole, _ = (values_of(group) for group in groups_of(sr))
     assert whole["Presence"] == ["Absent"] and "Area" not in whole
+    assert "Certainty of Finding" not in whole, "beside Absent it would be read as the certainty of that"
+    assert whole["Probability of pneumothorax"] == [(PROBABILITY * 100, "%")]
     assert "no pneumothorax found" in whole["Tracking Identifier"][0], "readers that show a report as text show this first"
     assert any("no pneumothorax found" in said for said in whole["Comment"])
     assert not [uid for uid in _references(sr) if uid != film.SOPInstanceUID]  # no SEG was made: none is named
+
+
+@pytest.mark.parametrize("code", IndeterminateCode)
+def test_an_indeterminate_film_gets_a_report_that_says_neither_yes_nor_no_and_why(code, tmp_path, tool):
+    film = small_film()
+    written = write(film, tmp_path / "film.dcm")
+    film = pydicom.dcmread(written)
+    decision = Decision(False, 0.97, np.zeros(SHAPE, bool), None, 0, THRESHOLD)
+    finding = Finding("indeterminate", code.value, code.sentence, decode(film), decision)
+    settings = Settings(report_negative=False)
+    assert [kind for kind in Kind if applies(kind, film, finding, settings)] == [Kind.SR, Kind.SR_POSITIONED, Kind.SR_ALONE]
+    sr = again(made(Kind.SR, film, finding=finding), tmp_path / "sr.dcm")
+    assert complaints(tmp_path / "sr.dcm", tool) <= complaints(written, tool)
+    whole, _ = (values_of(group) for group in groups_of(sr))
+    assert whole["Presence"] == ["Indeterminate"] and "Area" not in whole
+    assert whole["Probability of pneumothorax"] == [(97, "%")]
+    first = whole["Tracking Identifier"][0]
+    assert "indeterminate, probability of pneumothorax 97 % (threshold 11 %)" in first and code.sentence in first
+    assert f"{code.value}: {code.sentence}" in whole["Comment"] and len(code.value) <= 16 and len(code.sentence) <= 64
+    assert not [uid for uid in _references(sr) if uid != film.SOPInstanceUID]
+
+
+@pytest.mark.parametrize(("probability", "threshold", "said"), [
+    (0.344, 0.11, "34 % (threshold 11 %)"), (0.1099, 0.11, "10.99 % (threshold 11.00 %)"),
+    (0.104, 0.099, "10.4 % (threshold 9.9 %)"), (0.5, 0.5, "50 % (threshold 50 %)"), (1.0, 0.05, "100 % (threshold 5 %)"),
+])  # fmt: skip
+def test_a_probability_is_said_with_its_threshold_and_told_from_it(probability, threshold, said):
+    decision = Decision(False, probability, np.zeros((1, 1), bool), None, 0, threshold)
+    assert WORDS["en"].percent(decision) == said
 
 
 def test_a_report_without_a_segmentation_at_its_side_names_none():
@@ -291,10 +326,12 @@ def test_a_secondary_capture_of_one_frame_gets_every_object(bits, sop_class, tmp
 
 def test_a_grey_film_in_colour_has_no_presentation_state():
     film = small_film(kind="SC", bits=8)
-    assert applies(Kind.PRESENTATION, film, positive=True, settings=Settings())
+    decision = Decision(True, PROBABILITY, MASK, None, PARTS, THRESHOLD)
+    positive = Finding("done", radiograph=None, decision=decision)
+    assert applies(Kind.PRESENTATION, film, positive, Settings())
     film.SamplesPerPixel = 3
-    assert not applies(Kind.PRESENTATION, film, positive=True, settings=Settings())
-    assert applies(Kind.SEG, film, positive=True, settings=Settings())
+    assert not applies(Kind.PRESENTATION, film, positive, Settings())
+    assert applies(Kind.SEG, film, positive, Settings())
 
 
 def test_every_object_is_of_the_same_study_and_names_its_maker(tmp_path, tool):

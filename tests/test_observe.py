@@ -160,12 +160,13 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 def test_metrics_tell_what_the_ledger_holds_and_survive_every_restart(house: House) -> None:
     house.start()
-    for uid in ("1.2.1", "1.2.2", "1.2.3", "1.2.4", "1.2.5", "1.2.1"):
+    for uid in ("1.2.1", "1.2.2", "1.2.3", "1.2.4", "1.2.6", "1.2.5", "1.2.1"):
         assert send(house.port, film(uid)) == 0x0000
     positive = house.answer(State.SEGMENTED, finding="pneumothorax")
     house.answer(State.SEGMENTED, finding="none")
     house.answer(State.SKIPPED, "lateral-view")
     house.answer(State.FAILED, "not-dicom")
+    unsure = house.answer(State.SEGMENTED, "no-region", finding="indeterminate")
     outbox = Outbox(house.ledger.store)
     [delivery] = outbox.of_job(positive)
     outbox.sending(delivery)
@@ -182,26 +183,27 @@ def test_metrics_tell_what_the_ledger_holds_and_survive_every_restart(house: Hou
         status, text = get(url + "/metrics")
     assert status == 200
     found = samples(text)
-    assert found["segmenter_films_received_total"] == {at(): 5}
+    assert found["segmenter_films_received_total"] == {at(): 6}
     assert found["segmenter_films_resent_total"] == {at(): 1}
     assert found["segmenter_conflicts_total"] == {at(): 1}
-    states = {"received": 1, "claimed": 0, "segmented": 2, "skipped": 1, "failed": 1}
+    states = {"received": 1, "claimed": 0, "segmented": 3, "skipped": 1, "failed": 1}
     assert found["segmenter_jobs"] == {at(state=state): count for state, count in states.items()}
-    assert found["segmenter_jobs_answered"] == {at(finding="pneumothorax"): 1, at(finding="none"): 1}
+    assert found["segmenter_jobs_answered"] == {at(finding=one): 1 for one in ("pneumothorax", "none", "indeterminate")}
+    assert found["segmenter_jobs_indeterminate"] == {at(code="no-region"): 1}
     assert found["segmenter_jobs_skipped"] == {at(code="lateral-view"): 1}
     assert found["segmenter_jobs_failed"] == {at(code="not-dicom"): 1}
     assert found["segmenter_queue_waiting"] == {at(queue="normal"): 1, at(queue="urgent"): 0}
     assert 100 <= found["segmenter_queue_oldest_seconds"][at(queue="normal")] < 100 + 120
     assert found["segmenter_deliveries"] == {
         at(destination="PACS", state="delivered", status="B007"): 1,
-        at(destination="PACS", state="pending", status="none"): 1,
+        at(destination="PACS", state="pending", status="none"): 2,
     }
     assert at(destination="PACS") in found["segmenter_undelivered_oldest_seconds"]
-    # Three films finished within the hour; the claim of one of them is not known.
-    films = {"waiting": 2, "work": 3, "answer": 3, "delivery": 1}
+    # Four films finished within the hour; the claim of one of them is not known.
+    films = {"waiting": 3, "work": 4, "answer": 4, "delivery": 1}
     assert found["segmenter_stage_films"] == {at(stage=stage): count for stage, count in films.items()}
     assert found["segmenter_stage_seconds"][at(stage="work", quantile="0.99")] == 1.5
-    assert found["segmenter_associations_last_hour"] == {at(outcome="released"): 6}
+    assert found["segmenter_associations_last_hour"] == {at(outcome="released"): 7}
     assert found["segmenter_films_expiring"] == {at(): 1}
     assert found["segmenter_mode"] == {at(mode="paused"): 1, at(mode="running"): 0, at(mode="draining"): 0}
     assert found["segmenter_disk_reserve_bytes"] == {at(): 2**20}
@@ -213,6 +215,11 @@ def test_metrics_tell_what_the_ledger_holds_and_survive_every_restart(house: Hou
 
     told = json.loads(CliRunner().invoke(main, ["status", "--json", "--config", str(house.file)]).stdout)
     assert (told["jobs"], told["mode"], told["expiring"]) == (states, "paused", 1)
+    assert (told["findings"]["indeterminate"], told["indeterminate"], told["codes"]["no-region"]) == (1, {"no-region": 1}, 1)
+    said = {verb: CliRunner().invoke(main, [*verb.split(), "--config", str(house.file)]).stdout
+            for verb in ("status", "jobs", f"show {unsure}")}  # fmt: skip
+    assert "1 indeterminate" in said["status"] and "indeterminate: no-region" in said["jobs"]
+    assert "no-region" in said[f"show {unsure}"] and "indeterminate" in said[f"show {unsure}"]
     assert told["queues"]["normal"]["waiting"] == 1 and told["queues"]["normal"]["oldest_seconds"] >= 100
     assert told["stages"]["work"]["seconds"]["0.5"] == 1.5
     assert told["model"]["digest"] == dict(model)["digest"]

@@ -174,7 +174,9 @@ def test_components_touch_at_corners():
 def test_without_the_image_decision_there_is_no_mask():
     decision = decide(prediction((10, 16, 40, 40), image=0.49), Placement.fit((320, 256), SIZE), POINT, None, 0.4)
     assert not decision.positive and not decision.mask.any() and decision.mask.shape == (320, 256)
-    assert decide(prediction(image=0.5), Placement.fit((320, 256), SIZE), POINT, None, 0.4).positive is False
+    assert not decision.lacks_region
+    empty = decide(prediction(image=0.5), Placement.fit((320, 256), SIZE), POINT, None, 0.4)
+    assert not empty.positive and empty.lacks_region, "a probability above the threshold is no negative answer"
 
 
 @pytest.mark.parametrize(

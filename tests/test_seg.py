@@ -42,7 +42,7 @@ def seg_of(film: Dataset, identity=IDENTITY, revision=1, settings=Settings()):
     radiograph = decode(film)
     mask = np.zeros(radiograph.image.shape, bool)
     mask[: SHAPE[0], : SHAPE[1]] = MASK
-    decision = Decision(True, 0.97, mask, 830.0, 2)
+    decision = Decision(True, 0.97, mask, 830.0, 2, 0.5)
     envelope = Envelope.of(Kind.SEG, film, radiograph.content_sha256, identity, revision, settings)
     return build_seg(Finding("done", radiograph=radiograph, decision=decision), envelope)
 
@@ -183,7 +183,7 @@ def test_the_compatibility_orientation_can_be_switched_off():
 
 
 def test_a_film_without_a_mask_has_no_seg():
-    nothing = Decision(False, 0.1, np.zeros(SHAPE, bool), 0.0, 0)
+    nothing = Decision(False, 0.1, np.zeros(SHAPE, bool), 0.0, 0, 0.5)
     finding = Finding("done", radiograph=decode(small_film()), decision=nothing)
     with pytest.raises(ValueError, match="only a positive film"):
         build_seg(finding, Envelope.of(Kind.SEG, small_film(), "c", IDENTITY, 1, Settings()))

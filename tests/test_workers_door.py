@@ -37,6 +37,7 @@ from dicom_node.remote import RemoteNode
 from dicom_node.wire import Task
 from segmenter import phantom
 from segmenter.errors import Refused
+from segmenter.indeterminate import IndeterminateCode
 
 PATIENT = "Zzyzx^Quilliam"
 
@@ -157,6 +158,18 @@ def test_claim_fetch_return_and_the_same_words_twice(door: Door) -> None:
     [delivery] = Outbox(door.ledger.store).of_job(job.job_id)
     assert (delivery.object.sha256, delivery.object.sop_instance_uid) == (sha256, seg.SOPInstanceUID)
     assert (door.config.spool_directory / delivery.object.path).read_bytes() == encoded(seg)
+
+
+def test_an_indeterminate_answer_of_a_far_worker_needs_its_code_and_keeps_it(door: Door) -> None:
+    uid = door.film()
+    worker, sentence = door.worker(), IndeterminateCode.NO_REGION.sentence
+    said = {"finding": "indeterminate", "area_mm2": None, "sentence": sentence, "objects": []}
+    for wrong in ({}, {"code": "no-region", "finding": "none"}):  # no reason; a reason for a plain no
+        assert worker.claim().finish("0" * 64, **said | wrong).status_code == 422
+    assert worker.claim().finish("0" * 64, **said, code="no-region").status_code == 200
+    job = door.job_of(uid)
+    assert (job.state, job.finding, job.code, job.probability) == (State.SEGMENTED, "indeterminate", "no-region", 0.9)
+    assert job.sentence == sentence
 
 
 def test_a_worker_understands_a_newer_node_and_a_node_takes_no_unknown_words(door: Door) -> None:

@@ -97,7 +97,7 @@ class Cases:
         radiograph = decode(dataset)
         area_px = int(np.count_nonzero(phantom.truth))
         area = area_px * radiograph.spacing.pixel_area_mm2 if radiograph.spacing else None
-        decision = Decision(phantom.pneumothorax, 0.97 if area_px else 0.02, phantom.truth, area, 1 if area_px else 0)
+        decision = Decision(phantom.pneumothorax, 0.97 if area_px else 0.02, phantom.truth, area, 1 if area_px else 0, 0.5)
         results = self._segmenter.objects(dataset, Finding("done", radiograph=radiograph, decision=decision), kinds=kinds)
         objects = tuple(read_back(result.dataset) for result in results)
         made = tuple(kind for kind in kinds if phantom.pneumothorax or kind is Kind.SR)
