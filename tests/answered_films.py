@@ -95,7 +95,7 @@ def running_sender(config: Config, spool: Spool, ledger: Ledger, outbox: Outbox)
         yield
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(120)
         assert not thread.is_alive(), "the sender did not stop"
 
 

@@ -75,11 +75,11 @@ AETable END
         return (path.read_bytes() for path in storage.rglob("*") if path.is_file() and path.name != "index.dat")
 
     try:
-        wait_for(lambda: _echoes(port), 30, "dcmqrscp")
+        wait_for(lambda: _echoes(port), 120, "dcmqrscp")
         yield Archive("dcmqrscp", ARCHIVE_AE, port, held)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(120)
         log.close()
 
 

@@ -27,7 +27,7 @@ ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RP, ABORT = 0x02, 0x03, 0x04, 0x06, 
 class RawPeer:
     """One connection. Use as a context manager."""
 
-    def __init__(self, port: int, timeout: float = 10.0) -> None:
+    def __init__(self, port: int, timeout: float = 60.0) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
 
     def __enter__(self) -> RawPeer:
@@ -56,8 +56,12 @@ class RawPeer:
         response = command_of(body)
         return response.Status, response.get("ErrorComment", "")
 
+    def is_closed(self) -> bool:
+        """Whether the other side ends the connection; waits for it, and gives up only long after any deadline of a test."""
+        return self.is_closed_within(60)
+
     def is_closed_within(self, seconds: float) -> bool:
-        """Whether the other side ends the connection in time; what it says before is thrown away."""
+        """For connections that are to stay open. What the other side says before it ends them is thrown away."""
         self.socket.settimeout(0.05)
         end = time.monotonic() + seconds
         while time.monotonic() < end:

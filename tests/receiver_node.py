@@ -66,7 +66,7 @@ def running(
         yield Node(port, spool, ledger, receiver)
     finally:
         receiver.stop()
-        thread.join(grace_seconds + 5)
+        thread.join(grace_seconds + 60)
         assert not thread.is_alive(), "the receiver did not stop"
 
 
@@ -89,7 +89,7 @@ def send(
 ) -> int | None:
     """The status of one C-STORE; None when there was no answer."""
     ae = AE(calling)
-    ae.acse_timeout = 5 if tls else ae.acse_timeout
+    ae.acse_timeout = 60
     ae.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
     secured = (tls, "127.0.0.1") if tls else None
     association = ae.associate("127.0.0.1", port, ae_title=called, tls_args=secured)
@@ -101,7 +101,7 @@ def send(
         association.release()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

@@ -71,7 +71,7 @@ class RecordingPacs:
     def stop(self) -> None:
         assert self.process is not None
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(120)
 
     def behave(self, **how: object) -> None:
         """From the next object on; nothing named: honestly."""

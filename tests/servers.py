@@ -35,7 +35,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = "the condition") -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0, what: str = "the condition") -> Any:
     """The first true value of `condition`; AssertionError when there is none in time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -78,7 +78,7 @@ ae_title = "{NODE_AE}"
 destinations = ["{ae_title}"]
 first_delay_seconds = 0.5
 max_delay_seconds = 2
-connect_seconds = 3
+connect_seconds = 20
 """
         )
 
@@ -100,7 +100,7 @@ connect_seconds = 3
 
     def start(self) -> Node:
         self.launch()
-        wait_for(lambda: running(self.config), 60, "the node")
+        wait_for(lambda: running(self.config), 120, "the node")
         return self
 
     def launch(self) -> None:
@@ -115,12 +115,12 @@ connect_seconds = 3
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(120)
 
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(120)
 
     def log_text(self) -> str:
         return (self.folder / "node.log").read_text("utf-8", "replace")
@@ -128,12 +128,12 @@ connect_seconds = 3
     def job_of(self, uid: str) -> Job:
         return self.ledger.jobs(sop_instance_uid=uid, limit=1)[0]
 
-    def finished(self, uid: str, seconds: float = 120.0) -> Job:
+    def finished(self, uid: str, seconds: float = 240.0) -> Job:
         """The job of a film, once it is finished."""
         wait_for(lambda: self.job_of(uid).state in FINISHED, seconds, f"an answer (log: {self.log_text()[-2000:]})")
         return self.job_of(uid)
 
-    def delivered(self, uid: str, seconds: float = 120.0) -> list[Delivery]:
+    def delivered(self, uid: str, seconds: float = 240.0) -> list[Delivery]:
         """The deliveries of a film, once each is delivered."""
         answered_by = self.finished(uid, seconds).answered_by
 
@@ -202,7 +202,7 @@ class Orthanc:
         (self.folder / "orthanc.json").write_text(json.dumps(settings))
         log = (self.folder / "orthanc.log").open("ab")
         self.process = subprocess.Popen([self.program, str(self.folder / "orthanc.json")], stdout=log, stderr=log)
-        wait_for(self._answers, 60, "Orthanc")
+        wait_for(self._answers, 120, "Orthanc")
         return self
 
     def _answers(self) -> bool:
@@ -214,25 +214,25 @@ class Orthanc:
     def stop(self) -> None:
         assert self.process is not None
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(120)
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=300) as answer:
             return json.loads(answer.read())
 
     def delete(self, path: str) -> None:
         request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", method="DELETE")
-        urllib.request.urlopen(request, timeout=30).close()
+        urllib.request.urlopen(request, timeout=300).close()
 
     def file(self, instance: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/instances/{instance}/file", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/instances/{instance}/file", timeout=300) as answer:
             return bytes(answer.read())
 
     def find(self, **tags: str) -> list[str]:
         """Orthanc ids of the instances that match."""
         query = json.dumps({"Level": "Instance", "Query": tags}).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}/tools/find", data=query, method="POST")
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return list(json.loads(answer.read()))
 
 
@@ -262,7 +262,7 @@ class Redis:
         self.folder.mkdir(parents=True, exist_ok=True)
         options = f"--port {self.port} --bind 127.0.0.1 --dir {self.folder} --appendonly yes --maxmemory-policy noeviction"
         self.process = subprocess.Popen([self.program, *options.split()], stdout=subprocess.DEVNULL)
-        wait_for(self._answers, 20, "redis-server")
+        wait_for(self._answers, 120, "redis-server")
         return self
 
     def _answers(self) -> bool:
@@ -276,7 +276,7 @@ class Redis:
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(120)
 
 
 @contextlib.contextmanager

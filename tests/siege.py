@@ -144,8 +144,8 @@ class Watch:
         self._threads = threading.active_count()  # before any: one that ends slowly would count for good, with its descriptor
         assert send(node.port, film("1.2.3.1")) == 0x0000  # what is made at the first use is there now
         node.ledger.store.integrity()
-        assert eventually(lambda: not _open_associations(node), 10)
-        assert eventually(lambda: threading.active_count() <= self._threads, 10)
+        assert eventually(lambda: not _open_associations(node), 120)
+        assert eventually(lambda: threading.active_count() <= self._threads, 120)
         self._node = node
         self._files, self._memory = _open_files(), memory_mb()
         self._honest = 1
@@ -160,9 +160,9 @@ class Watch:
         assert not toll.hung, f"not ended in time: {toll.hung}"
         self._honest += 1
         uid = f"1.2.3.{self._honest}"
-        assert eventually(lambda: send(node.port, film(uid)) == 0x0000, 20), "an honest film is not taken"
-        assert eventually(lambda: threading.active_count() <= self._threads, 20), "threads were left behind"
-        assert eventually(lambda: (gc.collect(), _open_files() <= self._files)[1], 20), "descriptors were left behind"
+        assert eventually(lambda: send(node.port, film(uid)) == 0x0000, 120), "an honest film is not taken"
+        assert eventually(lambda: threading.active_count() <= self._threads, 120), "threads were left behind"
+        assert eventually(lambda: (gc.collect(), _open_files() <= self._files)[1], 120), "descriptors were left behind"
         assert not _open_associations(node), "associations have no end in the journal"
         gc.collect()
         assert memory_mb() - self._memory < growth_mb, f"memory grew from {self._memory} to {memory_mb()} MB"

@@ -217,7 +217,7 @@ def sending_table() -> str:
 
 def _done(films: AnsweredFilms, uid: str) -> str:
     """After the first try."""
-    wait_for(lambda: films.delivery(uid).attempts >= 1 and films.delivery(uid).state is not DeliveryState.SENT, 60, uid)
+    wait_for(lambda: films.delivery(uid).attempts >= 1 and films.delivery(uid).state is not DeliveryState.SENT, 120, uid)
     return DONE[films.delivery(uid).state]
 
 

@@ -148,7 +148,7 @@ def test_a_signal_needs_no_lock() -> None:
     stop = Stop()
     with stop._cond:  # type: ignore[attr-defined]
         stop.tell()
-    assert stop.is_set() and stop.wait(60)
+    assert stop.is_set() and stop.wait(120)
     assert not Stop().wait(0.01)
 
 

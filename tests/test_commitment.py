@@ -113,7 +113,7 @@ class Site:
         return all(one.committed_at is not None for one in self.deliveries)
 
     def wait_until_committed(self) -> None:
-        wait_for(self.committed, 30, f"commitment ({self.deliveries}, {self.requests})")
+        wait_for(self.committed, 120, f"commitment ({self.deliveries}, {self.requests})")
 
     @contextmanager
     def receiving(self) -> Iterator[None]:
@@ -145,7 +145,7 @@ class Site:
             assert process.poll() is None, f"{verb} died by itself"
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(120)
 
     def command(self, *words: str) -> Any:
         command = [sys.executable, "-m", "dicom_node.cli", *words, "--config", str(self.file), "--json"]
@@ -172,7 +172,7 @@ def _thread(run: Callable[..., None], *arguments: object, stop: Callable[[], Non
         yield
     finally:
         stop()
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
 
 
@@ -343,9 +343,9 @@ def test_an_answer_on_the_same_association(destination: str, tmp_path: Path, arc
     site = Site(tmp_path, archive.port, objects=3, destination=destination)
     assert site.kept() == set()
     with site.sending():
-        wait_for(lambda: archive.stored, 20)
+        wait_for(lambda: archive.stored, 120)
         site.wait_until_committed()
-        wait_for(lambda: archive.answered, 10)
+        wait_for(lambda: archive.answered, 120)
     assert archive.answered == [0x0000]
     [asked] = archive.asked
     assert sorted(one.ReferencedSOPInstanceUID for one in asked.ReferencedSOPSequence) == sorted(site.uids)
@@ -361,7 +361,7 @@ def test_an_answer_from_another_ae_title_at_another_port(tmp_path: Path) -> None
         committer.node_port = site.config.receive.port
         with site.running():
             site.wait_until_committed()
-            wait_for(lambda: committer.answered, 10)
+            wait_for(lambda: committer.answered, 120)
     assert committer.answered == [0x0000] and not pacs.asked
 
 
@@ -371,8 +371,8 @@ def test_a_sender_that_is_killed_between_request_and_answer(tmp_path: Path, arch
     archive.node_port = site.config.receive.port
     with site.process("receive"):
         with site.process("send"):  # killed when the block ends
-            wait_for(lambda: archive.asked and site.requests[0][1] == "accepted", 30, "N-ACTION")
-        wait_for(lambda: send(archive.node_port, film("1.2.3.4")) == 0x0000, 30, "the receiver")
+            wait_for(lambda: archive.asked and site.requests[0][1] == "accepted", 120, "N-ACTION")
+        wait_for(lambda: send(archive.node_port, film("1.2.3.4")) == 0x0000, 120, "the receiver")
         archive.answer_anew(archive.asked[0])
         assert archive.answered == [0x0000] and site.committed()
 
@@ -469,7 +469,7 @@ def test_an_object_that_is_not_committed_to_goes_again_with_the_same_bytes(tmp_p
     bad, good = site.uids
     archive.fails = {bad: 0x0112}
     with site.sending():
-        wait_for(lambda: len(archive.stored) == 3, 30, "the repetition")
+        wait_for(lambda: len(archive.stored) == 3, 120, "the repetition")
         archive.fails = {}
         site.wait_until_committed()
     assert sorted(uid for uid, _ in archive.stored) == sorted([bad, bad, good])
@@ -482,7 +482,7 @@ def test_repetitions_end_with_a_sentence(tmp_path: Path, archive: Archive, monke
     site = Site(tmp_path, archive.port)
     archive.fails = {site.uids[0]: 0x0112}
     with site.sending():
-        wait_for(lambda: site.deliveries[0].state is DeliveryState.REFUSED, 30, "refusal")
+        wait_for(lambda: site.deliveries[0].state is DeliveryState.REFUSED, 120, "refusal")
         assert "taken 2 times" in (site.deliveries[0].reason or "") and "0112" in (site.deliveries[0].reason or "")
         assert len(archive.stored) == 2 and site.kept() == set(site.jobs)
         archive.fails = {}
@@ -496,7 +496,7 @@ def test_silence_is_asked_again_and_the_late_answer_still_counts(tmp_path: Path,
     archive.node_port = site.config.receive.port
     with site.receiving():
         with site.sending():
-            wait_for(lambda: len(archive.asked) >= 2, 60, "a second request")
+            wait_for(lambda: len(archive.asked) >= 2, 120, "a second request")
         first, second = archive.asked[0], archive.asked[1]
         assert first.TransactionUID != second.TransactionUID and not site.committed()
         archive.answer_anew(first)
@@ -531,7 +531,7 @@ def test_refused_requests_back_off_and_say_why(tmp_path: Path, archive: Archive)
     archive.action_status = 0x0110
     site = Site(tmp_path, archive.port)
     with site.sending():
-        wait_for(lambda: len(archive.asked) >= 2, 20, "a second try")
+        wait_for(lambda: len(archive.asked) >= 2, 120, "a second try")
         assert "0110" in (site.deliveries[0].reason or "")
         archive.action_status = 0x0000
         site.wait_until_committed()
@@ -563,7 +563,7 @@ def test_a_destination_without_the_class_is_named_and_not_hammered(tmp_path: Pat
         site = Site(tmp_path, archive.port)
         assert "does not support storage commitment" in (takes_requests(site.config, "PACS") or "")
         with site.sending():
-            wait_for(lambda: "storage commitment" in (site.deliveries[0].reason or ""), 20, "the reason")
+            wait_for(lambda: "storage commitment" in (site.deliveries[0].reason or ""), 120, "the reason")
             time.sleep(2)  # twenty looks at the ledger, and the longest wait between two tries four times over
         assert archive.connections == 3  # this test's question, the delivery, one request
         assert site.deliveries[0].state is DeliveryState.DELIVERED

@@ -77,7 +77,7 @@ class Site:
         every = [build_context(uid, syntaxes) for uid, syntaxes in proposed]
         for contexts in (every[at : at + 40] for at in range(0, len(every), 40)):  # a request holds at most 64 KiB
             roles = [build_role(PUSH_MODEL, scp_role=True)] if calling == "ARCHIVE" else []
-            association = wait_for(lambda c=contexts, r=roles: self._answered(c, calling, r), 60, "an answer to the request")
+            association = wait_for(lambda c=contexts, r=roles: self._answered(c, calling, r), 120, "an answer to the request")
             for context in association.accepted_contexts:
                 role = "SCU" if context.as_scp else "SCP"
                 found.add((str(context.abstract_syntax), str(context.transfer_syntax[0]), role))
@@ -112,7 +112,7 @@ def site(folder: Path, text: str = "", *, authority: Authority | None = None) ->
         yield found
     finally:
         receiver.stop()
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive()
 
 

@@ -147,7 +147,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
         return bool(sent) and all(one.state is DeliveryState.DELIVERED for one in sent)
 
     with pacs.serving(), running_sender(config, spool, ledger, outbox):
-        wait_for(all_there, 60, "delivery")
+        wait_for(all_there, 120, "delivery")
     return found
 
 

@@ -48,7 +48,7 @@ class House:
 
     def wait_for_kills(self, number: int) -> None:
         proofs = self.traps.sprung
-        wait_for(lambda: len(proofs()) == number, 60, f"the kill (proofs: {proofs()}, log: {self.node.log_text()[-1500:]})")
+        wait_for(lambda: len(proofs()) == number, 120, f"the kill (proofs: {proofs()}, log: {self.node.log_text()[-1500:]})")
 
     def wait_for_result(self, film: Dataset) -> None:
         uid = str(film.SOPInstanceUID)
@@ -56,8 +56,8 @@ class House:
         def is_everywhere() -> bool:
             return {one.called_ae for one in self.pacs.results_of(uid)} == set(RECORDERS)
 
-        wait_for(is_everywhere, 60, f"the result (log: {self.node.log_text()[-2500:]})")
-        self.node.delivered(uid, 60)
+        wait_for(is_everywhere, 120, f"the result (log: {self.node.log_text()[-2500:]})")
+        self.node.delivered(uid, 120)
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def test_a_film_on_which_three_workers_died_is_quarantined_until_somebody_asks_f
     house.traps.set(*WORKING[:3])
     house.take(film)
     house.wait_for_kills(3)
-    job = house.node.finished(film.SOPInstanceUID, 60)
+    job = house.node.finished(film.SOPInstanceUID, 120)
     assert (job.state, job.code, job.crashes) == (State.FAILED, "crashes-the-worker", 3)
     assert not house.pacs.results_of(film.SOPInstanceUID)
     house.node.ledger.rerun(job.job_id)

@@ -55,7 +55,7 @@ class Far:
 
     def wait_for_result(self, uid: str) -> None:
         wait_for(lambda: self.pacs.results_of(uid), 90, f"the result ({self.log_text()})")
-        self.node.delivered(uid, 60)
+        self.node.delivered(uid, 120)
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +68,14 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
         "SEGMENTER_SERVE__PORT": str(port),
     }
     with recording_pacs(folder / "pacs") as pacs, kept_up(Node(folder / "node", ("PACS", pacs.port), settings)) as node:
-        wait_for(lambda: node.config.ledger_path.is_file(), 30, "the ledger")
+        wait_for(lambda: node.config.ledger_path.is_file(), 120, "the ledger")
         one = Far(folder, node, traps, pacs, port)
         try:
             one.wait_for_result(one.take())
             yield one
         finally:
             one.worker.terminate()
-            one.worker.wait(30)
+            one.worker.wait(120)
 
 
 def test_every_far_point_is_in_the_product() -> None:
@@ -88,7 +88,7 @@ def test_every_far_point_is_in_the_product() -> None:
 def test_killed(scene: Scene, far: Far) -> None:
     far.traps.set(*scene.points)
     uid = far.take()
-    wait_for(lambda: len(far.traps.sprung()) == len(scene.points), 60, f"the kill ({far.log_text()})")
+    wait_for(lambda: len(far.traps.sprung()) == len(scene.points), 120, f"the kill ({far.log_text()})")
     far.wait_for_result(uid)
     [job] = far.node.ledger.jobs(sop_instance_uid=uid)
     assert (job.state, job.crashes, job.attempts) == (State.SEGMENTED, scene.charged, 1 + scene.charged)

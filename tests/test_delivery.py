@@ -63,7 +63,7 @@ class Desk:
         return running_sender(self.config, self.spool, self.ledger, self.outbox)
 
     def waits_for(self, state: DeliveryState) -> Delivery:
-        wait_for(lambda: self.delivery.state is state, 20, f"{state}, it is {self.delivery}")
+        wait_for(lambda: self.delivery.state is state, 120, f"{state}, it is {self.delivery}")
         return self.delivery
 
 
@@ -103,7 +103,7 @@ def test_out_of_resources_is_tried_again_with_the_identical_bytes(tmp_path: Path
     desk = Desk(tmp_path, pacs.port)
     pacs.status = 0xA700
     with pacs.serving(), desk.sending():
-        wait_for(lambda: desk.delivery.attempts >= 2, 20, "two tries")
+        wait_for(lambda: desk.delivery.attempts >= 2, 120, "two tries")
         assert desk.delivery.status == 0xA700
         pacs.status = 0x0000
         desk.waits_for(DeliveryState.DELIVERED)
@@ -115,7 +115,7 @@ def test_out_of_resources_is_tried_again_with_the_identical_bytes(tmp_path: Path
 def test_a_pacs_that_is_down_and_one_that_does_not_know_the_class(tmp_path: Path, pacs: StandInPacs) -> None:
     desk = Desk(tmp_path, pacs.port)
     with desk.sending():
-        wait_for(lambda: desk.delivery.attempts >= 2, 20, "two tries")
+        wait_for(lambda: desk.delivery.attempts >= 2, 120, "two tries")
         assert "can not be reached" in (desk.delivery.reason or "")
         assert "can not be reached" in (echo(desk.config, "PACS") or "")
         with pacs.serving():
@@ -177,7 +177,7 @@ def test_an_object_that_can_not_be_read_just_now_waits(tmp_path: Path, pacs: Sta
 
     desk.spool.read = in_trouble  # type: ignore[method-assign]
     with pacs.serving(), desk.sending():
-        wait_for(lambda: desk.delivery.attempts, 20, "a try")
+        wait_for(lambda: desk.delivery.attempts, 120, "a try")
         assert desk.delivery.state is DeliveryState.PENDING and "Too many open files" in (desk.delivery.reason or "")
         troubled.set()
         desk.waits_for(DeliveryState.DELIVERED)

@@ -38,7 +38,7 @@ def test_redis_absent_at_the_start_then_hung_then_gone(redis: Redis, tmp_path: P
     ):
         assert store(films["absent"], node.port) == 0x0000
         words = ("the broker can not be reached", "Cannot connect")
-        wait_for(lambda: any(one in node.log_text() for one in words), 60, "a word about the broker")
+        wait_for(lambda: any(one in node.log_text() for one in words), 120, "a word about the broker")
         assert node.job_of(uids["absent"]).state is State.RECEIVED
         redis.start()
         assert store(films["well"], node.port) == 0x0000
@@ -55,7 +55,7 @@ def test_redis_absent_at_the_start_then_hung_then_gone(redis: Redis, tmp_path: P
         assert store(films["killed"], node.port) == 0x0000
         redis.start()
         node.delivered(uids["killed"])
-        wait_for(lambda: node.outbox.open_count() == 0, 30, "deliveries")
+        wait_for(lambda: node.outbox.open_count() == 0, 120, "deliveries")
         assert [(node.job_of(uid).attempts, node.job_of(uid).crashes) for uid in uids.values()] == [(1, 0)] * 4
     assert pacs.lost(uids.values()) == []
     assert pacs.doubled() == []

@@ -114,14 +114,14 @@ def test_the_same_film_ten_times_at_once_is_one_job_and_one_result(node: Node, p
     start = threading.Barrier(10)
 
     def send() -> None:
-        start.wait(20)
+        start.wait(120)
         answers.append(store(source, node.port))
 
     senders = [threading.Thread(target=send) for _ in range(10)]
     for one in senders:
         one.start()
     for one in senders:
-        one.join(60)
+        one.join(120)
     assert answers == [0x0000] * 10
     node.delivered(source.SOPInstanceUID)
     [job] = node.ledger.jobs(sop_instance_uid=source.SOPInstanceUID)
@@ -139,10 +139,10 @@ def test_one_uid_with_other_pixels_is_two_results_and_with_another_header_one(no
     for one in senders:
         one.start()
     for one in senders:
-        one.join(60)
+        one.join(120)
     finished = [State.SEGMENTED] * 3
-    wait_for(lambda: [job.state for job in node.ledger.jobs(sop_instance_uid=uid)] == finished, 60, "three answers")
-    wait_for(lambda: node.outbox.open_count() == 0, 60, "deliveries")
+    wait_for(lambda: [job.state for job in node.ledger.jobs(sop_instance_uid=uid)] == finished, 120, "three answers")
+    wait_for(lambda: node.outbox.open_count() == 0, 120, "deliveries")
     jobs = node.ledger.jobs(sop_instance_uid=uid)
     assert sorted(job.revision for job in jobs) in ([1, 1, 2], [1, 2, 2])
     assert sum(job.same_as is not None for job in jobs) == 1
@@ -160,8 +160,8 @@ def test_sigterm_finishes_what_is_on_the_bench_and_on_the_wire_and_the_rest_wait
     uids = [str(one.SOPInstanceUID) for one in films]
     for one in films:
         assert store(one, node.port) == 0x0000
-    wait_for(lambda: any(pacs.of(uid) for uid in uids), 60, "an object on the wire")
-    wait_for(lambda: node.outbox.open_count() > 2, 60, "objects that wait behind it")
+    wait_for(lambda: any(pacs.of(uid) for uid in uids), 120, "an object on the wire")
+    wait_for(lambda: node.outbox.open_count() > 2, 120, "objects that wait behind it")
     assert node.stop() == 0
     jobs = [node.job_of(uid) for uid in uids]
     assert all(job.state in (State.RECEIVED, *FINISHED) for job in jobs)

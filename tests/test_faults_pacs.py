@@ -41,14 +41,14 @@ def test_a_bad_night_of_the_pacs_loses_nothing_and_doubles_nothing(tmp_path: Pat
     }.items():  # fmt: skip
         pacs.script[uid] = deque(troubles)
     with films.sending():
-        wait_for(lambda: all(films.delivery(uid).attempts for uid in films.uids), 20, "a try while the PACS is down")
+        wait_for(lambda: all(films.delivery(uid).attempts for uid in films.uids), 120, "a try while the PACS is down")
         pacs.closed_to_us = True
         with pacs.serving():
-            wait_for(lambda: "rejected" in (films.delivery(late).reason or ""), 20, "a rejection")
+            wait_for(lambda: "rejected" in (films.delivery(late).reason or ""), 120, "a rejection")
         assert not pacs.records
         pacs.closed_to_us = False
         with pacs.serving():
-            wait_for(lambda: len(pacs.records) >= 4, 20, "objects at the PACS")
+            wait_for(lambda: len(pacs.records) >= 4, 120, "objects at the PACS")
         with pacs.serving():
             films.all_are(DeliveryState.DELIVERED)
     assert not any(pacs.script.values()), "a trouble did not happen"

@@ -82,7 +82,7 @@ def trace(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) 
             [*command, "--config", str(node.config_file)], stdout=log, stderr=log, env=os.environ | dict(node.settings)
         )
         try:
-            wait_for(lambda: running(node.config), 60, f"the node (log: {node.log_text()[-1000:]})")
+            wait_for(lambda: running(node.config), 120, f"the node (log: {node.log_text()[-1000:]})")
             source = quick_film(70)
             assert store(source, node.port) == 0x0000
             [delivery] = [one for one in node.delivered(source.SOPInstanceUID) if one.object.role == "seg"]  # it goes first
@@ -92,7 +92,7 @@ def trace(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) 
             if state is not None:
                 os.kill(int(str(state["pid"])), signal.SIGTERM)
             try:
-                tracer.wait(60)
+                tracer.wait(120)
             except subprocess.TimeoutExpired:
                 tracer.kill()
     return Trace(read_trace(output), node.config.node.directory, node.port, pacs.port, film, delivery.object.path)

@@ -53,7 +53,7 @@ def test_a_sender_that_breaks_off_leaves_nothing_and_its_resend_is_taken(
             assert peer.associate() == ASSOCIATE_AC
             breaking_off(peer)
         # The journal's last line is written when the association's thread ends: after it nothing can come any more.
-        assert eventually(lambda: len(node.journal()) == 1 and node.journal()[0][1] is not None, 15)
+        assert eventually(lambda: len(node.journal()) == 1 and node.journal()[0][1] is not None, 120)
         whole = breaking_off is leave_before_the_answer
         assert len(node.files()) == len(node.ledger.jobs()) <= int(whole)
         with RawPeer(node.port) as peer:

@@ -195,7 +195,7 @@ def test_requests_that_can_not_be_answered_end_before_an_association(node: Node,
         with RawPeer(node.port) as peer:
             peer.send(broken + c_store())
             assert peer.receive()[0] == 0x07
-            assert peer.is_closed_within(5)
+            assert peer.is_closed()
     assert node.journal() == [] and node.files() == []
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR and one.name.startswith("dicom_node")]
     assert send(node.port, film()) == 0x0000
@@ -208,6 +208,6 @@ def test_an_event_that_the_state_machine_does_not_know_ends_its_association_only
         with RawPeer(node.port) as peer:
             assert peer.associate() == ASSOCIATE_AC
             peer.send(last)
-            assert peer.is_closed_within(5)
+            assert peer.is_closed()
     assert eventually(lambda: None not in [outcome for _, outcome, _ in node.journal()])
     assert send(node.port, film()) == 0x0000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import resource
@@ -31,23 +32,21 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 
 def test_twenty_silent_and_slow_sockets_do_not_keep_a_modality_out(tmp_path: Path, tool: Callable[[str], str]) -> None:
-    """All from the modality's own host, with the default limits: 10 silent, 5 that stop in a header, 5 byte by byte.
+    """All from the modality's own host, with the default limits of number: 10 silent, 5 that stop in a header, 5 byte by byte.
 
-    Result: its store completes while they are still connected, some of them shown out to make room.
+    Result: its store completes while they are still connected, some of them closed to make room. No deadline comes to its help.
     """
     film().save_as(tmp_path / "film.dcm", enforce_file_format=True)
-    with running(tmp_path) as node, ExitStack() as stack:
+    with running(tmp_path, establish_seconds=600) as node, ExitStack() as stack:
         peers = [stack.enter_context(RawPeer(node.port)) for _ in range(20)]
         for peer in peers[10:15]:
             peer.send(associate_rq()[:5])
         stop = threading.Event()
-        dripping = threading.Thread(target=drip, args=(peers[15:], associate_rq(), stop))
+        dripping = threading.Thread(target=drip, args=(peers[15:], stop))
         dripping.start()
         try:
-            started = time.monotonic()
             who = ["-aet", "MODALITY", "-aec", "PTXSEG", "127.0.0.1", str(node.port)]
-            subprocess.run([tool("storescu"), *who, str(tmp_path / "film.dcm")], check=True, timeout=20)
-            assert time.monotonic() - started < 5
+            subprocess.run([tool("storescu"), *who, str(tmp_path / "film.dcm")], check=True, timeout=300)
             assert sum(not peer.is_closed_within(0.06) for peer in peers) >= 8, "the hostile sockets were to be still open"
         finally:
             stop.set()
@@ -55,9 +54,9 @@ def test_twenty_silent_and_slow_sockets_do_not_keep_a_modality_out(tmp_path: Pat
         assert len(node.ledger.jobs()) == 1
 
 
-def drip(peers: list[RawPeer], data: bytes, stop: threading.Event) -> None:
-    """One byte per peer and 50 ms, until told to stop or shown out."""
-    for byte in data:
+def drip(peers: list[RawPeer], stop: threading.Event, head: bytes = struct.pack(">BBL", 1, 0, 60_000)) -> None:
+    """A request (or `head`) that never ends: one byte per peer and 50 ms, until told to stop."""
+    for byte in itertools.chain(head, itertools.repeat(0)):
         for peer in peers:
             try:
                 peer.send(bytes([byte]))
@@ -101,28 +100,26 @@ def test_a_peer_that_breaks_our_bookkeeping_does_not_end_the_service(node: Node,
         broken.setattr("dicom_node.inbound.Inbound.start", bug)
         with RawPeer(node.port) as peer:
             peer.send(associate_rq())
-            assert peer.is_closed_within(3)
+            assert peer.is_closed()
     assert send(node.port, film()) == 0x0000
 
 
 def test_who_asks_for_no_association_is_shown_out_in_time(tmp_path: Path) -> None:
     """A byte now and then does not buy more time."""
     with running(tmp_path, establish_seconds=0.6) as node, RawPeer(node.port) as silent, RawPeer(node.port) as slow:
-        started = time.monotonic()
         stop = threading.Event()
-        dripping = threading.Thread(target=drip, args=([slow], associate_rq(), stop))
+        dripping = threading.Thread(target=drip, args=([slow], stop))
         dripping.start()
-        assert silent.is_closed_within(3) and slow.is_closed_within(3)
+        assert silent.is_closed() and slow.is_closed()
         stop.set()
         dripping.join()
-        assert 0.5 < time.monotonic() - started < 2.5
 
 
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 64 * 1024 + 1])
 def test_a_request_that_declares_too_much_is_cut_before_it_is_read(node: Node, size: int) -> None:
     with RawPeer(node.port) as peer:
         peer.send(struct.pack(">BBL", 1, 0, size) + b"x" * 100)
-        assert peer.is_closed_within(2)
+        assert peer.is_closed()
     assert send(node.port, film()) == 0x0000
 
 
@@ -136,7 +133,7 @@ def test_a_pdu_of_4_gb_in_an_association_is_cut_before_it_is_read(node: Node) ->
                 peer.send(b"x" * MIB)
         except OSError:
             pass
-        assert peer.is_closed_within(2)
+        assert peer.is_closed()
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 64 * MIB
     assert send(node.port, film()) == 0x0000
 
@@ -147,7 +144,7 @@ def test_an_object_over_the_limit_is_aborted_and_the_next_association_is_fine(tm
             assert peer.associate() == ASSOCIATE_AC
             peer.send(command("1.2.3.4"))
             send_until_refused(peer, fragment(b"x" * 65536, last=False), 200)
-            assert peer.is_closed_within(3)
+            assert peer.is_closed()
         assert send(node.port, film()) == 0x0000
         assert len(node.files()) == 1
         assert eventually(lambda: [outcome for _, outcome, _ in node.journal()] == ["aborted", "released"])
@@ -167,7 +164,7 @@ def test_an_endless_command_set_is_aborted(node: Node) -> None:
         assert peer.associate() == ASSOCIATE_AC
         item = struct.pack(">LB", 60_002, 1) + b"\x01" + b"x" * 60_000
         send_until_refused(peer, struct.pack(">BBL", P_DATA, 0, len(item)) + item, 100)
-        assert peer.is_closed_within(3)
+        assert peer.is_closed()
 
 
 def send_until_refused(peer: RawPeer, data: bytes, times: int) -> None:
@@ -179,14 +176,12 @@ def send_until_refused(peer: RawPeer, data: bytes, times: int) -> None:
 
 
 def test_a_pdu_that_takes_too_long_is_cut_though_bytes_keep_coming(tmp_path: Path) -> None:
-    with running(tmp_path, pdu_seconds=0.6, idle_seconds=30) as node, RawPeer(node.port) as peer:
+    with running(tmp_path, pdu_seconds=0.6, idle_seconds=600) as node, RawPeer(node.port) as peer:
         assert peer.associate() == ASSOCIATE_AC
         stop = threading.Event()
-        dripping = threading.Thread(target=drip, args=([peer], c_store(dataset=b"x" * 1000), stop))
+        dripping = threading.Thread(target=drip, args=([peer], stop, struct.pack(">BBL", P_DATA, 0, 60_000)))
         dripping.start()
-        started = time.monotonic()
-        assert peer.is_closed_within(4)
-        assert 0.4 < time.monotonic() - started < 2.5
+        assert peer.is_closed()
         stop.set()
         dripping.join()
 
@@ -195,7 +190,7 @@ def test_a_silent_association_is_aborted_politely(tmp_path: Path) -> None:
     with running(tmp_path, idle_seconds=0.6) as node, RawPeer(node.port) as peer:
         assert peer.associate() == ASSOCIATE_AC
         assert peer.receive()[0] == ABORT
-        assert peer.is_closed_within(2)
+        assert peer.is_closed()
         assert eventually(lambda: [outcome for _, outcome, _ in node.journal()] == ["aborted"])
 
 
@@ -235,7 +230,7 @@ def test_a_peer_that_does_not_wait_for_answers_is_held_back(tmp_path: Path, monk
     with running(tmp_path) as node, RawPeer(node.port) as peer:
         may_go_on = threading.Event()
         real = node.ledger.add_arrival
-        monkeypatch.setattr(node.ledger, "add_arrival", lambda arrival: may_go_on.wait(20) and real(arrival))
+        monkeypatch.setattr(node.ledger, "add_arrival", lambda arrival: may_go_on.wait(120) and real(arrival))
         assert peer.associate() == ASSOCIATE_AC
         sent = 0
 
@@ -260,7 +255,7 @@ def test_a_request_that_nobody_can_answer_ends_the_association(node: Node) -> No
     with RawPeer(node.port) as peer:
         assert peer.associate() == ASSOCIATE_AC
         peer.send(c_store().replace(struct.pack("<HHLH", 0, 0x0110, 2, 7), b""))
-        assert peer.is_closed_within(3)
+        assert peer.is_closed()
     assert node.files() == []
 
 
@@ -289,7 +284,7 @@ def test_mutated_pdus_leave_the_node_serving(tmp_path: Path) -> None:
         jobs = {job.arrival.path for job in node.ledger.jobs(limit=1000)}
         assert {file.relative_to(node.spool.directory).as_posix() for file in node.files()} == jobs
         assert node.ledger.store.integrity() == "ok"
-        assert eventually(lambda: threading.active_count() < 12, 10), "threads of mutants were left behind"
+        assert eventually(lambda: threading.active_count() < 12, 120), "threads of mutants were left behind"
 
 
 def test_silent_connections_cost_no_threads(node: Node) -> None:

@@ -68,7 +68,7 @@ def claimed_pid(node: Node, uid: str) -> int | None:
 def test_kill_9_of_the_worker_in_the_middle_of_a_film_is_one_seg(node: Node, pacs: StandInPacs) -> None:
     source = film(7)
     assert store(source, node.port) == 0x0000
-    os.kill(wait_for(lambda: claimed_pid(node, source.SOPInstanceUID), 60, "a claim"), signal.SIGKILL)
+    os.kill(wait_for(lambda: claimed_pid(node, source.SOPInstanceUID), 120, "a claim"), signal.SIGKILL)
     node.delivered(source.SOPInstanceUID)
     job = node.job_of(source.SOPInstanceUID)
     assert (job.crashes, job.attempts, job.finding) == (1, 2, "pneumothorax")
@@ -79,9 +79,9 @@ def test_kill_9_of_the_whole_node_loses_nothing_and_charges_nobody(node: Node, p
     source = film(10)
     children = node.children()
     assert store(source, node.port) == 0x0000
-    wait_for(lambda: claimed_pid(node, source.SOPInstanceUID), 60, "a claim")
+    wait_for(lambda: claimed_pid(node, source.SOPInstanceUID), 120, "a claim")
     node.kill()
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children.values()), 10, "the children's death")
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children.values()), 120, "the children's death")
     node.start()
     node.delivered(source.SOPInstanceUID)
     assert node.job_of(source.SOPInstanceUID).crashes == 0
@@ -93,9 +93,9 @@ def test_kill_9_of_the_whole_node_loses_nothing_and_charges_nobody(node: Node, p
 def test_a_process_that_dies_is_started_again(node: Node, child: str) -> None:
     before = node.children()[child]
     os.kill(before, signal.SIGKILL)
-    wait_for(lambda: node.children()[child] != before, 30, "a new process")
+    wait_for(lambda: node.children()[child] != before, 120, "a new process")
     source = film(23, pneumothorax=False)
-    wait_for(lambda: store(source, node.port) == 0x0000, 30, "an accepted film")
+    wait_for(lambda: store(source, node.port) == 0x0000, 120, "an accepted film")
 
 
 def test_pause_drain_and_resume(node: Node) -> None:
@@ -112,7 +112,7 @@ def test_pause_drain_and_resume(node: Node) -> None:
     with pytest.raises(AssertionError, match="refused"):
         store(film(25), node.port)
     run.invoke(main, ["resume", *arguments])
-    wait_for(lambda: store(film(25, pneumothorax=False), node.port) == 0x0000, 10)
+    wait_for(lambda: store(film(25, pneumothorax=False), node.port) == 0x0000, 120)
 
 
 def bad_films() -> dict[str, tuple[pydicom.Dataset, State, str]]:
@@ -215,7 +215,7 @@ def test_sigterm_stops_in_order_and_quickly(pacs: StandInPacs, tmp_path: Path) -
     node = Node(tmp_path, ("PACS", pacs.port)).start()
     source = film(54)
     assert store(source, node.port) == 0x0000
-    wait_for(lambda: claimed_pid(node, source.SOPInstanceUID), 60, "a claim")
+    wait_for(lambda: claimed_pid(node, source.SOPInstanceUID), 120, "a claim")
     assert node.stop() == 0
     job = node.job_of(source.SOPInstanceUID)
     assert (job.state, job.attempts, job.crashes) == (State.SEGMENTED, 1, 0), "the film on the bench is finished"

@@ -71,7 +71,7 @@ class House:
     def start(self) -> None:
         command = [sys.executable, "-m", "dicom_node.cli", "receive", "--config", str(self.file)]
         self.receiver = subprocess.Popen(command, stderr=(self.folder / "log").open("ab"))
-        wait_for(self._listens, 30, "the receiver")
+        wait_for(self._listens, 120, "the receiver")
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
@@ -81,7 +81,7 @@ class House:
         if self.receiver is not None and self.receiver.poll() is None:
             self.receiver.send_signal(signal.SIGCONT)
             self.receiver.terminate()
-            self.receiver.wait(30)
+            self.receiver.wait(120)
 
     def answer(self, state: State, code: str | None = None, finding: str | None = None) -> str:
         """The next job is finished; its id."""
@@ -109,16 +109,16 @@ def watched(config: Config) -> Iterator[str]:
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
-        wait_for(lambda: server.started, 20, "uvicorn")
+        wait_for(lambda: server.started, 120, "uvicorn")
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(120)
 
 
 def get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer:
+        with urllib.request.urlopen(url, timeout=300) as answer:
             return int(answer.status), answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -136,7 +136,7 @@ def failing(url: str, check: str) -> str:
         status, checks = ready(url)
         return checks if status == 503 and [name for name, one in checks.items() if not one["ok"]] == [check] else None
 
-    return str(wait_for(only_that, 30, f"{check} alone to fail ({ready(url)})")[check]["text"])
+    return str(wait_for(only_that, 120, f"{check} alone to fail ({ready(url)})")[check]["text"])
 
 
 def samples(text: str) -> dict[str, dict[Labels, float]]:
@@ -233,14 +233,14 @@ def test_a_receiver_that_is_stopped_or_hangs_is_not_ready(house: House) -> None:
     with watched(house.config) as url:
         assert "does not run" in failing(url, "receiver")
         house.start()
-        wait_for(lambda: ready(url)[0] == 200, 30, f"ready ({ready(url)})")
+        wait_for(lambda: ready(url)[0] == 200, 120, f"ready ({ready(url)})")
         assert ready(url)[1]["receiver"]["text"] == "answers C-ECHO"
         assert house.receiver is not None
         house.receiver.send_signal(signal.SIGSTOP)
         assert "hangs" in failing(url, "receiver")
         assert get(url + "/healthz")[0] == 200, "this process is well"
         house.receiver.send_signal(signal.SIGCONT)
-        wait_for(lambda: ready(url)[0] == 200, 30, "ready again")
+        wait_for(lambda: ready(url)[0] == 200, 120, "ready again")
     calling = house.ledger.store.read().execute("SELECT DISTINCT calling_ae FROM associations").fetchall()
     assert [ae for (ae,) in calling] == [], "our own looks are nobody's visits"
 
@@ -256,10 +256,10 @@ def test_what_the_gate_would_refuse_is_not_ready(house: House) -> None:
     house.write("MODALITY = []")
     with watched(house.config) as url:
         house.ledger.set_mode("draining")
-        wait_for(lambda: ready(url)[0] == 503 and not ready(url)[1]["receiver"]["ok"], 30, "draining")
+        wait_for(lambda: ready(url)[0] == 503 and not ready(url)[1]["receiver"]["ok"], 120, "draining")
         assert "draining" in str(ready(url)[1]["mode"]["text"])
         house.ledger.set_mode("paused")  # films are still taken
-        wait_for(lambda: ready(url)[0] == 200, 30, "paused")
+        wait_for(lambda: ready(url)[0] == 200, 120, "paused")
 
 
 def test_a_receiver_for_other_hosts_only_is_ready_when_it_keeps_its_rules(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_a_spool_that_can_keep_no_film_is_not_ready(house: House) -> None:
     """Enough bytes are free, and every C-STORE would be A700: no inodes, no rights, or, here, something else in its place."""
     house.start()
     with watched(house.config) as url:
-        wait_for(lambda: ready(url)[0] == 200, 30, "ready")
+        wait_for(lambda: ready(url)[0] == 200, 120, "ready")
         arrivals = house.config.spool_directory / "arrivals"
         assert not list(arrivals.glob(".tried*")), "nothing is left of a look"
         arrivals.rename(arrivals.with_name("aside"))
@@ -299,14 +299,14 @@ def test_a_spool_that_can_keep_no_film_is_not_ready(house: House) -> None:
 def test_a_ledger_that_can_not_be_written_is_not_ready_but_alive(house: House) -> None:
     house.start()
     with watched(house.config) as url:
-        wait_for(lambda: ready(url)[0] == 200, 30, "ready")
+        wait_for(lambda: ready(url)[0] == 200, 120, "ready")
         house.ledger.store.read().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         holder = sqlite3.connect(house.config.ledger_path, isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")  # what a stuck writer does to everybody
-        wait_for(lambda: not ready(url)[1]["ledger"]["ok"], 60, "the ledger not to be writable")
+        wait_for(lambda: not ready(url)[1]["ledger"]["ok"], 120, "the ledger not to be writable")
         assert get(url + "/healthz")[0] == 200
         holder.execute("ROLLBACK")
-        wait_for(lambda: ready(url)[0] == 200, 30, "ready again")
+        wait_for(lambda: ready(url)[0] == 200, 120, "ready again")
 
 
 def test_a_broken_or_missing_ledger_is_not_alive(house: House) -> None:
@@ -320,7 +320,7 @@ def test_a_broken_or_missing_ledger_is_not_alive(house: House) -> None:
             path.write_bytes(broken)
             status, text = get(url + "/healthz")
             assert (status, json.loads(text)["alive"]) == (503, False)
-            assert not wait_for(lambda: ready(url), 30)[1]["ledger"]["ok"]
+            assert not wait_for(lambda: ready(url), 120)[1]["ledger"]["ok"]
         path.write_bytes(b"x" * len(whole))
         assert get(url + "/metrics")[0] == 503
         path.unlink()
@@ -333,7 +333,7 @@ def test_a_broken_or_missing_ledger_is_not_alive(house: House) -> None:
 def test_who_looks_does_not_wait_for_a_writer_nor_a_writer_for_him(house: House) -> None:
     house.start()
     assert send(house.port, film()) == 0x0000
-    wait_for(house.is_journal_closed, 20, "the end of the association in the journal")
+    wait_for(house.is_journal_closed, 120, "the end of the association in the journal")
     house.ledger.store.read().execute("PRAGMA busy_timeout = 1000")
     writer = sqlite3.connect(house.config.ledger_path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
@@ -356,7 +356,7 @@ def test_the_journal_names_who_came(house: House) -> None:
     house.start()
     assert send(house.port, film()) == 0x0000
     invoke = lambda *more: CliRunner().invoke(main, ["journal", "--config", str(house.file), *more]).stdout  # noqa: E731
-    wait_for(lambda: json.loads(invoke("--json"))[0]["outcome"] == "released", 10, "the end of the association")
+    wait_for(lambda: json.loads(invoke("--json"))[0]["outcome"] == "released", 120, "the end of the association")
     assert "MODALITY" in invoke() and "released" in invoke()
     for _ in range(3):
         assert call_receiver(house.config).text == "answers C-ECHO"
@@ -391,7 +391,7 @@ def test_a_receiver_that_speaks_tls_is_called_by_tls(tmp_path: Path) -> None:
     house = House(tmp_path, more=f"tls_certificate = '{certificate}'\ntls_key = '{key}'")
     house.start()
     try:
-        wait_for(lambda: call_receiver(house.config).text == "answers C-ECHO", 20, str(call_receiver(house.config)))
+        wait_for(lambda: call_receiver(house.config).text == "answers C-ECHO", 120, str(call_receiver(house.config)))
         other, other_key = self_signed(tmp_path, "other")
         house.write("MODALITY = []", more=f"tls_certificate = '{other}'\ntls_key = '{other_key}'")
         refused = call_receiver(house.config)

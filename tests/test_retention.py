@@ -258,7 +258,7 @@ def test_the_receiver_keeps_house_by_itself(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dicom_node.cli", "receive", "--config", str(tmp_path / "config.toml")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as receiver:
         try:
-            wait_for(lambda: house.files() == 1, 60, "the skipped film to go")
+            wait_for(lambda: house.files() == 1, 120, "the skipped film to go")
         finally:
             receiver.terminate()
     assert house.has_film(failed) and not house.has_film(skipped)
@@ -284,7 +284,7 @@ Retention(config, Ledger(config.ledger_path), Dies(config.spool_directory, 0), n
 def test_a_crash_between_row_and_file_leaves_nothing_that_a_resend_does_not_heal(house: House, tmp_path: Path) -> None:
     job_id = house.answered("1.1")
     film = house.spool.directory / house.ledger.job(job_id).arrival.path
-    done = subprocess.run([sys.executable, "-c", CRASH, str(tmp_path / "config.toml")], timeout=60)
+    done = subprocess.run([sys.executable, "-c", CRASH, str(tmp_path / "config.toml")], timeout=300)
     assert done.returncode == -9
     assert film.is_file(), "the file outlived the row"
     assert not house.has_film(job_id), "and no row promises it"
@@ -351,6 +351,6 @@ def test_a_hundred_thousand_finished_jobs_hold_nobody_up(house: House) -> None:
         assert thread.is_alive(), "it was at work all the time"
     finally:
         stop.set()
-        thread.join(60)
+        thread.join(120)
     assert removed and removed[0].settled >= 2000
     assert house.ledger.store.read().execute("SELECT count(*) FROM objects WHERE path IS NULL").fetchone()[0] >= 2000

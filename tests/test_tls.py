@@ -105,7 +105,7 @@ def test_dcmtk_stores_by_tls(profile: str, tmp_path: Path, tool: Callable[[str],
     with tls_node(tmp_path, ours, clients=ca) as node:
         who = ["-aet", "MODALITY", "-aec", "PTXSEG", "127.0.0.1", str(node.port), str(tmp_path / "film.dcm")]
         how = ["+tls", *ca.issue("modality").both, "+cf", str(ca.file), "-rc", profile]
-        subprocess.run([tool("storescu"), *how, *who], check=True, timeout=30)
+        subprocess.run([tool("storescu"), *how, *who], check=True, timeout=300)
         [job] = node.ledger.jobs()
         assert job.arrival.size > 3_000_000
         assert eventually(lambda: node.journal() == [("MODALITY", "released", 1)])
@@ -136,7 +136,7 @@ def test_what_is_not_safe_can_not_store(tmp_path: Path, ca: Authority, ours: Pai
             assert send(node.port, context) is None
         with RawPeer(node.port) as plain:
             plain.send(associate_rq() + c_store())
-            assert plain.is_closed_within(5)
+            assert plain.is_closed()
         assert nothing_came_in(node)
     said = [record.getMessage() for record in caplog.records]
     assert sum("offers nothing that is safe" in line for line in said) == 6
@@ -175,7 +175,7 @@ def test_only_modalities_with_a_certificate_of_the_hospital_store(
                 try:
                     with TlsPeer(node.port, context) as peer:
                         peer.send(associate_rq() + c_store())
-                        assert peer.is_closed_within(5)
+                        assert peer.is_closed()
                 except OSError:
                     pass  # refused in the handshake, or while it poured
         assert nothing_came_in(node)
@@ -189,14 +189,14 @@ def test_only_modalities_with_a_certificate_of_the_hospital_store(
 def test_silent_and_slow_tls_clients_do_not_keep_a_modality_out(
     tmp_path: Path, tool: Callable[[str], str], ca: Authority, ours: Pair
 ) -> None:
-    """All from the modality's own host, with the default limits: without a ClientHello, with half of one, with one byte
+    """All from the modality's own host, with the default limits of number: without a ClientHello, with half of one, with one byte
     of it at a time, silent after the handshake, and with one byte of the request at a time after it.
 
     Result: a store by TLS completes while they are still connected; they cost no threads.
     """
     film().save_as(tmp_path / "film.dcm", enforce_file_format=True)
     hello = client_hello(ca)
-    with tls_node(tmp_path, ours) as node, ExitStack() as stack:
+    with tls_node(tmp_path, ours, establish_seconds=600) as node, ExitStack() as stack:
         threads = threading.active_count()
         silent, half, slow = ([stack.enter_context(RawPeer(node.port)) for _ in range(2)] for _ in range(3))
         for peer in half:
@@ -204,15 +204,15 @@ def test_silent_and_slow_tls_clients_do_not_keep_a_modality_out(
         mute, dripping = ([stack.enter_context(TlsPeer(node.port, client_context(ca))) for _ in range(2)] for _ in range(2))
         stop = threading.Event()
         drops = [
-            threading.Thread(target=drip, args=(peers, data, stop))
-            for peers, data in ((slow, hello), (dripping, associate_rq()))
+            threading.Thread(target=drip, args=(slow, stop, hello)),
+            threading.Thread(target=drip, args=(dripping, stop)),
         ]
         for thread in drops:
             thread.start()
         try:
             assert threading.active_count() == threads + len(drops)
             who = ["-aet", "MODALITY", "-aec", "PTXSEG", "127.0.0.1", str(node.port), str(tmp_path / "film.dcm")]
-            subprocess.run([tool("storescu"), "+tla", "+cf", str(ca.file), *who], check=True, timeout=20)
+            subprocess.run([tool("storescu"), "+tla", "+cf", str(ca.file), *who], check=True, timeout=300)
             assert len(node.ledger.jobs()) == 1
             hostile = (*silent, *half, *slow, *mute, *dripping)
             assert sum(not peer.is_closed_within(0.06) for peer in hostile) >= 8, "they were to be still connected"
@@ -234,7 +234,7 @@ def test_who_ends_no_handshake_and_asks_for_no_association_is_shown_out(tmp_path
     with tls_node(tmp_path, ours, establish_seconds=0.6) as node:
         with RawPeer(node.port) as silent, RawPeer(node.port) as half, TlsPeer(node.port, client_context(ca)) as mute:
             half.send(client_hello(ca)[:50])
-            assert silent.is_closed_within(5) and half.is_closed_within(5) and mute.is_closed_within(5)
+            assert silent.is_closed() and half.is_closed() and mute.is_closed()
         assert nothing_came_in(node)
 
 
@@ -265,7 +265,7 @@ def test_a_handshake_that_does_not_fit_on_the_line_goes_on_when_there_is_room(
             request = lobby.listen(found[0][0].data)
         assert request == associate_rq()
         guest.close()
-    client.join(10)
+    client.join(120)
 
 
 def test_request_and_film_in_one_record_are_both_seen(tmp_path: Path, ca: Authority, ours: Pair) -> None:
@@ -283,7 +283,7 @@ def test_half_a_record_holds_back_no_answer_and_no_abort(
     """Bytes on the line are not data yet: a read that waits for the rest would keep us from sending."""
     with tls_node(tmp_path, ours, idle_seconds=1.5, pdu_seconds=600) as node:
         may_answer, real = threading.Event(), node.ledger.add_arrival
-        monkeypatch.setattr(node.ledger, "add_arrival", lambda arrival: may_answer.wait(10) and real(arrival))
+        monkeypatch.setattr(node.ledger, "add_arrival", lambda arrival: may_answer.wait(120) and real(arrival))
         with TlsPeer(node.port, client_context(ca)) as peer:
             assert peer.associate() == ASSOCIATE_AC
             peer.send(c_store())
@@ -292,7 +292,7 @@ def test_half_a_record_holds_back_no_answer_and_no_abort(
             time.sleep(0.3)
             may_answer.set()
             assert peer.status()[0] == 0x0000
-            assert peer.is_closed_within(10), "idle_seconds holds with half a record on the line"
+            assert peer.is_closed(), "idle_seconds holds with half a record on the line"
         assert eventually(lambda: [outcome for _, outcome, _ in node.journal()] == ["aborted"])
 
 
@@ -301,7 +301,7 @@ def test_a_pdu_that_takes_too_long_is_cut_inside_tls_too(tmp_path: Path, ca: Aut
         with TlsPeer(node.port, client_context(ca)) as peer:
             assert peer.associate() == ASSOCIATE_AC
             peer.send(c_store(dataset=b"x" * 1000)[:400])
-            assert peer.is_closed_within(10)
+            assert peer.is_closed()
         assert eventually(lambda: [outcome for _, outcome, _ in node.journal()] == ["aborted"])
         assert not node.files()
         assert send(node.port, client_context(ca)) == 0x0000
@@ -321,7 +321,7 @@ def test_the_receiver_process_speaks_tls_on_a_socket_that_it_inherits(tmp_path: 
         assert len(Ledger(load(file).ledger_path).jobs()) == 1
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
         listener.close()
 
 
@@ -367,13 +367,13 @@ def test_dcmtk_takes_a_result_by_tls(tmp_path: Path, tool: Callable[[str], str],
     pacs = subprocess.Popen([tool("storescp"), *how, str(port)])
     try:
         desk = desk_for(tmp_path, port, ca.file, pair=ours)
-        wait_for(lambda: echo(desk.config, "PACS") is None, 20, "storescp")
+        wait_for(lambda: echo(desk.config, "PACS") is None, 120, "storescp")
         with desk.sending():
             desk.waits_for(DeliveryState.DELIVERED)
         assert len(list(inbox.iterdir())) == 1
     finally:
         pacs.terminate()
-        pacs.wait(10)
+        pacs.wait(120)
 
 
 def only_tls_1_1(pair: Pair) -> ssl.SSLContext:
@@ -414,7 +414,7 @@ def test_a_result_waits_for_a_pacs_that_can_not_be_trusted_and_nothing_is_said_t
         desk = desk_for(tmp_path, pacs.port, ca.file)
         assert sentence in (echo(desk.config, "PACS") or "")
         with desk.sending():
-            wait_for(lambda: desk.delivery.attempts >= 1 and desk.delivery.state is DeliveryState.PENDING, 20, "a try")
+            wait_for(lambda: desk.delivery.attempts >= 1 and desk.delivery.state is DeliveryState.PENDING, 120, "a try")
             assert sentence in (desk.delivery.reason or "")
     assert (pacs.connections, pacs.received) == (0, []), "it was told something"
     if wrong == "expired":
@@ -437,8 +437,8 @@ def test_a_peer_with_tls_hears_a_client_hello_or_nothing(tmp_path: Path, ca: Aut
         accepting = threading.Thread(target=_first_byte_of_each, args=(listener, heard, 3))
         accepting.start()
         with desk.sending():
-            accepting.join(20)
-            wait_for(lambda: desk.delivery.attempts >= 2, 20, "two tries")
+            accepting.join(120)
+            wait_for(lambda: desk.delivery.attempts >= 2, 120, "two tries")
             assert "no answer to the handshake" in (desk.delivery.reason or "")
         assert heard == [b"\x16"] * 3
     Path(tmp_path / "gone.pem").write_bytes(ca.file.read_bytes())
@@ -447,7 +447,7 @@ def test_a_peer_with_tls_hears_a_client_hello_or_nothing(tmp_path: Path, ca: Aut
         desk = desk_for(tmp_path / "second", pacs.port, tmp_path / "gone.pem")
         (tmp_path / "gone.pem").unlink()
         with desk.sending():
-            wait_for(lambda: desk.delivery.attempts >= 1, 20, "a try")
+            wait_for(lambda: desk.delivery.attempts >= 1, 120, "a try")
             assert "send.tls_ca" in (desk.delivery.reason or "") and "can not be read" in (desk.delivery.reason or "")
     assert pacs.connections == 0
 
@@ -487,8 +487,8 @@ def test_a_pacs_that_falls_silent_after_the_handshake_does_not_hold_the_sender(
         pacs.start()
         desk = desk_for(tmp_path, listener.getsockname()[1], ca.file, seconds=0.5)
         with desk.sending():
-            pacs.join(20)
-            wait_for(lambda: desk.delivery.attempts >= 1, 20, "a try")
+            pacs.join(120)
+            wait_for(lambda: desk.delivery.attempts >= 1, 120, "a try")
             assert desk.delivery.state is not DeliveryState.REFUSED
     assert ended.is_set(), "the line was left open"
 
@@ -563,7 +563,7 @@ def test_files_that_can_not_be_used_are_named_with_key_and_remedy(
 def test_the_node_does_not_start_with_an_expired_certificate(verb: str, tmp_path: Path, ca: Authority) -> None:
     config_of(tmp_path, receive=as_settings(ca.issue("expired", days=(-30, -1))))
     command = [sys.executable, "-m", "dicom_node.cli", verb, "--config", str(tmp_path / "config.toml")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "receive.tls_certificate" in done.stderr and "has expired; renew it" in done.stderr
 

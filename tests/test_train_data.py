@@ -202,10 +202,10 @@ def test_workers_end_with_a_parent_that_is_killed() -> None:
     script = "import time; from train.workers import unordered; list(unordered(time.sleep, [0, 0, 60, 60], 2))"
     with subprocess.Popen([sys.executable, "-c", script]) as parent:
         below = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
-        assert eventually(lambda: len(below.read_text().split()) == 3, seconds=60), "two workers and multiprocessing's tracker"
+        assert eventually(lambda: len(below.read_text().split()) == 3, seconds=120), "two workers and multiprocessing's tracker"
         children = [Path("/proc", pid) for pid in below.read_text().split()]
         parent.kill()
-    assert eventually(lambda: not any(child.exists() for child in children), seconds=60)
+    assert eventually(lambda: not any(child.exists() for child in children), seconds=120)
 
 
 def test_a_disk_that_can_not_hold_the_arrays_is_said_before(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
