@@ -11,10 +11,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 demo: .make/worker-cpu      ## the whole path: six films in, SEGs back
 	$(BIN)/segmenter-worker demo
 
-# Two files at a time, one thread each; first those whose time limits do not bear a neighbour.
+# Two files at a time, one thread each.
 test: .make/test .make/tools .make/viewer/installed-$(OHIF)  ## every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m alone --junit-xml=junit-alone.xml
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not alone' --numprocesses 2 --dist loadfile --junit-xml=junit.xml
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --junit-xml=junit.xml
 
 lint: .make/test
 	$(BIN)/ruff check dicom_node segmenter train tests bench
@@ -94,4 +93,4 @@ $(BIN)/python:
 	@sh deploy/install-viewer.sh $*
 
 clean:
-	rm -rf $(VENV) .make demo-output runs/quick junit.xml junit-alone.xml
+	rm -rf $(VENV) .make demo-output runs/quick junit.xml

@@ -34,7 +34,7 @@ class AnsweredFilms:
         self.config_file.write_text(
             f"[peers.PACS]\nhost = '127.0.0.1'\nport = {port}\n"
             "[send]\ndestinations = ['PACS']\nfirst_delay_seconds = 0.2\nmax_delay_seconds = 0.4\n"
-            "connect_seconds = 2\nresponse_seconds = 1\n[queue]\npoll_seconds = 0.02\n[node]\nreserve_mb = 0\n"
+            "connect_seconds = 20\nresponse_seconds = 3\n[queue]\npoll_seconds = 0.02\n[node]\nreserve_mb = 0\n"
         )
         self.config: Config = load(self.config_file)
         self.spool = Spool(self.config.spool_directory, 0)

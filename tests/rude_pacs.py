@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.dsutils import decode
 from pynetdicom.presentation import AllStoragePresentationContexts
 from recording_pacs import source_of
 
-LATE, CLOSE, ABORT = "answers late", "closes in the middle of the object", "aborts when it has the object"
+LATE, CLOSE, ABORT = "answers when the sender waits no more", "closes in the middle of the object", "aborts when it has the object"
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class RudePacs:
     `closed_to_us`: the association is rejected. `classes`: SOP classes accepted (None: all storage classes).
     """
 
-    def __init__(self, port: int = 0, *, ae_title: str = "PACS", late_seconds: float = 2.0) -> None:
-        self.port, self.ae_title, self.late_seconds = port, ae_title, late_seconds
+    def __init__(self, port: int = 0, *, ae_title: str = "PACS") -> None:
+        self.port, self.ae_title = port, ae_title
         self.answer: int | Callable[[str], int] = 0x0000
         self.script: dict[str, deque[int | str]] = defaultdict(deque)
         self.closed_to_us = False
@@ -120,7 +121,16 @@ class RudePacs:
             series, sha256 = str(dataset.get("SeriesDescription", "")), hashlib.sha256(data).hexdigest()
             role = str(dataset.get("Modality", "")).lower()
             self.records.append(Received(source_of(dataset), uid, sha256, series, kept, role))
-        time.sleep(self.late_seconds if todo == LATE else self.slow_seconds)
+        if todo == LATE:
+            _wait_for_the_end(event.assoc)
+        time.sleep(self.slow_seconds)
         if todo == ABORT:
             event.assoc.abort()
         return todo if isinstance(todo, int) else 0x0000
+
+
+def _wait_for_the_end(association: Association) -> None:
+    """Until the other side has ended the connection; this thread is the one that answers, another one reads."""
+    until = time.monotonic() + 120
+    while association.dul.state_machine.current_state == "Sta6" and time.monotonic() < until:
+        time.sleep(0.05)
