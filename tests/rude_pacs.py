@@ -22,7 +22,7 @@ from pynetdicom.dsutils import decode
 from pynetdicom.presentation import AllStoragePresentationContexts
 from recording_pacs import source_of
 
-LATE, CLOSE, ABORT = "answers when the sender waits no more", "closes in the middle of the object", "aborts when it has the object"
+LATE, CLOSE, ABORT = "answers when nobody waits any more", "closes in the middle of the object", "aborts when it has the object"
 
 
 @dataclass(frozen=True)

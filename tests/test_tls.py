@@ -189,8 +189,8 @@ def test_only_modalities_with_a_certificate_of_the_hospital_store(
 def test_silent_and_slow_tls_clients_do_not_keep_a_modality_out(
     tmp_path: Path, tool: Callable[[str], str], ca: Authority, ours: Pair
 ) -> None:
-    """All from the modality's own host, with the default limits of number: without a ClientHello, with half of one, with one byte
-    of it at a time, silent after the handshake, and with one byte of the request at a time after it.
+    """All from the modality's own host, with the default limits of number: without a ClientHello, with half of one, with one
+    byte of it at a time, silent after the handshake, and with one byte of the request at a time after it.
 
     Result: a store by TLS completes while they are still connected; they cost no threads.
     """
