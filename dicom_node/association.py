@@ -38,6 +38,8 @@ from dicom_node.errors import ConfigError, SpoolError
 from dicom_node.inbound import Desk, Inbound, Rejection
 from dicom_node.job import Arrival
 from dicom_node.ledger import Ledger
+from dicom_node.negotiation import APPLICATION_CONTEXT, NO_TRANSFER_SYNTAX
+from dicom_node.printable import printable
 from dicom_node.seats import Seats
 from dicom_node.server import Server
 from dicom_node.spool import Spool
@@ -152,7 +154,7 @@ class Receiver:
         # The server keeps the other deadlines, and counts: the library would count rejected associations too.
         ae.network_timeout = ae.dimse_timeout = None
         ae.maximum_associations = 1_000_000
-        desk = Desk(self._admit, self._store, self._closed, self._report)
+        desk = Desk(self._admit, self._store, self._closed, self._report, self._nothing)
         seats = Seats(self._spool.directory / "lock" / "seats", self.receive.max_associations, self.receive.max_per_host)
         self._server = Server(ae, listener, self._storage, self.receive, desk, seats, self._tls)
         if not self.receive.allowed:
@@ -180,6 +182,10 @@ class Receiver:
     def _gate(self, association: Inbound) -> tuple[Rejection | None, str]:
         """The decision, and its reason with the remedy. What costs nothing is asked first, the journal last."""
         calling, host = association.calling_ae, association.host
+        if not association.asked.has_version:
+            return Rejection.PROTOCOL, "it does not speak version 1 of the DICOM protocol"
+        if association.asked.application_context != APPLICATION_CONTEXT:
+            return Rejection.APPLICATION_CONTEXT, "its application context is not DICOM's"
         association.speaks_for = self._speaks_for(association)
         rejection, reason = self._may_send(association)
         association.may_store = rejection is None
@@ -203,11 +209,11 @@ class Receiver:
         """Whether the caller is one of [receive.allowed] and calls us."""
         calling, host = association.calling_ae, association.host
         if association.called_ae not in (self.receive.ae_title, *self.receive.also_called):
-            called = f"it calls {association.called_ae!r}, we are {self.receive.ae_title!r} (receive.ae_title)"
+            called = f"it calls '{association.called_ae}', we are '{self.receive.ae_title}' (receive.ae_title)"
             return Rejection.CALLED_AE, called
         hosts = self.receive.allowed.get(calling)
         if hosts is None:
-            return Rejection.CALLING_AE, f'to let it in, add "{calling}" = [] to [receive.allowed]'
+            return Rejection.CALLING_AE, f'to let it in, add "{calling}" = ["{host}"] to [receive.allowed]'
         if hosts and not any(is_host(host, allowed) for allowed in hosts):
             return Rejection.CALLING_AE, f"it may only come from {', '.join(hosts)} ([receive.allowed])"
         return None, ""
@@ -222,6 +228,17 @@ class Receiver:
     def _offer(self, association: Inbound) -> None:
         contexts = self._storage if association.may_store else [build_context(VERIFICATION, list(UNCOMPRESSED))]
         association.offer([*contexts, context_as_scu()] if association.speaks_for else contexts)
+
+    def _nothing(self, association: Inbound) -> None:
+        """It proposed nothing that we take: it will leave again, and its administrator will ask why."""
+        known = [str(one.abstract_syntax) for one in association.rejected_contexts if one.result == NO_TRANSFER_SYNTAX]
+        association.nothing_accepted = "no syntax accepted" if known else "no class accepted"
+        classes = known or sorted(_proposed(association))
+        names = ", ".join(f"{printable(UID(uid).name)} ({printable(uid)})" for uid in classes[:3]) or "nothing"
+        more = f" and {len(classes) - 3} more" if len(classes) > 3 else ""
+        what = "no transfer syntax that we take for" if known else "no class of receive.sop_classes, but"
+        if self._say.may((association.calling_ae, association.host, association.nothing_accepted, names)):
+            log.warning("association with %s: it proposes %s %s%s", association.peer, what, names, more)
 
     def _report(self, association: Inbound, request: N_EVENT_REPORT, context: PresentationContext) -> int:
         """One N-EVENT-REPORT request -> its status."""
@@ -313,8 +330,8 @@ class Receiver:
         try:
             if association.journal_id is not None:
                 self._ledger.close_association(association.journal_id, association.outcome, association.received)
-            # SQLite's connection is this thread's; left alone it would wait for the garbage collector.
-            self._ledger.store.read().close()
+            # SQLite's connection is this thread's, if it asked the ledger anything: left alone it would wait for the collector.
+            self._ledger.store.close()
         except (sqlite3.Error, OSError) as error:
             log.warning("the end of association %s is not in the journal: %s", association.journal_id, error)
 

@@ -93,6 +93,15 @@ class CommitmentRequests:
                 self._busy[name] = self._pool.submit(self._ask, name, peer, batch)
 
     def _ask(self, name: str, peer: Peer, batch: Sequence[Wanting]) -> None:
+        """One request. Only what the ledger raises gets out: whatever a destination does is settled as its failure."""
+        try:
+            self._associate_and_ask(name, peer, batch)
+        except sqlite3.Error:
+            raise
+        except Exception as problem:  # noqa: BLE001  see above
+            self._hinder(name, batch, f"an error of ours ({type(problem).__name__})", permanent=False)
+
+    def _associate_and_ask(self, name: str, peer: Peer, batch: Sequence[Wanting]) -> None:
         replied = Replied()
         handlers: list[evt.EventHandlerType] = [
             (evt.EVT_N_EVENT_REPORT, self._report, [name, replied]),
@@ -107,8 +116,7 @@ class CommitmentRequests:
         try:
             self._request(association, name, batch, replied)
         finally:
-            if association.is_established:
-                association.release()
+            association.close()
 
     def _request(self, association: Association, name: str, batch: Sequence[Wanting], replied: Replied) -> None:
         uid = self._commitments.open(name, batch)
@@ -119,7 +127,11 @@ class CommitmentRequests:
                 action_information(uid, self._commitments.references(uid)), 1, PUSH_MODEL, PUSH_MODEL_INSTANCE
             )
             status = answer.get("Status")
-        except (RuntimeError, ValueError, OSError):  # the association died under it
+        except sqlite3.Error:
+            raise  # the ledger is in trouble, not the destination
+        except Exception as problem:  # noqa: BLE001  the association died under it, or its answer is none
+            log.warning("the N-ACTION failed", extra={"destination": name, "error": type(problem).__name__})
+            association.abort()
             status = None
         if status == 0x0000:
             self._failures.pop(name, None)
@@ -148,7 +160,10 @@ class CommitmentRequests:
         """An N-EVENT-REPORT on our own association; runs in the association's thread."""
         replied.due = True
         request = cast(N_EVENT_REPORT, event.request)
-        return int(self._reports.answer(request, event.context.transfer_syntax, {name}, name)), None
+        try:
+            return int(self._reports.answer(request, event.context.transfer_syntax, {name}, name)), None
+        finally:
+            self._commitments.close()  # the connection of this thread
 
     def _hinder(self, name: str, batch: Sequence[Wanting], reason: str, *, permanent: bool) -> None:
         self._commitments.hindered(batch, reason)

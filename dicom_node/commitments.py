@@ -107,6 +107,10 @@ class Commitments:
         self._store = store
         self._longest_wait = longest_wait
 
+    def close(self) -> None:
+        """Close this thread's connection to the ledger."""
+        self._store.close()
+
     # -- asking ------------------------------------------------------------------------------------------------
 
     def recover(self) -> int:

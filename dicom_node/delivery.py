@@ -1,7 +1,10 @@
 """SCU: sends stored bytes and turns the answer into delivered, refused or try again later.
 
-The bytes go out as they lie on disk (no decoding, no re-encoding), their sha256 is verified first. A try whose outcome
-is not known is repeated with the identical bytes: a PACS that has them already answers 0000 or 0111.
+The bytes go out as they lie on disk, their sha256 is verified first; a destination that takes Implicit VR Little Endian
+only gets the same elements with other headers (implicit_vr.py). A try whose outcome is not known is repeated with the
+identical bytes: a PACS that has them already answers 0000 or 0111.
+
+Whatever one delivery raises settles that delivery, and no other waits for it.
 """
 
 from __future__ import annotations
@@ -14,34 +17,33 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import pydicom
-import pynetdicom
-from pynetdicom import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
-from dicom_node.caller import NO_CONTEXT, NoAssociation, associate
+from dicom_node.caller import NoAssociation, associate, not_accepted
 from dicom_node.commitment_request import NOT_SUPPORTED, CommitmentRequests, request_context, who_commits
 from dicom_node.commitments import Commitments
 from dicom_node.config import Config, Peer
+from dicom_node.film import dataset_bytes
+from dicom_node.implicit_vr import EXPLICIT, IMPLICIT, implicit
 from dicom_node.job import Delivery, DeliveryState
 from dicom_node.ledger import Ledger
 from dicom_node.model import is_loopback
-from dicom_node.outbox import Outbox
+from dicom_node.negotiation import is_uid
+from dicom_node.outbound import Outbound
+from dicom_node.outbox import MAX_CRASHES, Outbox
 from dicom_node.retry import Decision, Policy, decide
 from dicom_node.spool import Spool
 from dicom_node.status import Verdict, sentence, verdict
 
 log = logging.getLogger(__name__)
 
-# Send the file's own bytes instead of decoding and encoding the dataset (this process receives nothing).
-pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True
-
 VERIFICATION = "1.2.840.10008.1.1"
 DESTINATIONS_AT_ONCE = 8
 PER_ASSOCIATION = 50
 LEDGER_TROUBLE_SECONDS = 2.0
+_DAMAGED = "the stored object does not have its sha256 any more: restore it from a backup, then `retry`"
 
 
 class Sender:
@@ -64,6 +66,7 @@ class Sender:
         if again:
             log.warning("deliveries with an unknown outcome go again", extra={"deliveries": again})
         busy: dict[str, Future[None]] = {}
+        alone: Future[None] | None = None  # of a delivery that may be what kills us
         commitments = Commitments(self._ledger.store, self._policy.max_delay)
         with (
             CommitmentRequests(self._config, commitments, stop) as requests,
@@ -76,33 +79,57 @@ class Sender:
                     continue
                 if self._config.work.on_resend == "redeliver":
                     self._outbox.redeliver_resent()
+                if alone is not None and not alone.done():
+                    continue
+                if suspect := self._outbox.suspect(self._policy.max_delay):
+                    if not busy:
+                        alone = busy[suspect.destination] = pool.submit(self._serve, suspect.destination, [suspect], stop)
+                    continue
                 for destination, dues in self._outbox.due(self._policy.max_delay, besides=busy, limit=PER_ASSOCIATION).items():
                     if len(busy) < DESTINATIONS_AT_ONCE:
                         busy[destination] = pool.submit(self._serve, destination, dues, stop)
                 requests.look()
 
     def _serve(self, destination: str, dues: Sequence[Delivery], stop: threading.Event) -> None:
+        """Send to one destination what is due. Raises what the ledger raises, and nothing else."""
         peer = self._config.peers.get(destination)
-        sendable = [(one, syntax) for one in dues if (syntax := self._syntax_to_go(one, destination, peer))]
+        sendable = [(one, syntax) for one in dues if (syntax := self._syntax_or_settled(one, destination, peer))]
         if not sendable or peer is None:
             return
-        pairs = sorted({(one.object.sop_class_uid, syntax) for one, syntax in sendable})
         try:
-            contexts = [storage_context(*pair) for pair in pairs]
-            association = associate(self._config, destination, contexts)
+            pairs = sorted({(one.object.sop_class_uid, syntax) for one, syntax in sendable})
+            association = associate(self._config, destination, storage_contexts(pairs))
         except NoAssociation as why:
             for one, _ in sendable:
-                if self._outbox.sending(one):
-                    self._settle(one, destination, why.verdict, None, str(why))
+                reason = not_accepted(why.rejected, one.object.sop_class_uid) if why.rejected else str(why)
+                self._hinder([one], destination, why.verdict, reason)
+            return
+        except Exception as problem:  # noqa: BLE001  an error of ours: of this destination, not of all
+            reason = f"no association, by an error of ours ({type(problem).__name__})"
+            self._hinder([one for one, _ in sendable], destination, Verdict.TRY_LATER, reason)
             return
         try:
             for one, syntax in sendable:
-                if stop.is_set() or not association.is_established:
+                if stop.is_set() or not association.is_established or self._ledger.mode() == "paused":
                     break  # still pending: the next round takes it
                 self._send(association, one, syntax, destination)
         finally:
-            if association.is_established:
-                association.release()
+            association.close()
+
+    def _hinder(self, deliveries: Sequence[Delivery], destination: str, what: Verdict, reason: str) -> None:
+        for one in deliveries:
+            if self._outbox.sending(one):
+                self._settle(one, destination, what, None, reason)
+
+    def _syntax_or_settled(self, delivery: Delivery, destination: str, peer: Peer | None) -> str | None:
+        try:
+            return self._syntax_to_go(delivery, destination, peer)
+        except sqlite3.Error:
+            raise
+        except Exception as problem:  # noqa: BLE001  an object that we stumble over
+            if self._outbox.sending(delivery):
+                self._settle_crash(delivery, destination, problem)
+            return None
 
     def _syntax_to_go(self, delivery: Delivery, destination: str, peer: Peer | None) -> str | None:
         """The transfer syntax of what may go out: the last door before the network. None, and settled, for the rest."""
@@ -113,9 +140,13 @@ class Sender:
             reason = "made by a demo model, and the destination is not this machine (segment.allow_demo_model)"
         else:
             try:
-                if not self._damaged(delivery):
-                    return self._syntax(delivery)
-                reason = "the stored object does not have its sha256 any more: restore it from a backup, then `retry`"
+                if self._bytes(delivery) is not None:
+                    syntax = self._syntax(delivery)
+                    if is_uid(syntax):
+                        return syntax
+                    reason = "the stored object names no transfer syntax: `rerun` its job"
+                else:
+                    reason = _DAMAGED
             except OSError as error:  # too many open files, for one
                 what, reason = Verdict.TRY_LATER, f"the stored object can not be read now ({error.strerror})"
         if self._outbox.sending(delivery):
@@ -125,44 +156,72 @@ class Sender:
     def _is_demo(self, delivery: Delivery) -> bool:
         return delivery.object.intended_use == "demo" and not self._config.segment.allow_demo_model
 
-    def _damaged(self, delivery: Delivery) -> bool:
-        """Raises OSError when that can not be found out now."""
+    def _bytes(self, delivery: Delivery) -> bytes | None:
+        """The stored file; None when it is not what was stored. Raises OSError when it can not be read now."""
         try:
-            return hashlib.sha256(self._spool.read(delivery.object.path)).hexdigest() != delivery.object.sha256
+            data = self._spool.read(delivery.object.path)
         except FileNotFoundError:
-            return True
+            return None
+        return data if hashlib.sha256(data).hexdigest() == delivery.object.sha256 else None
 
     def _syntax(self, delivery: Delivery) -> str:
-        meta = pydicom.filereader.read_file_meta_info(self._file(delivery))
-        return str(meta.TransferSyntaxUID)
+        meta = pydicom.filereader.read_file_meta_info(self._spool.directory / delivery.object.path)
+        return str(meta.get("TransferSyntaxUID", ""))
 
-    def _file(self, delivery: Delivery) -> Path:
-        return self._spool.directory / delivery.object.path
-
-    def _send(self, association: Association, delivery: Delivery, syntax: str, destination: str) -> None:
-        accepted = {(context.abstract_syntax, *context.transfer_syntax) for context in association.accepted_contexts}
+    def _send(self, association: Outbound, delivery: Delivery, syntax: str, destination: str) -> None:
+        context = chosen(association.accepted_contexts, delivery.object.sop_class_uid, syntax)
         if not self._outbox.sending(delivery):
             return
-        if (delivery.object.sop_class_uid, syntax) not in accepted:
-            self._settle(delivery, destination, Verdict.REFUSED, None, NO_CONTEXT)
+        if context is None:
+            reason = not_accepted(association.rejected_contexts, delivery.object.sop_class_uid)
+            self._settle(delivery, destination, Verdict.REFUSED, None, reason)
             return
         try:
-            status = association.send_c_store(self._file(delivery)).get("Status")
-        except (RuntimeError, ValueError, OSError) as error:  # the association died under it
-            status, lost = None, f"the association ended while sending ({type(error).__name__})"
+            status = self._store(association, delivery, context, syntax)
+        except sqlite3.Error:
+            raise
+        except _Damaged:
+            self._settle(delivery, destination, Verdict.REFUSED, None, _DAMAGED)
+        except OSError as error:  # the association died under it
+            reason = f"the association ended while sending ({type(error).__name__})"
+            self._settle(delivery, destination, Verdict.TRY_LATER, None, reason)
+        except Exception as problem:  # noqa: BLE001  whatever one delivery raises settles that delivery
+            association.abort()
+            self._settle_crash(delivery, destination, problem)
         else:
-            lost = "no answer: the outcome is unknown, the identical bytes go again"
-        if status is None:
-            self._settle(delivery, destination, Verdict.TRY_LATER, None, lost)
-        else:
-            self._settle(delivery, destination, verdict(status), status, sentence(status))
+            if status is None:
+                reason = "no answer: the outcome is unknown, the identical bytes go again"
+                self._settle(delivery, destination, Verdict.TRY_LATER, None, reason)
+            else:
+                self._settle(delivery, destination, verdict(status), status, sentence(status))
 
-    def _settle(self, delivery: Delivery, destination: str, what: Verdict, status: int | None, reason: str) -> None:
+    def _store(self, association: Outbound, delivery: Delivery, context: PresentationContext, syntax: str) -> int | None:
+        data = self._bytes(delivery)
+        if data is None:
+            raise _Damaged
+        dataset = bytes(dataset_bytes(data))
+        if context.transfer_syntax[0] != syntax:
+            dataset = implicit(dataset)
+        what = delivery.object
+        return association.store(context, what.sop_class_uid, what.sop_instance_uid, dataset)
+
+    def _settle_crash(self, delivery: Delivery, destination: str, problem: Exception) -> None:
+        """An error of ours with this object: it is tried again, and not for ever."""
+        crashes = delivery.crashes + 1
+        log.error("an object can not be sent", exc_info=problem, extra={"job": delivery.job_id, "destination": destination})
+        what, reason = Verdict.TRY_LATER, f"the sender stumbled over this object ({type(problem).__name__})"
+        if crashes >= MAX_CRASHES:
+            what, reason, crashes = Verdict.REFUSED, f"{reason}, {crashes} times; look at the object, then `retry`", 0
+        self._settle(delivery, destination, what, None, reason, crashes=crashes)
+
+    def _settle(
+        self, delivery: Delivery, destination: str, what: Verdict, status: int | None, reason: str, *, crashes: int = 0
+    ) -> None:
         tries = delivery.attempts + 1
         # The wall clock may have been set forward: no more time has passed than so many tries and waits can take.
         age = min(time.time() - delivery.created_at, tries * self._longest_try)
         decision = decide(what, tries, age, self._policy, random.random())
-        self._write_down(delivery, decision, status, reason)
+        self._write_down(delivery, decision, status, reason, crashes)
         level = logging.INFO if decision.state is DeliveryState.DELIVERED else logging.WARNING
         context = {
             "job": delivery.job_id,
@@ -174,11 +233,13 @@ class Sender:
         }
         log.log(level, "delivery %s", decision.state, extra=context)
 
-    def _write_down(self, delivery: Delivery, decision: Decision, status: int | None, reason: str) -> None:
+    def _write_down(self, delivery: Delivery, decision: Decision, status: int | None, reason: str, crashes: int) -> None:
         """Settle. An outcome that is known is kept until the ledger takes it: to forget it would send the object again."""
         while True:
             try:
-                self._outbox.settle(delivery, decision.state, status=status, reason=reason, delay=decision.delay)
+                self._outbox.settle(
+                    delivery, decision.state, status=status, reason=reason, delay=decision.delay, crashes=crashes
+                )
                 return
             except sqlite3.OperationalError as error:  # a full disk, for one
                 log.error("an outcome can not be written, tried again", extra={"error": str(error)})
@@ -186,20 +247,38 @@ class Sender:
                     raise
 
 
+class _Damaged(Exception):
+    """The stored object is not what was stored."""
+
+
 def commits(config: Config, destination: str) -> str | None:
     """Whether a peer takes requests for storage commitment; None when it does, else the sentence that says what is wrong."""
     peer = who_commits(destination, config.peers[destination])
+    where = f"({peer.ae_title} at {peer.host}:{peer.port})"
     try:
-        associate(config, destination, [request_context()], peer).release()
+        associate(config, destination, [request_context()], peer).close()
     except NoAssociation as why:
-        reason = NOT_SUPPORTED if why.verdict is Verdict.REFUSED else str(why)
-        return f"{reason} ({peer.ae_title} at {peer.host}:{peer.port})"
+        return f"{NOT_SUPPORTED if why.verdict is Verdict.REFUSED else why} {where}"
+    except Exception as problem:  # noqa: BLE001  whatever a peer answers is a sentence, not a traceback
+        return f"{destination}: what it answers can not be used ({type(problem).__name__}) {where}"
     return None
 
 
 def storage_context(sop_class: str, syntax: str) -> PresentationContext:
-    """What is proposed for objects of one class and syntax."""
-    return build_context(sop_class, [syntax])
+    """What is proposed for objects of one class and syntax: that, and the default that everybody takes (PS3.5 10.1 a)."""
+    return build_context(sop_class, [syntax, IMPLICIT] if syntax == EXPLICIT else [syntax])
+
+
+def storage_contexts(pairs: Sequence[tuple[str, str]]) -> list[PresentationContext]:
+    """For each class and syntax two contexts: where the destination picks the default in the first, the second still lets the
+    stored bytes go out as they are."""
+    return [one for pair in pairs for one in (storage_context(*pair), build_context(pair[0], [pair[1]]))]
+
+
+def chosen(accepted: Sequence[PresentationContext], sop_class: str, syntax: str) -> PresentationContext | None:
+    """The accepted context in which an object goes: in its own syntax, else in the default; None when there is neither."""
+    of_class = {str(one.transfer_syntax[0]): one for one in accepted if one.abstract_syntax == sop_class}
+    return of_class.get(syntax) or (of_class.get(IMPLICIT) if syntax == EXPLICIT else None)
 
 
 def echo_context() -> PresentationContext:
@@ -214,6 +293,12 @@ def echo(config: Config, destination: str) -> str | None:
         association = associate(config, destination, [echo_context()])
     except NoAssociation as why:
         return f"{why} at {peer.host}:{peer.port}"
-    status = association.send_c_echo().get("Status")
-    association.release()
-    return None if status == 0x0000 else f"{destination}: C-ECHO was answered with {status!r}"
+    try:
+        status = association.send_c_echo().get("Status")
+    except Exception as problem:  # noqa: BLE001  whatever a peer answers is a sentence, not a traceback
+        return f"{destination}: C-ECHO was not answered ({type(problem).__name__}) at {peer.host}:{peer.port}"
+    finally:
+        association.close()
+    if status is None:
+        return f"{destination}: C-ECHO was not answered at {peer.host}:{peer.port}"
+    return None if status == 0x0000 else f"{destination}: C-ECHO was answered with {status:04X}"

@@ -4,13 +4,12 @@ What the library leaves open and this file closes (all measured): a PDU may decl
 peer may send faster than it is answered; reads are 4 KiB; a request without its mandatory elements is never answered.
 Deadlines are wall clock and enforced by closing the socket: the library's own start again with every byte.
 
-It leans on internals of pynetdicom 3.0 (`_serve_request`, `_negotiate_as_acceptor`, `recv`): the version is pinned, and
-tests/test_receiver.py fails when they move.
+It leans on internals of pynetdicom 3.0 (`_serve_request`, `_negotiate_as_acceptor`, `recv`, `_send`): the version is
+pinned, and tests/test_receiver.py fails when they move.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -22,26 +21,23 @@ from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
-from pynetdicom.dul import DULServiceProvider
-from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
 from dicom_node.config import Receive
-from dicom_node.fragments import P_DATA_TF, Fragments
 from dicom_node.line import IncomingLine
 from dicom_node.lobby import Guest
+from dicom_node.negotiation import ASSOCIATE_AC, P_DATA_TF, UNSAID_LENGTH, Request, is_uid
 from dicom_node.seats import Seat
+from dicom_node.upper import Messages, Upper
 
 if TYPE_CHECKING:
     from dicom_node.server import Server
 
 log = logging.getLogger(__name__)
 
-_MAX_COMMAND_BYTES = 64 * 1024
-_UNSAID_PDU = 16 * 1024  # bytes that every implementation can take
 _QUIET = 1.0  # seconds without a byte after which a stopping server ends an association between two objects
 
 
@@ -56,6 +52,8 @@ class Rejection(Enum):
         member.when = when
         return member
 
+    PROTOCOL = 1, 2, 2, "it does not speak version 1 of the protocol (bit 0)"
+    APPLICATION_CONTEXT = 1, 1, 2, "its application context is not 1.2.840.10008.3.1.1.1"
     CALLED_AE = 1, 1, 7, "it calls another AE title than ours"
     CALLING_AE = 1, 1, 3, "its AE title, or the host it comes from, is not in [receive.allowed]"
     BUSY = 2, 3, 1, "the node is draining, or its ledger can not be used"
@@ -69,70 +67,18 @@ class Desk(NamedTuple):
     store: Callable[[Inbound, C_STORE, PresentationContext], tuple[int, str]]  # status, Error Comment (LO, <= 64)
     closed: Callable[[Inbound], None]
     report: Callable[[Inbound, N_EVENT_REPORT, PresentationContext], int]  # status
+    nothing: Callable[[Inbound], None]  # no presentation context could be accepted
 
 
-class Upper(DULServiceProvider):
-    """The library's reader. What its state machine does not know would end its thread with a traceback on standard error,
-    and the line would stay open until a deadline."""
-
-    def run_reactor(self) -> None:
-        association = cast(Inbound, self.assoc)
-        try:
-            super().run_reactor()
-        except Exception as problem:  # noqa: BLE001  the edge of the thread: hostile PDUs raise anything
-            log.warning("%s broke the protocol (%s); aborted", association.peer, type(problem).__name__)
-            association.is_aborted = not association.is_released
-            association.connection.end()
-
-    def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
-        if bytestream[0] == P_DATA_TF:
-            with contextlib.suppress(ValueError):
-                return Fragments(bytestream), "Evt10"
-        return super()._decode_pdu(bytestream)
-
-
-class Messages(DIMSEServiceProvider):
-    """DIMSE with a limit per object and a UID that the library can not choke on."""
+class Incoming(Messages):
+    """DIMSE whose answers fit the peer, and its UIDs the library."""
 
     assoc: Inbound
 
     @property
     def maximum_pdu_size(self) -> int:
-        """Of the peer, in bytes; 0: any. A request without it would else be stored and never answered."""
-        size = self.assoc.requestor.maximum_length
-        return _UNSAID_PDU if size is None else size
-
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """Called in the reader's thread for every P-DATA-TF."""
-        if self._is_too_large(primitive):
-            log.warning("%s sent more than one message may hold (receive.max_object_mb); aborted", self.assoc.peer)
-            self.message = None
-            self.assoc.abort(block=False)
-            return
-        try:
-            super().receive_primitive(primitive)
-        except Exception as problem:  # noqa: BLE001  the edge of DIMSE: a command set of hostile bytes raises anything
-            log.warning(
-                "%s sent a message that can not be read (%s); aborted",
-                self.assoc.peer,
-                type(problem).__name__,
-            )
-            self.message = None
-            self.assoc.abort(block=False)
-
-    def _is_too_large(self, primitive: P_DATA) -> bool:
-        command = data = 0
-        if self.message is not None:
-            command = self.message.encoded_command_set.tell()
-            data = self.message.data_set.tell() if self.message.data_set is not None else 0
-        for _, fragment in primitive.presentation_data_value_list:
-            if not fragment:
-                return True  # not even a control header; the library would trip over it
-            if fragment[0] & 1:
-                command += len(fragment) - 1
-            else:
-                data += len(fragment) - 1
-        return command > _MAX_COMMAND_BYTES or data > self.assoc.max_object
+        """Of the peer, in bytes."""
+        return self.assoc.requestor.maximum_length or UNSAID_LENGTH
 
 
 class Doorkeeper(ACSE):
@@ -144,31 +90,32 @@ class Doorkeeper(ACSE):
         if not isinstance(request, A_ASSOCIATE):
             association.kill()  # the peer left before it was looked at
             return
-        association.calling_ae = request.calling_ae_title.strip()
-        association.called_ae = request.called_ae_title.strip()
         rejection = association.server.desk.admit(association)
-        if rejection is None:
-            super()._negotiate_as_acceptor()
-        else:
+        if rejection is not None:
             self.send_reject(*rejection.value)
             association.kill()
+            return
+        super()._negotiate_as_acceptor()
+        if association.is_established and not association.accepted_contexts:
+            association.server.desk.nothing(association)
 
 
 class Inbound(Association):
     """One association from a peer."""
 
-    def __init__(self, server: Server, guest: Guest, request: bytes) -> None:
+    def __init__(self, server: Server, guest: Guest, request: Request) -> None:
         super().__init__(server.ae, MODE_ACCEPTOR)
         self.server = self._server = server
         self.name = f"AcceptorThread@{guest.host}:{guest.address[1]}"  # the library finds acceptors by this name
         self.dul = Upper(self)
         self.acse_timeout, self.network_timeout = server.ae.acse_timeout, server.ae.network_timeout  # its timers
-        self.dimse = Messages(self)
+        self.dimse = Incoming(self)
         self.acse = Doorkeeper(self)
-        self.connection = IncomingLine(self, guest.socket, request, server.ae.maximum_pdu_size)
+        self.connection = IncomingLine(self, guest.socket, request.pdu, server.ae.maximum_pdu_size)
         self.set_socket(self.connection)
         self.host = _plain(guest.host)
-        self.calling_ae = self.called_ae = ""
+        self.asked = request
+        self.calling_ae, self.called_ae = request.calling_ae, request.called_ae
         self.max_object = server.receive.max_object_mb * 2**20  # bytes
         self.since = guest.since  # monotonic seconds of the TCP accept
         self.admitted = False  # past the gate; counts as an association from here on
@@ -178,22 +125,35 @@ class Inbound(Association):
         self.received = 0  # objects that were answered with success
         self.may_store = True
         self.speaks_for: frozenset[str] = frozenset()  # peers whose commitment it may report
+        self.nothing_accepted = ""  # "no class accepted", "no syntax accepted"
         self.journal_id: int | None = None
         self._describe(server, guest)
 
     @property
     def peer(self) -> str:
-        """For log lines. AE titles come from outside: quoted, so that they stay on their line."""
-        return f"{self.calling_ae!r} at {self.host}"
+        """For log lines. What can not be printed in an AE title is escaped already."""
+        return f"'{self.calling_ae}' at {self.host}"
 
     @property
     def outcome(self) -> str:
-        """released, aborted, rejected or lost (the connection ended without a word)."""
+        """released, aborted, rejected or lost (the connection ended without a word), or why there was nothing to say."""
+        if self.admitted and self.nothing_accepted:
+            return self.nothing_accepted
         if self.is_released:
             return "released"
         if not self.admitted:
             return "rejected"
         return "aborted" if self._sent_abort or self.is_aborted else "lost"
+
+    def renumbered(self, pdu: bytearray) -> bytearray:
+        """A P-DATA-TF with the library's numbers of the contexts."""
+        return self.asked.received(pdu)
+
+    def answered(self, pdu: bytes) -> bytes:
+        """A PDU of ours with the peer's numbers."""
+        if pdu[0] == ASSOCIATE_AC:
+            return self.asked.answer(pdu)
+        return self.asked.sent(pdu) if pdu[0] == P_DATA_TF else pdu
 
     def run_reactor(self) -> None:
         try:
@@ -314,13 +274,6 @@ def _clean_uids(event: evt.Event) -> None:
     for keyword in ("AffectedSOPInstanceUID", "AffectedSOPClassUID"):
         if keyword in command and not is_uid(command.get(keyword)):
             delattr(command, keyword)
-
-
-def is_uid(value: object) -> bool:
-    """Digits and points, at most 64 (PS3.5 9.1). A component with a leading zero passes: real devices send them."""
-    if not isinstance(value, str) or not 0 < len(value) <= 64:
-        return False
-    return all(part.isascii() and part.isdigit() for part in value.split("."))
 
 
 def _plain(host: str) -> str:

@@ -165,3 +165,4 @@ class Delivery:
     created_at: float
     next_try_at: float  # seconds since the epoch
     committed_at: float | None = None  # when the destination committed itself to keep it (storage commitment)
+    crashes: int = 0  # in a row: the sender raised, or its process died, while this object was on the wire

@@ -12,9 +12,9 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
-from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _HEADER = 6  # bytes of a PDU's header, what is read next (PS3.8 9.3.1)
 _KNOWN_PDUS = range(0x01, 0x08)
+_LONGEST_ANSWER = 2**20  # bytes of a PDU that is an answer to us; we ask for 16 KiB
 _WAITING_REQUESTS = 1  # read ahead while another is answered; a peer that sends more is left in TCP's hands
 
 
@@ -40,6 +41,15 @@ class Line(AssociationSocket):
         """The next `nr_bytes`, fewer when the connection ended. Raises OSError."""
         data = self._take(nr_bytes)
         return data + super().recv(nr_bytes - len(data))
+
+    def end(self) -> None:
+        """Close the line under whoever reads or writes on it."""
+        connection = self.socket
+        if connection is not None:
+            try:
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not SSLSocket's: it pulls TLS from under a reader
+            except OSError:
+                pass
 
     def _take(self, size: int) -> bytearray:
         """What was read ahead, at most `size` bytes of it."""
@@ -115,15 +125,6 @@ class IncomingLine(Line):
         self.last_heard = time.monotonic()
         return data
 
-    def end(self) -> None:
-        """Close the line under whoever reads or writes on it."""
-        connection = self.socket
-        if connection is not None:
-            try:
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not SSLSocket's: it pulls TLS from under a reader
-            except OSError:
-                pass
-
     def _read(self, size: int) -> memoryview:
         """Into the same memory every time: it is copied from there before the next read."""
         ahead = self._take(size)
@@ -143,24 +144,64 @@ class IncomingLine(Line):
 
 
 class OutgoingLine(Line):
-    """A line that we open. The library lets it wait without end once it is connected; here network_timeout holds on.
+    """A line that we open. The library lets it wait without end once it is connected; here network_timeout holds on, for a
+    whole PDU. `problem`: why there is no connection, which the library only logs.
 
     What is short goes out at once: a C-STORE's command, held back until the one before was acknowledged, costs 40 ms.
     """
 
+    problem: OSError | None = None
+    is_behind: Callable[[], bool] = staticmethod(lambda: False)  # what was read is not worked up: read no more
+
+    @property
+    def ready(self) -> bool:
+        return not self.is_behind() and super().ready
+
     def connect(self, primitive: T_CONNECT) -> None:
-        super().connect(primitive)
-        if self.socket is not None:
-            self.socket.settimeout(self.assoc.network_timeout)
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        """As the library does. Never raises; the primitive has the result."""
+        try:
+            self._open(primitive.address_info.as_tuple)
+        except OSError as problem:
+            self.problem = problem
+            self.close()
+            self.socket = None
+            primitive.result = "Evt17"
+        else:
+            primitive.result = "Evt2"
+        self.provider_queue.put(primitive)
+        self._ready.set()
 
+    def _open(self, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
+        connection = cast(socket.socket, self.socket)
+        if self.tls_args:
+            context, host = self.tls_args
+            self.socket = connection = context.wrap_socket(connection, server_side=False, server_hostname=host)
+        connection.settimeout(self.assoc.connection_timeout)
+        connection.connect(address)
+        connection.settimeout(self.assoc.network_timeout)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.assoc.requestor.address_info = AddressInformation.from_tuple(connection.getsockname())
+        self._is_connected = True
 
-class Caller(ApplicationEntity):
-    """An application entity whose associations are on such lines."""
-
-    def _create_socket(
-        self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
-    ) -> AssociationSocket:
-        line = OutgoingLine(assoc, address=address)
-        line.tls_args = tls_args
-        return line
+    def recv(self, nr_bytes: int) -> bytearray:
+        """The next `nr_bytes`, fewer when the connection ended. Raises OSError, also for a PDU that is too long or too slow."""
+        connection, patience = self.socket, self.assoc.network_timeout
+        if connection is None or nr_bytes > _LONGEST_ANSWER:
+            self.end()
+            raise ConnectionError("no connection, or a PDU that is longer than any answer")
+        data, until = self._take(nr_bytes), time.monotonic() + (patience or 60.0)
+        try:
+            while len(data) < nr_bytes:
+                connection.settimeout(max(0.01, until - time.monotonic()))
+                chunk = connection.recv(nr_bytes - len(data))
+                if not chunk:
+                    break
+                data += chunk
+                if time.monotonic() > until:
+                    raise TimeoutError("a PDU took too long")
+        except TimeoutError:
+            self.end()
+            raise
+        finally:
+            connection.settimeout(patience)
+        return data

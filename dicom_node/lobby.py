@@ -19,13 +19,13 @@ from dataclasses import dataclass, field
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from dicom_node import handshake
+from dicom_node.negotiation import Request, read_request
 
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 64 * 1024  # 128 contexts with all our syntaxes need 50 KiB
 _HEADER = 6  # type, reserved, length (PS3.8 9.3.1)
-_LEAST_PDU = 7  # a PDV's own header and one byte (PS3.8 9.3.5.1)
-_ABORT = struct.pack(">BBLBBBB", 0x07, 0, 4, 0, 0, 2, 0)  # A-ABORT by the provider, no reason given (PS3.8 9.3.8)
+_UNEXPECTED_PDU, _INVALID_VALUE = 2, 6  # reasons of an A-ABORT by the provider (PS3.8 table 9-26)
 
 
 @dataclass(eq=False)
@@ -70,8 +70,8 @@ class Lobby:
         self._guests[guest] = None
         self._selector.register(connection, selectors.EVENT_READ, guest)
 
-    def listen(self, guest: Guest) -> bytes | None:
-        """Read what has come. The whole A-ASSOCIATE-RQ once it is there (the guest has then left), else None."""
+    def listen(self, guest: Guest) -> Request | None:
+        """Read what has come. The A-ASSOCIATE-RQ once it is there, whole (the guest has then left), else None."""
         if guest not in self._guests:
             return None  # shown out a moment ago, in the same round of the selector
         try:
@@ -91,14 +91,14 @@ class Lobby:
             self._show_out(guest, handshake.of_guest(problem))
             return None
         except ValueError as problem:
-            self._show_out(guest, str(problem), abort=True)
+            self._show_out(guest, str(problem), abort=_UNEXPECTED_PDU)
             return None
         except OSError:
             self._show_out(guest, None)
             return None
-        request = bytes(guest.request)
-        if not _readable(request):
-            self._show_out(guest, "sent an A-ASSOCIATE-RQ that can not be read", abort=True)
+        request = _read(bytes(guest.request))
+        if request is None:
+            self._show_out(guest, "sent an A-ASSOCIATE-RQ that can not be read", abort=_INVALID_VALUE)
             return None
         self._forget(guest)
         guest.socket.setblocking(True)
@@ -117,13 +117,13 @@ class Lobby:
         del self._guests[guest]
         self._selector.unregister(guest.socket)
 
-    def _show_out(self, guest: Guest, reason: str | None, *, abort: bool = False) -> None:
+    def _show_out(self, guest: Guest, reason: str | None, *, abort: int | None = None) -> None:
         self._forget(guest)
         if reason:
             log.info("connection from %s closed: it %s", guest.host, reason)
         try:
-            if abort:
-                guest.socket.send(_ABORT)
+            if abort is not None:
+                guest.socket.send(struct.pack(">BBLBBBB", 0x07, 0, 4, 0, 0, 2, abort))  # by the provider (PS3.8 9.3.8)
             guest.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it has left by itself
@@ -143,15 +143,13 @@ def _missing(request: bytearray) -> int:
     return int(_HEADER + length - len(request))
 
 
-def _readable(request: bytes) -> bool:
-    """Whether the library can read and answer it: a request that it can not would cost two threads and their time-out."""
+def _read(pdu: bytes) -> Request | None:
+    """None when it can not be read, or not by the library: such a one would cost two threads and their time-out."""
     try:
-        pdu = A_ASSOCIATE_RQ()
-        pdu.decode(request)
-        wish = pdu.to_primitive()
-        offers = all(context.transfer_syntax for context in wish.presentation_context_definition_list)
+        request = read_request(pdu)
+        plain = A_ASSOCIATE_RQ()
+        plain.decode(request.pdu)
+        plain.to_primitive()
     except Exception:  # noqa: BLE001  mutated bytes make the library raise nearly anything
-        return False
-    # The library can not reject a context without a transfer syntax, nor answer in PDUs that hold no byte of a message
-    # (0: of any length; PS3.8 D.1).
-    return offers and not 0 < (wish.maximum_length_received or 0) < _LEAST_PDU
+        return None
+    return request

@@ -12,7 +12,7 @@ from dicom_node.store import Store
 _SELECT = (
     "SELECT d.id AS delivery_id, d.job_id, d.destination, d.state, d.attempts, d.status, d.reason, d.created_at,"
     " d.next_try_at, o.role, o.variant, o.sop_class_uid, o.sop_instance_uid, o.sha256, o.path, o.size, o.intended_use,"
-    " d.committed_at FROM deliveries d JOIN objects o ON o.id = d.object_id "
+    " d.committed_at, d.crashes FROM deliveries d JOIN objects o ON o.id = d.object_id "
 )
 # A report waits for the SEG that it refers to, until that is there or refused. Variants of both are named alike.
 _NOT_BEFORE_ITS_SEG = (
@@ -27,6 +27,8 @@ _WAITED_FOR = (
     " WHERE name IS NOT NULL) SELECT name FROM one WHERE name IS NOT NULL"
 )
 # Bytes that were removed can not go again.
+MAX_CRASHES = 3  # of the sender over one delivery; from the second on nothing else is on the wire beside it
+_CRASHED = f"the sending process died {MAX_CRASHES} times while it sent this object; look at the object, then `retry`"
 _ON_DISK = "(SELECT path FROM objects WHERE objects.id = object_id) IS NOT NULL"
 
 
@@ -35,9 +37,32 @@ class Outbox:
         self._store = store
 
     def recover(self) -> int:
-        """Deliveries that a dead sender left on the wire: the outcome is unknown, so the identical bytes go again."""
+        """Deliveries that a dead sender left on the wire: the outcome is unknown, so the identical bytes go again.
+
+        Each is charged with the death. One that was there at the third, and alone with it, ends here: it kills senders.
+        """
         with self._store.write() as db:
-            return db.execute("UPDATE deliveries SET state = 'pending', next_try_at = 0 WHERE state = 'sent'").rowcount
+            db.execute(
+                "UPDATE deliveries SET state = 'refused', reason = ?, finished_at = ?, crashes = 0"
+                " WHERE state = 'sent' AND crashes >= ?",
+                (_CRASHED, time.time(), MAX_CRASHES - 1),
+            )
+            return db.execute(
+                "UPDATE deliveries SET state = 'pending', next_try_at = 0, crashes = crashes + 1 WHERE state = 'sent'"
+            ).rowcount
+
+    def suspect(self, longest_wait: float) -> Delivery | None:
+        """One that is due and was on the wire at two deaths of the sender in a row: it goes with nothing else beside it."""
+        row = (
+            self._store.read()
+            .execute(
+                f"{_SELECT} WHERE d.state = 'pending' AND d.crashes >= 2 AND (d.next_try_at <= ?1 OR d.next_try_at > ?1 + ?2)"
+                f" AND {_NOT_BEFORE_ITS_SEG} ORDER BY d.next_try_at LIMIT 1",
+                (time.time(), longest_wait),
+            )
+            .fetchone()
+        )
+        return None if row is None else to_delivery(row)
 
     def due(self, longest_wait: float, *, besides: Collection[str] = (), limit: int = 50) -> dict[str, list[Delivery]]:
         """What is to be sent now to each destination but `besides`: at most `limit` of each, the longest waiting first.
@@ -55,6 +80,7 @@ class Outbox:
         for condition, moment in (("d.next_try_at <= ?", now), ("d.next_try_at > ?", now + longest_wait)):
             rows = self._store.read().execute(
                 f"{_SELECT} WHERE d.state = 'pending' AND d.destination = ? AND {condition} AND {_NOT_BEFORE_ITS_SEG}"
+                " AND d.crashes < 2"
                 " ORDER BY d.next_try_at LIMIT ?",
                 (destination, moment, limit - len(found)),
             )
@@ -71,13 +97,23 @@ class Outbox:
                 ).rowcount
             )
 
-    def settle(self, delivery: Delivery, state: DeliveryState, *, status: int | None, reason: str, delay: float = 0) -> None:
+    def settle(
+        self,
+        delivery: Delivery,
+        state: DeliveryState,
+        *,
+        status: int | None,
+        reason: str,
+        delay: float = 0,
+        crashes: int = 0,
+    ) -> None:
         """What became of the try: delivered, refused, or pending again after `delay` seconds."""
         now = time.time()
         with self._store.write() as db:
             db.execute(
-                "UPDATE deliveries SET state = ?, status = ?, reason = ?, next_try_at = ?, finished_at = ? WHERE id = ?",
-                (state, status, reason, now + delay, None if delay else now, delivery.delivery_id),
+                "UPDATE deliveries SET state = ?, status = ?, reason = ?, next_try_at = ?, finished_at = ?, crashes = ?"
+                " WHERE id = ?",
+                (state, status, reason, now + delay, None if delay else now, crashes, delivery.delivery_id),
             )
             if state is DeliveryState.DELIVERED:  # what was committed to before is not what was sent now
                 db.execute("UPDATE deliveries SET commitment = NULL, committed_at = NULL WHERE id = ?", (delivery.delivery_id,))

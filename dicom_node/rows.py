@@ -42,5 +42,6 @@ def to_object(row: sqlite3.Row) -> StoredObject:
 
 
 def to_delivery(row: sqlite3.Row) -> Delivery:
-    same = ("delivery_id", "job_id", "destination", "attempts", "status", "reason", "created_at", "next_try_at", "committed_at")
+    same = ("delivery_id", "job_id", "destination", "attempts", "status", "reason", "created_at", "next_try_at", "committed_at",
+            "crashes")  # fmt: skip
     return Delivery(object=to_object(row), state=DeliveryState(row["state"]), **{name: row[name] for name in same})

@@ -20,6 +20,7 @@ from pynetdicom.transport import AssociationServer
 from dicom_node.config import Receive
 from dicom_node.inbound import Desk, Inbound
 from dicom_node.lobby import Guest, Lobby
+from dicom_node.negotiation import Request
 from dicom_node.seats import Seats
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class Server(AssociationServer):
             return
         lobby.enter(connection, address)
 
-    def _begin(self, guest: Guest, request: bytes) -> None:
+    def _begin(self, guest: Guest, request: Request) -> None:
         with self._guard:
             full = len(self._associations) >= self.receive.max_associations + self.receive.max_silent
         if full:

@@ -152,6 +152,11 @@ DELETE FROM deliveries WHERE destination = '@sender';
 DROP INDEX deliveries_due;
 CREATE INDEX deliveries_due ON deliveries (destination, next_try_at) WHERE state = 'pending';
 """,
+    """
+-- How often in a row the sender raised, or its process died, while it had this object on the wire.
+ALTER TABLE deliveries ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX deliveries_suspect ON deliveries (next_try_at) WHERE state = 'pending' AND crashes >= 2;
+""",
 )
 SCHEMA_VERSION = 1 + len(_STEPS)
 
