@@ -38,7 +38,7 @@ from dicom_node.errors import ConfigError, SpoolError
 from dicom_node.inbound import Desk, Inbound, Rejection
 from dicom_node.job import Arrival
 from dicom_node.ledger import Ledger
-from dicom_node.negotiation import APPLICATION_CONTEXT, NO_TRANSFER_SYNTAX
+from dicom_node.negotiation import APPLICATION_CONTEXT, NO_TRANSFER_SYNTAX, is_ae_title
 from dicom_node.printable import printable
 from dicom_node.seats import Seats
 from dicom_node.server import Server
@@ -212,6 +212,8 @@ class Receiver:
             called = f"it calls '{association.called_ae}', we are '{self.receive.ae_title}' (receive.ae_title)"
             return Rejection.CALLED_AE, called
         hosts = self.receive.allowed.get(calling)
+        if hosts is None and not is_ae_title(calling):
+            return Rejection.CALLING_AE, "what it calls itself is no AE title (PS3.5 6.2); correct it there"
         if hosts is None:
             return Rejection.CALLING_AE, f'to let it in, add "{calling}" = ["{host}"] to [receive.allowed]'
         if hosts and not any(is_host(host, allowed) for allowed in hosts):

@@ -111,7 +111,8 @@ class LocalNode:
         return Known(revision, None if answer is None else answer.kinds)
 
     def store(self, claim: Claim, name: str, data: bytes) -> tuple[str, str]:
-        stored = self.spool.write_into(self.spool.folder_for(claim.job.job_id, claim.owner), name, data)
+        folder = self.spool.folder_for(claim.job.job_id, claim.owner)
+        stored = self.spool.write_into(folder, name, data, keep_reserve=self.remote is not None)
         return stored.path, stored.sha256
 
     def finish(self, claim: Claim, outcome: Outcome) -> Job:

@@ -1,4 +1,7 @@
-"""Logging for people (text) or collectors (JSON). Patient data never gets here: log UIDs, job ids, codes, AE titles."""
+"""Logging for people (text) or collectors (JSON). Patient data never gets here: log UIDs, job ids, codes, AE titles.
+
+One event is one line: what a peer said may hold line ends and colours, and they are escaped.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import warnings
 import structlog
 
 from dicom_node.config import Log
+from dicom_node.printable import printable
 
 # Libraries that print one line per message below WARNING.
 _CHATTY = ("pynetdicom", "celery", "kombu", "amqp", "PIL", "asyncio", "uvicorn", "httpx2", "httpcore2")
@@ -34,7 +38,12 @@ def start(settings: Log, verb: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _exception_type_only, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _exception_type_only,
+                _on_one_line,
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()
@@ -65,3 +74,18 @@ def _exception_type_only(_logger: object, _name: str, event: structlog.typing.Ev
         place = f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}" if trace else "?"
         event["exception"] = f"{problem[0].__name__} at {place}"
     return event
+
+
+def _on_one_line(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {printable(str(key)): _shown(value) for key, value in event.items()}
+
+
+def _shown(value: object) -> object:
+    """Strings at any depth without what is not to be seen; what is neither text nor number, as its text."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, dict):
+        return {printable(str(key)): _shown(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_shown(one) for one in value]
+    return printable(str(value))

@@ -132,6 +132,11 @@ def is_uid(value: object) -> bool:
     return all(part.isascii() and part.isdigit() for part in value.split("."))
 
 
+def is_ae_title(title: str) -> bool:
+    """1 to 16 characters of ASCII that can be printed, but no backslash (PS3.5 6.2)."""
+    return 0 < len(title) <= 16 and title.isascii() and title.isprintable() and "\\" not in title
+
+
 def _opened(pdu: bytes) -> tuple[int, str, str, Iterator[tuple[int, bytes]]]:
     """Protocol version, called and calling AE title, items."""
     if len(pdu) < _HEADER.size + _FIXED.size:
@@ -231,8 +236,7 @@ def _title(value: bytes) -> str:
 
 def _for_library(title: str) -> bytes:
     """The title where it is one (PS3.5 6.2, AE); the others are looked at by us alone."""
-    is_one = title.isascii() and "\\" not in title and 0 < len(title) <= 16
-    return (title if is_one else "?").ljust(16).encode()
+    return (title if is_ae_title(title) else "?").ljust(16).encode()
 
 
 def _text(value: bytes) -> str:

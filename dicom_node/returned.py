@@ -1,7 +1,8 @@
 """What a worker on another machine returned, checked by the node before it becomes a result.
 
 The worker is believed about pixels, and about nothing else: UIDs must be those that film, content and model derive,
-the object must be of the class of its role, belong to the patient and study of the film, and refer to the film.
+the object must be of the class of its role, belong to the patient and study of the film, and refer to the film. Its file
+must be one that the sender can send: File Meta complete, a dataset that can be read to its end.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pydicom.dataset import Dataset
 from dicom_node.claims import Claim
 from dicom_node.errors import NodeError
 from dicom_node.film import UNREADABLE, dataset_bytes, header
+from dicom_node.implicit_vr import EXPLICIT, implicit
 from dicom_node.job import INDETERMINATE, Outcome, State, StoredObject
 from dicom_node.local import LocalNode
 from dicom_node.spool import sha256_of
@@ -23,6 +25,8 @@ from segmenter.kinds import SOP_CLASSES, kind_of
 from segmenter.uids import result_uid
 
 _SAME = ("StudyInstanceUID", "PatientID")
+_NAMES = ("SOPClassUID", "SOPInstanceUID")
+_GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"  # (0002,0000), with which File Meta begins (PS3.10 7.1)
 _MOST_ITEMS = 10_000
 _MOST_BYTES = 64 * 2**20  # of the film, looked through for what it shares with its result
 
@@ -83,6 +87,7 @@ def _object(node: LocalNode, claim: Claim, result: Result, one: Returned, source
     try:
         dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
         _check(dataset, claim, result, one, source)
+        _check_file(data, dataset, one)
         uid, sop_class = str(dataset.SOPInstanceUID), str(dataset.SOPClassUID)
     except UNREADABLE as error:
         raise BadResult(f"{one.role}: can not be read as DICOM ({type(error).__name__})") from error
@@ -101,6 +106,25 @@ def _check(dataset: Dataset, claim: Claim, result: Result, one: Returned, source
             raise BadResult(f"{one.role}: its {keyword} is not the film's")
     if film not in _references(dataset):
         raise BadResult(f"{one.role}: it does not refer to the film")
+
+
+def _check_file(data: bytes, dataset: pydicom.FileDataset, one: Returned) -> None:
+    """What the sender takes for granted (PS3.10 7.1)."""
+    meta = dataset.file_meta
+    if data[132:140] != _GROUP_LENGTH:
+        raise BadResult(f"{one.role}: its File Meta does not begin with the group's length")
+    if meta.get("MediaStorageSOPClassUID") != dataset.SOPClassUID:
+        raise BadResult(f"{one.role}: its File Meta names another SOP class, or none")
+    if meta.get("TransferSyntaxUID") != EXPLICIT:
+        raise BadResult(f"{one.role}: its transfer syntax is not Explicit VR Little Endian")
+    encoded = bytes(dataset_bytes(data))
+    named = header(encoded, EXPLICIT, _NAMES)
+    if any(named.get(name) != dataset.get(name) for name in _NAMES):
+        raise BadResult(f"{one.role}: its File Meta does not end where it says")
+    try:
+        implicit(encoded)
+    except ValueError as problem:
+        raise BadResult(f"{one.role}: it can not be read to its end ({problem})") from problem
 
 
 def _bytes(dataset: Dataset, keyword: str) -> bytes:

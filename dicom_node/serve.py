@@ -132,13 +132,15 @@ def _claims(door: Door) -> APIRouter:
 
     @router.delete("/claims/{job_id}", status_code=204)
     def release(held: Held, who: Who) -> None:
-        """Give the job back untouched."""
+        """Give the job back untouched; what was sent for it is removed."""
         door.here.far(who).release(held)
+        _sweep(door, held)
 
     @router.post("/claims/{job_id}/trouble", status_code=204)
     def trouble(trouble: Trouble, held: Held, who: Who) -> None:
         """The worker stumbled over the film: charged like a crash, and tried again."""
         door.here.far(who).charge(held, trouble.code, trouble.sentence)
+        _sweep(door, held)
 
     @router.post("/claims/{job_id}/content")
     def content(content: Content, held: Held, who: Who) -> Seen:
@@ -148,7 +150,7 @@ def _claims(door: Door) -> APIRouter:
 
     @router.put("/claims/{job_id}/objects/{name}")
     async def store(request: Request, name: Annotated[str, Path(pattern=_OBJECT_NAME)], held: Held, who: Who) -> Kept:
-        """The bytes of one object. The same bytes again: 200. Other bytes under the same name: 409."""
+        """The bytes of one object of a kind that is to be made. The same bytes again: 200. Other bytes of that name: 409."""
         data = await request.body()  # bounded by BodyLimit
         return await run_in_threadpool(_keep, door.here.far(who), held, name, data)
 
@@ -164,6 +166,7 @@ def _claims(door: Door) -> APIRouter:
         except BadResult as problem:
             log.error("a worker's result was refused", extra=held.job.log_context() | {"worker": who, "error": str(problem)})
             node.charge(held, "result-refused", f"A worker returned what does not belong to the film: {problem}.")
+            _sweep(door, held)
             raise
         job = node.finish(held, outcome)
         log.info("job %s", job.state, extra=job.log_context() | {"worker": who, "finding": job.finding, "code": job.code})
@@ -179,6 +182,8 @@ def _claims(door: Door) -> APIRouter:
 
 
 def _keep(node: LocalNode, claim: Claim, name: str, data: bytes) -> Kept:
+    if name.removesuffix(".dcm") not in node.router.kinds(claim.job.arrival):
+        raise BadResult(f"{name} is not among the objects that are to be made of this film")
     path = f"job/{claim.job.job_id}/{claim.owner}/{name}"
     try:
         known = node.spool.read(path)
@@ -187,6 +192,14 @@ def _keep(node: LocalNode, claim: Claim, name: str, data: bytes) -> Kept:
     if known != data:
         raise LostClaim(f"{name} was sent before with other bytes")
     return Kept(sha256=sha256_of(data))
+
+
+def _sweep(door: Door, claim: Claim) -> None:
+    """The reaper would come in an hour; a worker could fill the disk until then."""
+    try:
+        door.here.spool.remove_folder(claim.job.job_id, claim.owner)
+    except OSError as problem:
+        log.warning("what a worker sent can not be removed, the reaper will", extra={"error": str(problem)})
 
 
 def _said_before(door: Door, job_id: str, owner: str, result: Result) -> Ended:

@@ -92,13 +92,21 @@ class Spool:
             raise SpoolError(f"{folder}: can not be made ({error.strerror})") from error
         return f"job/{job_id}/{owner_token}"
 
-    def write_into(self, folder: str, name: str, data: Buffer | Iterable[Buffer]) -> Stored:
-        """Store one object of a result, as durable as a film. Raises SpoolError.
+    def write_into(self, folder: str, name: str, data: Buffer | Iterable[Buffer], *, keep_reserve: bool = False) -> Stored:
+        """Store one object of a result, as durable as a film. Raises SpoolError; DiskReserve with `keep_reserve`.
 
-        The reserve is there for this: what came in can be answered and sent while nothing new is taken. Two calls with one
-        name do not disturb each other: a worker far away that hears no reply sends the same object again.
+        The reserve is there for this: what came in can be answered and sent while nothing new is taken. It is not there for
+        another machine, whose token could empty it (`keep_reserve`). Two calls with one name do not disturb each other: a
+        worker far away that hears no reply sends the same object again.
         """
-        return self._write(f"{folder}/{name}", data, b"", reserve=0)
+        return self._write(f"{folder}/{name}", data, b"", reserve=self.reserve_bytes if keep_reserve else 0)
+
+    def remove_folder(self, job_id: str, owner_token: str) -> None:
+        """Remove what a claim left that was given up. Raises OSError."""
+        folder = self._inside(f"job/{job_id}/{owner_token}")
+        for file in list(folder.glob("*")):
+            file.unlink(missing_ok=True)
+        _remove_empty(folder, until=self.directory / "job")
 
     def read(self, path: str) -> bytes:
         """The bytes of a file. Raises OSError (FileNotFoundError when it is gone)."""

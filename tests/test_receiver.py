@@ -240,7 +240,7 @@ def test_rejections_do_not_fill_the_log(node: Node, caplog: pytest.LogCaptureFix
             assert peer.associate("STRANGER") == ASSOCIATE_RJ
     lines = [record.getMessage() for record in caplog.records if "rejected" in record.getMessage()]
     assert len(lines) == 1
-    assert 'add "STRANGER" = [] to [receive.allowed]' in lines[0]
+    assert 'add "STRANGER" = ["127.0.0.1"] to [receive.allowed]' in lines[0]
 
 
 def test_quiet_is_bounded_and_forgets_after_a_minute() -> None:
