@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -27,14 +27,29 @@ SC, SEG = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.66.4"
 
 
 class AnsweredFilms:
-    """`count` films, answered by one object of `size` bytes each. `uids`: their objects, in order; `sources`: the films."""
+    """`count` films, answered by one object of `size` bytes each. `uids`: their objects, in order; `sources`: the films.
 
-    def __init__(self, folder: Path, port: int, count: int, *, size: int = 20_000, sop_class: str = SC) -> None:
+    They go to PACS at `port`, and to the `others` (name -> port) too.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        count: int,
+        *,
+        size: int = 20_000,
+        sop_class: str = SC,
+        others: Mapping[str, int] | None = None,
+        connect_seconds: float = 20,
+        response_seconds: float = 3,
+    ) -> None:
         self.config_file = folder / "config.toml"
+        ports = {"PACS": port} | dict(others or {})
         self.config_file.write_text(
-            f"[peers.PACS]\nhost = '127.0.0.1'\nport = {port}\n"
-            "[send]\ndestinations = ['PACS']\nfirst_delay_seconds = 0.2\nmax_delay_seconds = 0.4\n"
-            "connect_seconds = 20\nresponse_seconds = 3\n[queue]\npoll_seconds = 0.02\n[node]\nreserve_mb = 0\n"
+            "".join(f"[peers.{name}]\nhost = '127.0.0.1'\nport = {number}\n" for name, number in ports.items())
+            + f"[send]\ndestinations = {list(ports)}\nfirst_delay_seconds = 0.2\nmax_delay_seconds = 0.4\n"
+            f"connect_seconds = {connect_seconds}\nresponse_seconds = {response_seconds}\n[queue]\npoll_seconds = 0.02\n[node]\nreserve_mb = 0\n"
         )
         self.config: Config = load(self.config_file)
         self.spool = Spool(self.config.spool_directory, 0)
@@ -67,8 +82,8 @@ class AnsweredFilms:
         self.sha256[uid] = hashlib.sha256(data[144 + int.from_bytes(data[140:144], "little") :]).hexdigest()
         return uid
 
-    def delivery(self, uid: str) -> Delivery:
-        [one] = self.outbox.of_job(self.jobs[self.uids.index(uid)])
+    def delivery(self, uid: str, destination: str = "PACS") -> Delivery:
+        [one] = [one for one in self.outbox.of_job(self.jobs[self.uids.index(uid)]) if one.destination == destination]
         return one
 
     def states(self) -> dict[str, DeliveryState]:
