@@ -23,14 +23,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import stubborn_sender  # noqa: E402
 from far import Far  # noqa: E402
-from recording_pacs import Count, Received, RecordingPacs, count, recording_pacs  # noqa: E402
+from recording_pacs import IMPLICIT_ONLY, NO_LENGTH, Count, Received, RecordingPacs, count, recording_pacs  # noqa: E402
 from servers import Node, Orthanc, free_port, running_orthanc  # noqa: E402
 
 from dicom_node.job import FINISHED, State  # noqa: E402
 from dicom_node.lifecycle import running  # noqa: E402
 from segmenter import phantom  # noqa: E402
 
-RECORDERS = ("PACS", "ARCHIVE")  # one recording process, called by two names; Orthanc is the third destination
+# One recording process, called by two names, each of them peculiar; Orthanc is the third destination.
+RECORDERS = ("PACS", "ARCHIVE")
+PECULIAR = {"PACS": NO_LENGTH, "ARCHIVE": IMPLICIT_ONLY}
 SEEDS = (7, 10, 29, 38)  # films on which the shipped model finds a pneumothorax
 SHAPE = (2500, 2048)
 MOST_UNDER_WAY = 40  # films that are accepted and not in the PACS; at more the modalities wait
@@ -211,7 +213,7 @@ def open_hospital(
 ) -> Iterator[Hospital]:
     """`far`: the only worker is one that has no disk of the node, and no ledger."""
     with contextlib.ExitStack() as stack:
-        pacs = stack.enter_context(recording_pacs(folder / "pacs"))
+        pacs = stack.enter_context(recording_pacs(folder / "pacs", **PECULIAR))
         orthanc = stack.enter_context(running_orthanc(orthanc_program, folder / "orthanc")) if orthanc_program else None
         peers = {name: {"host": "127.0.0.1", "port": pacs.port} for name in RECORDERS}
         environment = {

@@ -44,6 +44,7 @@ class AnsweredFilms:
         connect_seconds: float = 20,
         response_seconds: float = 3,
     ) -> None:
+        folder.mkdir(exist_ok=True)
         self.config_file = folder / "config.toml"
         ports = {"PACS": port} | dict(others or {})
         self.config_file.write_text(
@@ -87,6 +88,7 @@ class AnsweredFilms:
         return one
 
     def states(self) -> dict[str, DeliveryState]:
+        """At PACS."""
         return {uid: self.delivery(uid).state for uid in self.uids}
 
     def sending(self) -> AbstractContextManager[None]:

@@ -1,6 +1,8 @@
 """The long fuzz: thousands of broken films and conversations, a table, and a JSON file with what became of them.
 
-    python tests/fuzz.py --seed 7 --objects 5000 --pdus 5000 --out bench/fuzz.json
+    python tests/fuzz.py --seed 7 --objects 5000 --pdus 5000 --answers 1000 --out bench/fuzz.json
+
+Answers are those of a PACS to our sender.
 
 Mutants of one seed are the same in every run, so that a number in the report can be looked at again. `--objects 1000:2000`
 takes a part of them; `--add` counts it to what `--out` holds already.
@@ -20,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from film_parts import bases
+from mutant_answers import mutant as broken_answer
+from mutant_answers import send_to_all
 from mutant_pdus import conversation
 from mutants import mutant
 from receiver_node import running
@@ -30,7 +34,7 @@ from test_predict_mask import tiny_artifact
 
 from dicom_node.job import FINISHED
 
-WAVE, CHUNK = 100, 500
+WAVE, CHUNK, AT_ONCE = 100, 500, 7
 # Every film counts as positive and most masks are made: the SEG of a film with a broken header is built too.
 POSITIVE = {"only": {"image_threshold": 0.0, "mask_threshold": 0.4, "min_area_mm2": 0, "min_area_px": 0}}
 NOT_FORESEEN = ("internal-error", "out-of-memory", "crashes-the-worker")
@@ -41,6 +45,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--objects", type=_span, default=range(5000), metavar="COUNT|FIRST:END")
     parser.add_argument("--pdus", type=_span, default=range(5000), metavar="COUNT|FIRST:END")
+    parser.add_argument("--answers", type=_span, default=range(1000), metavar="COUNT|FIRST:END")
     parser.add_argument("--out", type=Path, default=Path("fuzz.json"))
     parser.add_argument("--add", action="store_true", help="count to what --out holds (same seed)")
     asked = parser.parse_args()
@@ -51,14 +56,16 @@ def main() -> int:
     if asked.add and asked.out.exists():
         report = json.loads(asked.out.read_text())
         assert report["seed"] == asked.seed, "another seed: not the same mutants"
-    for span, attack in ((asked.pdus, _conversations), (asked.objects, _films)):
+        report.setdefault("answers", _report(asked.seed)["answers"])
+    for span, attack in ((asked.pdus, _conversations), (asked.answers, _answers), (asked.objects, _films)):
         for first in range(span.start, span.stop, CHUNK):
             with tempfile.TemporaryDirectory() as folder:
                 attack(report, asked.seed, range(first, min(first + CHUNK, span.stop)), Path(folder))
             asked.out.write_text(json.dumps(report, indent=1) + "\n")
             print(f"{attack.__name__.strip('_')} up to {min(first + CHUNK, span.stop)}", file=sys.stderr, flush=True)
     _print(report)
-    return 1 if report["objects"]["unforeseen"] or report["objects"]["crashes"] or report["pdus"]["broken_promises"] else 0
+    broken = report["pdus"]["broken_promises"] or report["answers"]["broken_promises"]
+    return 1 if report["objects"]["unforeseen"] or report["objects"]["crashes"] or broken else 0
 
 
 def _span(text: str) -> range:
@@ -74,8 +81,9 @@ def _report(seed: int) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "seed": seed,
-        "command": f"python tests/fuzz.py --seed {seed} --objects 5000 --pdus 5000",
+        "command": f"python tests/fuzz.py --seed {seed} --objects 5000 --pdus 5000 --answers 1000",
         "pdus": pdus,
+        "answers": {"count": 0, "ends": {}, "broken_promises": [], "seconds": 0.0},
         "objects": objects,
     }
 
@@ -94,6 +102,19 @@ def _conversations(report: dict[str, Any], seed: int, numbers: range, folder: Pa
             said["answers"] = dict(Counter(said["answers"]) + toll.answers)
     said["count"] += len(numbers)
     said["receiver_growth_mb"] = max(said["receiver_growth_mb"], memory_mb() - before)
+    said["seconds"] = round(said["seconds"] + time.monotonic() - started, 1)
+
+
+def _answers(report: dict[str, Any], seed: int, numbers: range, folder: Path) -> None:
+    said, started = report["answers"], time.monotonic()
+    for first in range(numbers.start, numbers.stop, AT_ONCE):
+        wave = range(first, min(first + AT_ONCE, numbers.stop))
+        try:
+            ends = send_to_all(folder / str(first), [broken_answer(seed, number) for number in wave])
+            said["ends"] = dict(Counter(said["ends"]) + ends)
+        except AssertionError as broken:
+            said["broken_promises"].append(f"{wave}: {broken}")
+    said["count"] += len(numbers)
     said["seconds"] = round(said["seconds"] + time.monotonic() - started, 1)
 
 
@@ -131,18 +152,29 @@ def _films(report: dict[str, Any], seed: int, numbers: range, folder: Path) -> N
 
 
 def _print(report: dict[str, Any]) -> None:
-    for name, counts in (("conversation ended", "answers"), ("film ended", "outcomes")):
+    ends = {
+        "conversation ended": report["pdus"]["answers"],
+        "delivery ended": report["answers"]["ends"],
+        "film ended": report["objects"]["outcomes"],
+    }
+    for name, counts in ends.items():
         table = Table(name, "how often", title=f"seed {report['seed']}")
-        for what, count in sorted(
-            report["pdus" if counts == "answers" else "objects"][counts].items(), key=lambda one: -one[1]
-        ):
+        for what, count in sorted(counts.items(), key=lambda one: -one[1]):
             table.add_row(what, f"{count:,}")
         Console().print(table)
     objects, pdus = report["objects"], report["pdus"]
     print(f"{pdus['count']:,} conversations: {len(pdus['broken_promises'])} broken promises")
+    answers = report["answers"]
+    print(f"{answers['count']:,} answers: {len(answers['broken_promises'])} broken promises")
     print(f"{objects['count']:,} films: {len(objects['crashes'])} crashes, {len(objects['unforeseen'])} without a proper code")
     print(f"slowest: {objects['slowest']}; most memory: {objects['hungriest']}")
-    for what in (pdus["broken_promises"], objects["broken_promises"], objects["crashes"], objects["unforeseen"]):
+    for what in (
+        pdus["broken_promises"],
+        answers["broken_promises"],
+        objects["broken_promises"],
+        objects["crashes"],
+        objects["unforeseen"],
+    ):
         if what:
             print(json.dumps(what, indent=1))
 

@@ -36,6 +36,7 @@ class Conversation:
     rest: bytes = b""
     waits: bool = True
     releases: bool = True
+    version: int = 1  # of the protocol
     how: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -55,7 +56,7 @@ def conversation(seed: int, number: int) -> Conversation:
     for way in early:
         if one.user and one.items:  # the way before may have left nothing to break
             way(one, chance)
-    one.request, one.rest = _associate(one.items, one.user), b"".join(_data(pdvs) for pdvs in one.pdvs)
+    one.request, one.rest = _associate(one.items, one.user, one.version), b"".join(_data(pdvs) for pdvs in one.pdvs)
     for way in late:
         way(one, chance)
     if one.releases:
@@ -151,6 +152,42 @@ def _user_types(one: Conversation, chance: random.Random) -> None:
 
 def _no_user_items(one: Conversation, chance: random.Random) -> None:
     one.user[:] = [] if chance.random() < 0.5 else one.user * 200
+
+
+def _unknown_items(one: Conversation, chance: random.Random) -> None:
+    """Sound (PS3.8 9.3.1: skipped), among the items and in the user information."""
+    for items, kinds in ((one.items, (0x00, 0x22, 0x77, 0xFF)), (one.user, (0x00, 0x5F, 0x7A, 0xFF))):
+        for _ in range(chance.randint(0, 3)):
+            at = chance.randint(1, len(items))
+            items.insert(at, (chance.choice(kinds), chance.randbytes(chance.choice((0, 1, 4, 300)))))
+
+
+def _protocol_version(one: Conversation, chance: random.Random) -> None:
+    """Sound where bit 0 is set (PS3.8 9.3.2)."""
+    one.version = chance.randrange(65536)
+
+
+def _padding(one: Conversation, chance: random.Random) -> None:
+    """Sound: titles, UIDs and names that end in NULs or blanks."""
+    pad = chance.choice((b"\0", b" "))
+    one.user.append((-1, b"PTXSEG".ljust(16, pad) + b"MODALITY".ljust(16, pad)))
+    one.user[:] = [(kind, body + (pad if kind in (0x52, 0x55) else b"")) for kind, body in one.user]
+    padded = pad.decode()
+    one.items[:] = _contexts((1, CR + padded, (EXPLICIT + padded,)))
+
+
+def _names(one: Conversation, chance: random.Random) -> None:
+    """Sound: what a peer calls its implementation is its own affair."""
+    name = chance.choice((b"", b"ACME-STORE-SCU-12.3.45", "Gerät".encode("latin-1"), b"A\n[error] x", b"\xff" * 300, b"\0A"))
+    one.user[1:] = [(0x52, chance.choice((b"1.2.3", b"", b"ACME", b"1." * 40 + b"1"))), (0x55, name)]
+
+
+def _even_ids(one: Conversation, chance: random.Random) -> None:
+    """Against PS3.8 9.3.2.2, and taken: it is plain what is meant."""
+    number = chance.randrange(0, 256, 2)
+    one.items[:] = _contexts((number, CR, (EXPLICIT,)))
+    for pdvs in one.pdvs:
+        pdvs[:] = [(number if context == 1 else context, control, data) for context, control, data in pdvs]
 
 
 # -- the film on the wire -------------------------------------------------------------------------------------------
@@ -356,6 +393,11 @@ WAYS: dict[str, Callable[[Conversation, random.Random], None]] = {
     "extended negotiation": _extended,
     "user item types": _user_types,
     "user items absent or many": _no_user_items,
+    "unknown items": _unknown_items,
+    "protocol version": _protocol_version,
+    "padding": _padding,
+    "names": _names,
+    "even ids": _even_ids,
     "refragmented": _refragmented,
     "PDV contexts": _pdv_contexts,
     "PDV controls": _pdv_controls,
@@ -397,10 +439,10 @@ def _user_items() -> list[tuple[int, bytes]]:
     return [(0x51, struct.pack(">L", 16384)), (0x52, b"1.2.3"), (0x55, b"HOSTILE_1")]
 
 
-def _associate(items: list[tuple[int, bytes]], user: list[tuple[int, bytes]]) -> bytes:
+def _associate(items: list[tuple[int, bytes]], user: list[tuple[int, bytes]], version: int) -> bytes:
     titles = next((body for kind, body in user if kind == -1), b"PTXSEG".ljust(16) + b"MODALITY".ljust(16))
     information = b"".join(_sub_item(kind, body) for kind, body in user if kind >= 0)
-    body = struct.pack(">HH", 1, 0) + titles + bytes(32)
+    body = struct.pack(">HH", version, 0) + titles + bytes(32)
     body += b"".join(_sub_item(kind, content) for kind, content in items) + _sub_item(0x50, information)
     return struct.pack(">BBL", 0x01, 0, len(body)) + body
 

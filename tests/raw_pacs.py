@@ -161,7 +161,7 @@ def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _syntax(context: bytes) -> str:
-    return next((value.decode().strip("\0 ") for kind, value in _items(context[4:]) if kind == 0x40), "")
+    return next((value.decode("latin-1").strip("\0 ") for kind, value in _items(context[4:]) if kind == 0x40), "")
 
 
 def _pdvs(pdu: bytes) -> Iterator[tuple[int, int, bytes]]:

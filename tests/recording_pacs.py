@@ -3,7 +3,8 @@
 `python recording_pacs.py FOLDER PORT HOST` listens on that port (0: a free one; FOLDER/port says which) under every AE
 title that it is called by, so one process stands in for several destinations. Each object is one line of
 FOLDER/journal.jsonl, on disk before it is answered. FOLDER/behaviour.json makes it misbehave:
-{"status": 42752, "delay_seconds": 2, "abort": true}.
+{"status": 42752, "delay_seconds": 2, "abort": true}. FOLDER/peculiar.json says how it negotiates under a title:
+{"PACS": "no maximum length", "ARCHIVE": "Implicit VR only"}, both of which PS3.8 and PS3.5 allow.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -26,6 +27,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 _SEG = "1.2.840.10008.5.1.4.1.1.66.4"
+NO_LENGTH, IMPLICIT_ONLY = "no maximum length", "Implicit VR only"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Received:
     when: float  # seconds since the epoch
     calling_ae: str
     called_ae: str  # which destination we were
+    syntax: str = ""  # transfer syntax
 
 
 @dataclass
@@ -50,6 +53,7 @@ class RecordingPacs:
     port: int = 0
     host: str = "127.0.0.1"
     before: Sequence[str] = ()  # what the command begins with: `ip netns exec NAME`
+    peculiar: Mapping[str, str] = field(default_factory=dict)  # called AE title -> NO_LENGTH or IMPLICIT_ONLY
     process: subprocess.Popen[bytes] | None = None
     _read_bytes: int = 0
     _journal: list[Received] = field(default_factory=list)
@@ -58,6 +62,7 @@ class RecordingPacs:
         self.folder.mkdir(parents=True, exist_ok=True)
         announced = self.folder / "port"
         announced.unlink(missing_ok=True)
+        (self.folder / "peculiar.json").write_text(json.dumps(dict(self.peculiar)))
         log = (self.folder / "log").open("ab")
         command = [*self.before, sys.executable, __file__, str(self.folder), str(self.port), self.host]
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -97,8 +102,8 @@ class RecordingPacs:
 
 
 @contextlib.contextmanager
-def recording_pacs(folder: Path) -> Iterator[RecordingPacs]:
-    pacs = RecordingPacs(folder).start()
+def recording_pacs(folder: Path, **peculiar: str) -> Iterator[RecordingPacs]:
+    pacs = RecordingPacs(folder, peculiar=peculiar).start()
     try:
         yield pacs
     finally:
@@ -120,18 +125,18 @@ class Count:
 def count(journal: Sequence[Received], films: Collection[str], destinations: Collection[str]) -> Count:
     """`films`: those that the node answered with 0000, each known to have a result."""
     uids: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    contents: dict[str, set[str]] = defaultdict(set)
+    contents: dict[tuple[str, str], set[str]] = defaultdict(set)  # the same elements have other bytes in another syntax
     reached: dict[str, set[str]] = defaultdict(set)
     sends: dict[tuple[str, str], int] = defaultdict(int)
     film_of = {}
     for one in journal:
         uids[one.source, one.role, one.model].add(one.uid)
-        contents[one.uid].add(one.sha256)
+        contents[one.uid, one.syntax].add(one.sha256)
         reached[one.source].add(one.called_ae)
         sends[one.uid, one.called_ae] += 1
         film_of[one.uid] = one.source
     doubled = {source for (source, _, _), found in uids.items() if len(found) > 1}
-    doubled |= {film_of[uid] for uid, found in contents.items() if len(found) > 1}
+    doubled |= {film_of[uid] for (uid, _), found in contents.items() if len(found) > 1}
     return Count(
         results=len(uids),
         lost=sorted(film for film in films if not reached[film] >= set(destinations)),
@@ -161,6 +166,7 @@ def source_of(dataset: Dataset) -> str:
 
 def main(folder: Path, port: int, host: str) -> None:
     from pynetdicom import AE, evt
+    from pynetdicom.pdu_primitives import MaximumLengthNotification
     from pynetdicom.presentation import AllStoragePresentationContexts
     from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
@@ -179,6 +185,7 @@ def main(folder: Path, port: int, host: str) -> None:
             when=time.time(),
             calling_ae=event.assoc.requestor.ae_title,
             called_ae=event.assoc.requestor.primitive.called_ae_title,
+            syntax=str(event.context.transfer_syntax),
         )
         how = behaviour()
         time.sleep(how.get("delay_seconds", 0))
@@ -197,13 +204,25 @@ def main(folder: Path, port: int, host: str) -> None:
         except FileNotFoundError:
             return {}
 
+    peculiar = json.loads((folder / "peculiar.json").read_text())
+
+    def asked(event: evt.Event) -> None:
+        association = event.assoc
+        how = peculiar.get(association.requestor.primitive.called_ae_title)
+        if how == NO_LENGTH:
+            ours = association.acceptor
+            ours._user_info = [one for one in ours._user_info if not isinstance(one, MaximumLengthNotification)]
+        elif how == IMPLICIT_ONLY:
+            for context in association.acceptor.supported_contexts:
+                context.transfer_syntax = ["1.2.840.10008.1.2"]
+
     ae = AE(ae_title="ANY")
     ae.require_called_aet = False
     ae.maximum_associations = 100
     ae.add_supported_context(Verification)
     for context in AllStoragePresentationContexts:
         ae.add_supported_context(str(context.abstract_syntax))
-    server = ae.start_server((host, port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    server = ae.start_server((host, port), block=False, evt_handlers=[(evt.EVT_C_STORE, store), (evt.EVT_REQUESTED, asked)])
     assert server is not None and server.socket is not None
     temporary = folder / "port.tmp"
     temporary.write_text(str(server.socket.getsockname()[1]))

@@ -424,6 +424,22 @@ def test_answers_that_do_not_count_and_those_that_do(tmp_path: Path, archive: Ar
     assert site.rows() == after
 
 
+def test_reports_are_answered_one_after_the_other_by_the_association(
+    tmp_path: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread for each, past the backpressure: a peer that reports without end waits as one that stores without end."""
+    site = Site(tmp_path, archive.port)
+    archive.node_port = site.config.receive.port
+    threads: list[str] = []
+    monkeypatch.setattr(Reports, "answer", lambda *_: threads.append(threading.current_thread().name) or 0)
+    with site.receiving(), archive.speaking() as peer:
+        before = threading.active_count()
+        for _ in range(3):
+            archive.report(peer, information("1.2.3", "1.2.4"))
+        assert threading.active_count() <= before
+    assert len(threads) == 3 and len(set(threads)) == 1 and threads[0].startswith("AcceptorThread")
+
+
 def test_who_may_only_report_can_not_store(tmp_path: Path, archive: Archive) -> None:
     site = Site(tmp_path, archive.port, peer="ae_title = 'PACSAE'\ncommit_ae_title = 'COMMITTER'")
     port = archive.node_port = site.config.receive.port

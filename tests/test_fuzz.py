@@ -1,12 +1,15 @@
-"""500 broken films and 500 broken conversations: the node goes on serving, and every film has an answer with a code."""
+"""500 broken films, 500 broken conversations, 56 broken answers: the node goes on, and every film has an answer with a code."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from film_parts import bases
+from mutant_answers import mutant as broken_answer
+from mutant_answers import send_to_all
 from mutant_pdus import conversation
 from mutants import mutant
 from receiver_node import running
@@ -35,6 +38,15 @@ def test_broken_conversations_leave_the_node_serving_and_the_ledger_consistent(t
     assert len(answers) == COUNT
     assert sum("0000" in one for one in answers) > COUNT // 10, "nearly nothing got as far as the spool"
     assert len(set(answers)) > 8
+
+
+def test_broken_answers_leave_the_sender_sending(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Seven destinations at once, and a sound one beside them that does not wait."""
+    ends = Counter[str]()
+    for first in range(0, 56, 7):
+        ends += send_to_all(tmp_path / str(first), [broken_answer(SEED, number) for number in range(first, first + 7)])
+    assert sum(ends.values()) == 56 and len(ends) > 12, ends
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_every_broken_film_is_stored_and_answered_with_a_code(tmp_path: Path) -> None:

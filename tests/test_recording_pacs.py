@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from answered_films import AnsweredFilms
 from instant_model import film
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
-from recording_pacs import Received, RecordingPacs, count, recording_pacs
+from raw_peer import associate_rq
+from recording_pacs import IMPLICIT_ONLY, NO_LENGTH, Received, RecordingPacs, count, recording_pacs
+from servers import wait_for
 from stubborn_sender import try_once
+
+from dicom_node.job import DeliveryState
 
 sys.path.append(str(Path(__file__).parent.parent / "bench"))
 
@@ -96,3 +102,19 @@ def test_it_misbehaves_on_request(pacs: RecordingPacs) -> None:
     assert len(pacs.results_of("1.2.200")) == 1, "stored, and the sender does not know"
     pacs.behave()
     assert offered(pacs, seg("1.2.2", "1.2.200")) == 0x0000
+
+
+def test_it_negotiates_in_its_own_way_under_a_title(tmp_path: Path) -> None:
+    """What PS3.8 D.1 and PS3.5 10.1 allow: no word about the longest PDU, and the default transfer syntax alone."""
+    with recording_pacs(tmp_path, PACS=NO_LENGTH, ARCHIVE=IMPLICIT_ONLY) as pacs:
+        films = AnsweredFilms(tmp_path / "films", pacs.port, 2, others={"ARCHIVE": pacs.port})
+        with films.sending():
+            films.all_are(DeliveryState.DELIVERED)
+            wait_for(lambda: len(pacs.journal()) == 4, 40)
+        written = {one.called_ae: one.syntax for one in pacs.journal()}
+        with socket.create_connection(("127.0.0.1", pacs.port), 20) as line:
+            line.sendall(associate_rq(called="PACS"))
+            answer = line.recv(65536)
+    assert written == {"PACS": "1.2.840.10008.1.2.1", "ARCHIVE": "1.2.840.10008.1.2"}
+    assert b"\x51\0\0\4" not in answer and b"\x52\0" in answer
+    assert not count(pacs.journal(), films.sources, ["PACS", "ARCHIVE"]).doubled

@@ -21,6 +21,7 @@ import pytest
 import uvicorn
 from click.testing import CliRunner
 from fastapi import FastAPI
+from pydicom.dataset import Dataset
 from receiver_node import running as receiving
 from receiver_node import send
 from remote_worker import CONTENT, MODEL, Hand, RemoteWorker, encoded, result, seg_of
@@ -29,9 +30,10 @@ from servers import free_port, wait_for
 from dicom_node import guests
 from dicom_node.cli import main
 from dicom_node.config import Config, Work, load
-from dicom_node.errors import NodeAway
+from dicom_node.errors import DiskReserve, NodeAway
 from dicom_node.job import State
 from dicom_node.ledger import Ledger
+from dicom_node.local import LocalNode
 from dicom_node.outbox import Outbox
 from dicom_node.remote import RemoteNode
 from dicom_node.wire import Task
@@ -232,6 +234,76 @@ def test_what_does_not_belong_to_the_film_is_refused(door: Door) -> None:
         job = door.job_of(uid)
         assert (job.state, job.code) == (State.FAILED, "result-refused")
         assert not Outbox(door.ledger.store).of_job(job.job_id)
+
+
+def test_a_file_that_the_sender_could_not_send_is_refused(door: Door) -> None:
+    """File Meta without a transfer syntax, with another class, another syntax, a wrong length; a dataset that is cut."""
+    bad = {
+        "its transfer syntax": lambda seg: _renamed(encoded(seg), b"\x02\x00\x10\x00UI"),
+        "Explicit VR Little Endian": lambda seg: _in_syntax(seg, "1.2.840.10008.1.2.4.90"),
+        "another SOP class, or none": lambda seg: _renamed(encoded(seg), b"\x02\x00\x02\x00UI"),
+        "does not end where": lambda seg: _with_group_length(encoded(seg), -8),
+        "the group's length": lambda seg: encoded(seg)[:132] + encoded(seg)[144:],
+        "to its end": lambda seg: encoded(seg) + b"\xfc\xff\xfc\xffOB\0\0\x10\0\0\0x",
+    }
+    worker = door.worker()
+    for seed in (20, 21):  # each is charged three times
+        door.film(seed)
+    for what, broken in bad.items():
+        held = worker.claim()
+        data = broken(seg_of(held.source()))
+        held.call("PUT", "/objects/seg.dcm", content=data).raise_for_status()
+        answer = held.finish(hashlib.sha256(data).hexdigest())
+        assert answer.status_code == 422, what
+        assert what in answer.text or what in ("does not end where", "the group's length"), (what, answer.text)
+    assert not Outbox(door.ledger.store).open_count()
+    left = [file for file in (door.config.spool_directory / "job").rglob("*") if file.is_file()]
+    assert not left, "what was refused is removed"
+
+
+def _renamed(data: bytes, tag: bytes) -> bytes:
+    """The element is there, and is another one: (0002,xxxx) becomes one without a name."""
+    return data.replace(tag, tag[:2] + bytes((tag[2] + 1,)) + tag[3:], 1)
+
+
+def _in_syntax(seg: Dataset, syntax: str) -> bytes:
+    data, wanted = encoded(seg), syntax.encode().ljust(20, b"\0")[:20]
+    return data.replace(b"1.2.840.10008.1.2.1\0", wanted, 1)
+
+
+def _with_group_length(data: bytes, change: int) -> bytes:
+    return data[:140] + (int.from_bytes(data[140:144], "little") + change).to_bytes(4, "little") + data[144:]
+
+
+def test_only_what_was_asked_for_is_kept_and_the_reserve_stays(door: Door) -> None:
+    """A token can not fill the disk, with names that nobody asked for or claim by claim."""
+    door.film()
+    worker = door.worker()
+    held = worker.claim()
+    for name in ("seg-positioned.dcm", "capture.dcm", "x1.dcm", "presentation.dcm"):
+        assert name.removesuffix(".dcm") not in held.task["kinds"]
+        answer = held.call("PUT", f"/objects/{name}", content=b"x" * 1000)
+        assert answer.status_code == 422 and name in answer.text
+    for _ in range(3):
+        assert held.call("PUT", "/objects/seg.dcm", content=b"x" * 1000).status_code == 200
+        assert held.call("DELETE", "").status_code == 204
+        held = worker.claim()
+    left = [file for file in (door.config.spool_directory / "job").rglob("*") if file.is_file()]
+    assert not left, "what a claim left that was given back"
+
+
+def test_the_reserve_is_not_for_another_machine(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[node]\ndirectory = 'node'\nreserve_mb = 1000000000\n")
+    config = load(tmp_path / "c.toml")
+    with receiving(config.node.directory, allowed={"MODALITY": []}) as node:
+        dataset = phantom.film(phantom.draw(1, shape=(96, 80)), kind="DX", bits=12)
+        assert send(node.port, dataset) == 0x0000
+    here = LocalNode.of(config, "w")
+    claim = here.claim(1)
+    assert claim is not None
+    with pytest.raises(DiskReserve):
+        here.far("gpu1").store(claim, "seg.dcm", b"x")
+    assert here.store(claim, "seg.dcm", b"x")[1], "it is there for the worker of this machine"
 
 
 def test_a_film_with_a_large_private_block_is_answered(door: Door) -> None:
