@@ -119,15 +119,17 @@ class RawPacs:
 
     def _talk(self, line: socket.socket) -> None:
         self.open_lines += 1
-        with contextlib.suppress(OSError, EOFError), line:
-            line.settimeout(20)
-            request = _pdu(line)
-            self.requests.append(request)
-            opening = self.opening(request)
-            line.sendall(opening)
-            accepted = {body[0]: body for kind, body in _items(opening[74:]) if kind == 0x21} if opening[:1] == b"\2" else {}
-            self._serve(line, {number: _syntax(body) for number, body in accepted.items() if body[2] == 0})
-        self.open_lines -= 1
+        try:
+            with contextlib.suppress(OSError, EOFError, LookupError, struct.error), line:
+                line.settimeout(20)
+                request = _pdu(line)
+                self.requests.append(request)
+                opening = self.opening(request)
+                line.sendall(opening)
+                items = [body for kind, body in _items(opening[74:]) if kind == 0x21] if opening[:1] == b"\2" else []
+                self._serve(line, {body[0]: _syntax(body) for body in items if len(body) > 3 and body[2] == 0})
+        finally:
+            self.open_lines -= 1
 
     def _serve(self, line: socket.socket, accepted: dict[int, str]) -> None:
         command, data, longest = b"", b"", 0
@@ -144,6 +146,9 @@ class RawPacs:
                 if said[0x0100] == b"\1\0":
                     uid = said[0x1000].rstrip(b"\0").decode()
                     self.stored.append(Stored(uid, accepted.get(context, ""), data, longest))
+                if said[0x0100][1:] == b"\x80":  # a response of ours to a message that was none of its business
+                    command, data, longest = b"", b"", 0
+                    continue
                 heard = self.answer(context, said)
                 line.sendall(pdv(context, 3, response(said)) if heard is None else heard)
                 command, data, longest = b"", b"", 0
