@@ -112,8 +112,9 @@ def _services(config: Config, sent: list[tuple[str, str]]) -> list[Section]:
             "MiB aborts the association.",
         )),
         Section("5.3", "Storage as SCU", (
-            "Each object is sent in the transfer syntax in which it was made, and for each exactly this SOP class and "
-            "syntax are proposed; there is no transcoding. Up to "
+            "Each object is sent in the transfer syntax in which it was made, Explicit VR Little Endian. A destination that "
+            "accepts Implicit VR Little Endian only gets the same elements in that one, with the same bytes each time; "
+            "nothing else is transcoded. Up to "
             f"{delivery.PER_ASSOCIATION} objects go over one association, one after the other.",
             Table.of("destinations of results", "Destination | Objects", _destinations(config)),
         )),
@@ -209,6 +210,9 @@ def _network(config: Config, sent: list[tuple[str, str]]) -> list[Section]:
             *_reporters(config),
             Table.of("transfer syntaxes", "Preference | Name | UID | Described as",
                      [(number, UID(uid).name, uid, name) for number, (name, uid) in enumerate(TRANSFER_SYNTAXES.items(), 1)]),
+            "Of the protocol version bit 0 is tested. Items and sub-items of unknown type are skipped. AE titles end at a NUL, "
+            "UIDs lose their padding; an implementation version name may be longer than 16 characters. Context ids that are "
+            "even are taken as they are. A request without an application context is taken for one of DICOM's.",
             Table.of("association rejection", "Result | Source | Reason | When", [_rejection(one) for one in Rejection]),
             f"A-ABORT or the end of the line: no association {config.receive.establish_seconds:g} s after the connection, "
             f"a PDU that takes more than {config.receive.pdu_seconds:g} s or is longer than agreed, "
@@ -218,7 +222,10 @@ def _network(config: Config, sent: list[tuple[str, str]]) -> list[Section]:
         Section("7.3", "Association initiation: SENDER", (
             f"One association per destination at a time, to {delivery.DESTINATIONS_AT_ONCE} destinations at once, and one "
             f"for storage commitment per destination, to {asking.AT_ONCE} at once. It is opened when an object is due and "
-            "released when nothing is left to send. Contexts are proposed for what is due, one for each SOP class and syntax.",
+            "released when nothing is left to send. Contexts are proposed for what is due: for each SOP class one with both "
+            "syntaxes of table \"presentation contexts proposed\", and one with the first alone, so that an acceptor that "
+            "prefers Implicit VR Little Endian still gets what was stored. No PDU is longer than 128 KiB or than the acceptor "
+            "says; one that says no length, or one that holds no byte of a message (1 to 6), gets PDUs of up to 16 KiB.",
             Table.of("presentation contexts proposed", _CONTEXTS, _proposed(config, sent)),
             "An association that is rejected, aborted or can not be had: "
             f"{_what_follows(Verdict.TRY_LATER, config)}. A SOP class that is not accepted: "

@@ -255,14 +255,16 @@ def test_the_rejections_are_those_of_the_statement(tmp_path: Path) -> None:
     with site(tmp_path / "node", RESTRICTED) as node:
         dx = "1.2.840.10008.5.1.4.1.1.1.1"
 
-        def ask(calling: str, called: str) -> tuple[int, ...]:
+        def ask(calling: str, called: str, change: tuple[bytes, bytes] = (b"", b"")) -> tuple[int, ...]:
             with RawPeer(node.port) as peer:
-                peer.send(associate_rq(calling, called, dx))
+                peer.send(associate_rq(calling, called, dx).replace(*change, 1))
                 kind, body = peer.receive()
                 assert kind == ASSOCIATE_RJ
                 return tuple(body[1:])
 
         said = {ask("MODALITY", "PTXSEG"), ask("STRANGER", "OTHER")}
+        said.add(ask("MODALITY", "OTHER", (b"\0\1\0\0OTHER", b"\0\2\0\0OTHER")))  # protocol version
+        said.add(ask("MODALITY", "OTHER", (b"1.2.840.10008.3.1.1.1", b"1.2.840.10008.3.1.1.2")))  # application context
         with RawPeer(node.port) as first:
             assert first.associate("MODALITY", "OTHER", dx) == ASSOCIATE_AC
             said.add(ask("MODALITY", "OTHER"))
