@@ -32,13 +32,13 @@ from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node import tls
+from dicom_node.association_pdu import APPLICATION_CONTEXT, NO_TRANSFER_SYNTAX, is_ae_title
 from dicom_node.commitment_report import PUSH_MODEL, EventStatus, Reports, context_as_scu
 from dicom_node.config import Queue, Receive
 from dicom_node.errors import ConfigError, SpoolError
 from dicom_node.inbound import Desk, Inbound, Rejection
 from dicom_node.job import Arrival
 from dicom_node.ledger import Ledger
-from dicom_node.negotiation import APPLICATION_CONTEXT, NO_TRANSFER_SYNTAX, is_ae_title
 from dicom_node.printable import printable
 from dicom_node.seats import Seats
 from dicom_node.server import Server

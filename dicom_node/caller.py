@@ -15,9 +15,9 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
 from dicom_node import handshake, tls
+from dicom_node.association_pdu import NO_ABSTRACT_SYNTAX, NO_TRANSFER_SYNTAX
 from dicom_node.config import Config, Peer
 from dicom_node.errors import ConfigError, NodeError
-from dicom_node.negotiation import NO_ABSTRACT_SYNTAX, NO_TRANSFER_SYNTAX
 from dicom_node.outbound import Outbound
 from dicom_node.status import Verdict
 from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME

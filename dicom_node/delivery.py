@@ -21,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pydicom
 from pynetdicom.presentation import PresentationContext, build_context
 
+from dicom_node.association_pdu import is_uid
 from dicom_node.caller import NoAssociation, associate, not_accepted
 from dicom_node.commitment_request import NOT_SUPPORTED, CommitmentRequests, request_context, who_commits
 from dicom_node.commitments import Commitments
@@ -30,7 +31,6 @@ from dicom_node.implicit_vr import EXPLICIT, IMPLICIT, implicit
 from dicom_node.job import Delivery, DeliveryState
 from dicom_node.ledger import Ledger
 from dicom_node.model import is_loopback
-from dicom_node.negotiation import is_uid
 from dicom_node.outbound import Outbound
 from dicom_node.outbox import MAX_CRASHES, Outbox
 from dicom_node.retry import Decision, Policy, decide
@@ -293,12 +293,8 @@ def echo(config: Config, destination: str) -> str | None:
         association = associate(config, destination, [echo_context()])
     except NoAssociation as why:
         return f"{why} at {peer.host}:{peer.port}"
-    try:
-        status = association.send_c_echo().get("Status")
-    except Exception as problem:  # noqa: BLE001  whatever a peer answers is a sentence, not a traceback
-        return f"{destination}: C-ECHO was not answered ({type(problem).__name__}) at {peer.host}:{peer.port}"
-    finally:
-        association.close()
+    status = association.send_c_echo().get("Status")
+    association.close()
     if status is None:
         return f"{destination}: C-ECHO was not answered at {peer.host}:{peer.port}"
     return None if status == 0x0000 else f"{destination}: C-ECHO was answered with {status:04X}"

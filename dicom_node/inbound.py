@@ -26,10 +26,10 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
+from dicom_node.association_pdu import ASSOCIATE_AC, P_DATA_TF, UNSAID_LENGTH, Request, is_uid
 from dicom_node.config import Receive
 from dicom_node.line import IncomingLine
 from dicom_node.lobby import Guest
-from dicom_node.negotiation import ASSOCIATE_AC, P_DATA_TF, UNSAID_LENGTH, Request, is_uid
 from dicom_node.seats import Seat
 from dicom_node.upper import Messages, Upper
 

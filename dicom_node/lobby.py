@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from dicom_node import handshake
-from dicom_node.negotiation import Request, read_request
+from dicom_node.association_pdu import Request, read_request
 
 log = logging.getLogger(__name__)
 

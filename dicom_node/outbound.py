@@ -18,6 +18,7 @@ from copy import deepcopy
 from io import BytesIO
 from typing import Any, cast
 
+from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom._globals import DEFAULT_MAX_LENGTH, MODE_REQUESTOR
@@ -28,8 +29,8 @@ from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
+from dicom_node.association_pdu import ASSOCIATE_AC, UNSAID_LENGTH, read_accept
 from dicom_node.line import OutgoingLine
-from dicom_node.negotiation import ASSOCIATE_AC, UNSAID_LENGTH, read_accept
 from dicom_node.upper import Messages, Upper
 
 log = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ class Outbound(Association):
         """Release it when it can be, and close the line whatever happens. Never raises."""
         try:
             if self.is_established:
-                self.release()
+                super().release()
         except Exception as problem:  # noqa: BLE001  the peer's last word may be anything
             log.warning("%s did not end its association properly (%s)", self.peer, type(problem).__name__)
         self.is_established = False
@@ -177,6 +178,19 @@ class Outbound(Association):
         if line is not None:
             with suppress(OSError):
                 line.close()
+
+    def release(self) -> None:
+        """As `close`."""
+        self.close()
+
+    def send_c_echo(self, msg_id: int = 1) -> Dataset:
+        """As the library's: empty when there was no answer, whatever came instead of one. Never raises."""
+        try:
+            return super().send_c_echo(msg_id)
+        except Exception as problem:  # noqa: BLE001  the peer's answer may be anything
+            log.warning("%s did not answer a C-ECHO properly (%s)", self.peer, type(problem).__name__)
+            self.abort()
+            return Dataset()
 
     def run_reactor(self) -> None:
         try:

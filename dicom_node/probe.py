@@ -12,12 +12,15 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from pynetdicom import AE, Association
+from pynetdicom import Association
+from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import build_context
+from pynetdicom.transport import AddressInformation
 
 from dicom_node.association import VERIFICATION, is_host
 from dicom_node.config import Config
 from dicom_node.inbound import Rejection
+from dicom_node.outbound import Outbound
 from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 STRANGER = "SEGMENTER-PROBE"
@@ -43,26 +46,25 @@ def call_receiver(config: Config, seconds: float = 3.0) -> Probe:
         context = _tls_context(config)
     except (OSError, ssl.SSLError) as problem:
         return Probe(False, f"{host}:{port} can not be called ({_words(problem)})")
-    ae = AE(caller or STRANGER)
+    ae = ApplicationEntity(caller or STRANGER)
     ae.implementation_class_uid, ae.implementation_version_name = IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = seconds
     try:
-        association = ae.associate(
-            host,
-            port,
-            contexts=[build_context(VERIFICATION)],
-            ae_title=receive.ae_title,
-            tls_args=(context, None) if context else None,  # type: ignore[arg-type]
-        )
-    except (OSError, RuntimeError, TypeError) as problem:
+        association = Outbound(ae, "receiver", AddressInformation(host, port))
+        association.propose(receive.ae_title, [build_context(VERIFICATION)], tls_args=(context, None) if context else None)
+    except (OSError, RuntimeError, TypeError, ValueError) as problem:
         return Probe(False, f"{host}:{port} can not be called ({type(problem).__name__})")
     if association.is_established:
-        status = association.send_c_echo().get("Status")
-        association.release()
-        return Probe(status == 0x0000, "answers C-ECHO" if status == 0x0000 else f"C-ECHO was not answered ({status!r})")
+        return _echo(association)
     if association.is_rejected:
         return _rejected(association, caller)
     return Probe(False, f"{host}:{port} {_why_silent(host, port, context, seconds)}")
+
+
+def _echo(association: Outbound) -> Probe:
+    status = association.send_c_echo().get("Status")
+    association.close()
+    return Probe(status == 0x0000, "answers C-ECHO" if status == 0x0000 else f"C-ECHO was not answered ({status!r})")
 
 
 def _rejected(association: Association, caller: str | None) -> Probe:

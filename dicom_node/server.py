@@ -17,10 +17,10 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationServer
 
+from dicom_node.association_pdu import Request
 from dicom_node.config import Receive
 from dicom_node.inbound import Desk, Inbound
 from dicom_node.lobby import Guest, Lobby
-from dicom_node.negotiation import Request
 from dicom_node.seats import Seats
 
 log = logging.getLogger(__name__)

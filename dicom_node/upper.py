@@ -19,9 +19,9 @@ from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import A_P_ABORT, P_DATA
 
+from dicom_node.association_pdu import P_DATA_TF
 from dicom_node.fragments import Fragments
 from dicom_node.line import Line
-from dicom_node.negotiation import P_DATA_TF
 
 log = logging.getLogger(__name__)
 

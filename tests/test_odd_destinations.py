@@ -27,11 +27,11 @@ from pydicom.filewriter import write_dataset
 from raw_pacs import CLASS_UID, EXPLICIT, IMPLICIT, MAX_LENGTH, RawPacs, accept, item, pdv, proposals, response
 from servers import free_port, wait_for
 
+from dicom_node.association_pdu import LONGEST, UNSAID_LENGTH
 from dicom_node.config import load
 from dicom_node.delivery import commits, echo
 from dicom_node.implicit_vr import implicit
 from dicom_node.job import DeliveryState
-from dicom_node.negotiation import LONGEST, UNSAID_LENGTH
 from dicom_node.outbox import MAX_CRASHES
 
 SC = "1.2.840.10008.5.1.4.1.1.7"

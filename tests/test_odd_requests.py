@@ -18,9 +18,9 @@ from raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, CR, P_DATA, RawPeer, c_s
 from receiver_node import Node, eventually, film, running, send
 
 from dicom_node import logs
+from dicom_node.association_pdu import UNSAID_LENGTH, read_request
 from dicom_node.cli import main
 from dicom_node.config import Log
-from dicom_node.negotiation import UNSAID_LENGTH, read_request
 from dicom_node.printable import printable
 
 CR_, ELE = CR.encode(), EXPLICIT.encode()
