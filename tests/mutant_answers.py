@@ -213,7 +213,8 @@ def send_to_all(folder: Path, mutants: Sequence[Mutant], seconds: float = 120) -
         for pacs in (sound, *(one.pacs for one in mutants)):
             stack.enter_context(pacs.serving())
         names = {f"ODD{one.number}": one for one in mutants}
-        films = AnsweredFilms(folder, sound.port, 1, size=700, others={name: one.pacs.port for name, one in names.items()})
+        ports = {name: one.pacs.port for name, one in names.items()}
+        films = AnsweredFilms(folder, sound.port, 1, size=700, others=ports, connect_seconds=2, response_seconds=2)
         [uid] = films.uids
         stored = bytes(dataset_bytes(films.spool.read(films.delivery(uid).object.path)))
         with films.sending():

@@ -182,7 +182,7 @@ def test_every_rubbish_is_a_sentence_and_the_others_do_not_wait(
     odd = RawPacs(opening or accept, answer or (lambda context, command: None))
     sound = RawPacs()
     with odd.serving(), sound.serving():
-        films = AnsweredFilms(tmp_path, odd.port, 1, others={"SOUND": sound.port})
+        films = AnsweredFilms(tmp_path, odd.port, 1, others={"SOUND": sound.port}, connect_seconds=2, response_seconds=2)
         [uid] = films.uids
         with films.sending():
             wait_for(lambda: films.delivery(uid, "SOUND").state is DeliveryState.DELIVERED, 40)
