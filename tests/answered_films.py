@@ -50,7 +50,8 @@ class AnsweredFilms:
         self.config_file.write_text(
             "".join(f"[peers.{name}]\nhost = '127.0.0.1'\nport = {number}\n" for name, number in ports.items())
             + f"[send]\ndestinations = {list(ports)}\nfirst_delay_seconds = 0.2\nmax_delay_seconds = 0.4\n"
-            f"connect_seconds = {connect_seconds}\nresponse_seconds = {response_seconds}\n[queue]\npoll_seconds = 0.02\n[node]\nreserve_mb = 0\n"
+            f"connect_seconds = {connect_seconds}\nresponse_seconds = {response_seconds}\n"
+            "[queue]\npoll_seconds = 0.02\n[node]\nreserve_mb = 0\n"
         )
         self.config: Config = load(self.config_file)
         self.spool = Spool(self.config.spool_directory, 0)
