@@ -88,7 +88,7 @@ def run_demo(files: Sequence[Path], pacs: str | None, out: Path, as_json: bool, 
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
-        answers.print_table(found, out)
+        answers.print_table(found, out, report["model"])
     return answers.exit_code(found)
 
 
@@ -235,7 +235,8 @@ def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Pa
         shutil.copyfile(config.spool_directory / one.object.path, target)
         os.chmod(target, 0o644)
         made = one.object
-        stored.append(answers.Stored(made.role, made.sop_class_uid, made.sop_instance_uid, made.sha256, str(target)))
+        sop = made.sop_class_uid, made.sop_instance_uid
+        stored.append(answers.Stored(made.role, *sop, made.sha256, str(target), made.kind))
     mask = _mask(film, stored) if job.state is State.SEGMENTED else None
     if mask is not None:
         _picture(film, job, mask, out, threshold)
@@ -257,6 +258,9 @@ def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Pa
         seconds=round((job.finished_at or time.time()) - job.received_at, 2),
         stored=tuple(stored),
         sentence=sentence,
+        threshold=job.threshold,
+        side=None if mask is None else answers.side_of(mask, pydicom.dcmread(film.file, stop_before_pixels=True)),
+        notes=job.notes,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection
 
 from dicom_node.job import Delivery, DeliveryState
@@ -95,6 +96,16 @@ class Outbox:
                 f" commit_failures = 0 WHERE job_id = ?2 AND state = 'refused' AND {_ON_DISK}",
                 (time.time(), job_id),
             ).rowcount
+
+    def hasten(self, destination: str | None = None) -> dict[str, int]:
+        """Make every delivery that waits for its next try due now; how many to each destination. None: to all of them."""
+        with self._store.write() as db:
+            rows = db.execute(
+                "UPDATE deliveries SET next_try_at = ?1 WHERE state = 'pending' AND (?2 IS NULL OR destination = ?2)"
+                " RETURNING destination",
+                (time.time(), destination),
+            ).fetchall()
+        return dict(sorted(Counter(name for (name,) in rows).items()))
 
     def redeliver_resent(self) -> int:
         """Open the deliveries of films that arrived again since (work.on_resend = "redeliver")."""

@@ -152,6 +152,10 @@ DELETE FROM deliveries WHERE destination = '@sender';
 DROP INDEX deliveries_due;
 CREATE INDEX deliveries_due ON deliveries (destination, next_try_at) WHERE state = 'pending';
 """,
+    """
+-- The threshold that the probability was compared with.
+ALTER TABLE jobs ADD COLUMN threshold REAL;
+""",
 )
 SCHEMA_VERSION = 1 + len(_STEPS)
 
