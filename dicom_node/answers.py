@@ -102,7 +102,7 @@ def print_table(answers: Sequence[Answer], out: Path, model: dict[str, Any]) -> 
     else:
         console.print(f"{ENGLISH.notice} (model {escape(made_by)})")
     columns = ("film", "finding", "probability", "side", "area", "Dice", "s", "objects")
-    table = terminal.table(*columns, whole=("probability", "Dice", "s"))
+    table = terminal.table(console, *columns, whole=("probability",), numbers=("Dice", "s"))
     for one in answers:
         colour = {"skipped": "yellow", "failed": "red"}.get(one.outcome, _COLOURS.get(one.finding or "", "yellow"))
         table.add_row(

@@ -226,17 +226,19 @@ def backup(file: Path, config_path: Path | None) -> None:
 @config_option
 @json_option
 def check(config_path: Path | None, as_json: bool) -> None:
-    """Say in plain words what is wrong with configuration, disk, ledger, broker, model and destinations."""
+    """Say in plain words what is wrong with configuration, rules, disk, ledger, broker, model and destinations.
+
+    Destinations are asked whether they accept what they would get; nothing is stored. Exit code 4 when something is wrong.
+    """
     from dicom_node.check import checks
 
     results = list(checks(load_config(config_path)))
     if as_json:
-        print_json([{"name": one.name, "ok": one.ok, "text": one.text} for one in results])
+        print_json([{"name": one.name, "ok": one.ok, "warning": one.warning, "text": one.text} for one in results])
     else:
         for one in results:
-            click.echo(
-                f"{click.style('ok  ', fg='green') if one.ok else click.style('FAIL', fg='red')}  {one.name}: {one.text}"
-            )
+            mark, colour = ("FAIL", "red") if not one.ok else ("warn", "yellow") if one.warning else ("ok  ", "green")
+            click.echo(f"{click.style(mark, fg=colour)}  {one.name}: {one.text}")
     sys.exit(0 if all(one.ok for one in results) else EXIT_MISSING)
 
 

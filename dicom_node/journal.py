@@ -52,12 +52,13 @@ def journal(limit: int, config_path: Path | None, as_json: bool) -> None:
         print_json([asdict(one) for one in found])
         return
     columns = ("opened", "closed", "calling AE", "called AE", "host", "films", "outcome")
-    table = terminal.table(*columns, whole=("opened", "closed", "films", "outcome"))
+    console = terminal.console()
+    table = terminal.table(console, *columns, whole=("opened", "closed", "outcome"), numbers=("films",))
     for one in found:
         peer = (one.calling_ae, one.called_ae, one.host)
         closed = (one.closed_at or "")[11:19]
         table.add_row(_moment(one.opened_at), closed, *map(escape, peer), str(one.films), one.outcome or "open")
-    terminal.console().print(table)
+    console.print(table)
 
 
 def _moment(iso: str) -> str:

@@ -251,7 +251,7 @@ class Ledger(Claims):
             ).fetchone()
         if row is None:
             raise NodeError(
-                f"job {job.job_id}: its film was removed from this disk and can not be read; send the film again, then `rerun`"
+                f"job {job.job_id} was purged: its film is not on this disk any more; send the film again, then `rerun`"
             )
         return to_job(row)
 

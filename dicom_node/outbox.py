@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from dicom_node.job import Delivery, DeliveryState
 from dicom_node.rows import to_delivery
@@ -29,6 +30,16 @@ _WAITED_FOR = (
 )
 # Bytes that were removed can not go again.
 _ON_DISK = "(SELECT path FROM objects WHERE objects.id = object_id) IS NOT NULL"
+
+
+@dataclass(frozen=True)
+class Troubles:
+    """What is not delivered to one destination, with the reason of the newest of it."""
+
+    refused: int  # since the last object that was delivered
+    refusal: str
+    waiting: int  # after a try that failed
+    failure: str
 
 
 class Outbox:
@@ -106,6 +117,22 @@ class Outbox:
                 (time.time(), destination),
             ).fetchall()
         return dict(sorted(Counter(name for (name,) in rows).items()))
+
+    def troubles(self, destination: str) -> Troubles:
+        """Of the tries to send to `destination`."""
+        db = self._store.read()
+        refused = db.execute(
+            "SELECT count(*), max(finished_at), reason FROM deliveries WHERE destination = ?1 AND state = 'refused'"
+            f" AND {_ON_DISK} AND finished_at > coalesce((SELECT max(finished_at) FROM deliveries WHERE destination = ?1"
+            " AND state = 'delivered'), 0)",
+            (destination,),
+        ).fetchone()
+        waiting = db.execute(
+            "SELECT count(*), max(next_try_at), reason FROM deliveries WHERE destination = ? AND state = 'pending'"
+            " AND attempts > 0",
+            (destination,),
+        ).fetchone()
+        return Troubles(refused[0], refused[2] or "", waiting[0], waiting[2] or "")
 
     def redeliver_resent(self) -> int:
         """Open the deliveries of films that arrived again since (work.on_resend = "redeliver")."""

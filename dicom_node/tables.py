@@ -15,8 +15,13 @@ from dicom_node.job import INDETERMINATE, Delivery, DeliveryState, Job, State, S
 from dicom_node.ledger import Ledger
 from dicom_node.options import time_text
 from dicom_node.routes import Route
+from segmenter.words import ENGLISH
 
 _STYLE = {"segmented": "green", "delivered": "green", "failed": "red", "refused": "red", "skipped": "yellow"}
+_LABELS = {
+    "sop_instance_uid": "SOP Instance UID", "sop_class_uid": "SOP Class UID", "transfer_syntax_uid": "Transfer Syntax UID",
+    "calling_ae": "calling AE title", "called_ae": "called AE title", "area_mm2": "area", "seconds": "time in work",
+}  # fmt: skip
 _QUANTILES = {"0.5": "median", "0.9": "90th percentile", "0.99": "99th percentile", "1": "longest"}
 _MODES = {"paused": "paused: films are taken, nothing is segmented or sent", "draining": "draining: no new films are taken"}
 
@@ -165,27 +170,29 @@ def delivery_values(delivery: Delivery) -> dict[str, Any]:
 
 
 def print_jobs(jobs: Sequence[Job]) -> None:
-    """In 80 columns. `from` and `result` break over lines where they must."""
-    table = terminal.table("job", "received", "from", "result", "prob.", "mm²", "seconds", whole=("job", "received", "prob."))
+    """In 80 columns: there the state stands above its code, and a long AE title breaks."""
+    console = terminal.console()
+    columns, numbers = ("job", "received", "from", "result", "prob.", "mm²", "s"), ("prob.", "mm²", "s")
+    table = terminal.table(console, *columns, whole=("job", "received", "result"), numbers=numbers)
     for job in jobs:
         table.add_row(
             job.job_id,
             terminal.short_time(job.received_at),
             escape(job.arrival.calling_ae),
-            _result(job),
+            (" " if terminal.is_wide(console) else "\n").join(_result(job)),
             "" if job.probability is None else terminal.percent(job.probability, job.threshold),
             "" if job.area_mm2 is None else f"{job.area_mm2:.0f}",
             "" if job.seconds is None else f"{job.seconds:.1f}",
         )
-    terminal.console().print(table)
+    console.print(table)
 
 
-def _result(job: Job) -> str:
+def _result(job: Job) -> list[str]:
     """What became of it: the finding, or the state with its code; in shadow mode, marked so."""
     said = [job.finding] if job.finding else [_styled(job.state), *([job.code] if job.code else [])]
     said += ["(shadow)"] if job.arrival.mode == "shadow" else []
     said += [f"rev {job.revision}"] if job.revision > 1 else []
-    return " ".join(said + ([f"same as {job.same_as}"] if job.same_as else []))
+    return said + (["same as", job.same_as] if job.same_as else [])
 
 
 def _answer(job: Job) -> str:
@@ -206,10 +213,9 @@ def print_job(job: Job, routes: Sequence[Route], made: Sequence[StoredObject], d
         "area_mm2": terminal.area(job.area_mm2) or None,
         "seconds": None if job.seconds is None else f"{job.seconds:.1f} s",
     }
-    labels = {"area_mm2": "area", "seconds": "time in work"}
     for key, value in values.items():
         if value is not None and key not in ("notes", "threshold"):
-            label = labels.get(key, key.replace("_", " "))
+            label = _LABELS.get(key, key.replace("_", " "))
             console.print(f"{label:>20}  {_styled(value) if key == 'state' else escape(str(value))}")
     for code in job.notes:
         console.print(f"{'note':>20}  {terminal.note(code)}")
@@ -217,6 +223,8 @@ def print_job(job: Job, routes: Sequence[Route], made: Sequence[StoredObject], d
         console.print(f"{'goes to':>20}  {route.destination}: {', '.join(route.kinds)}")
     if job.arrival.mode == "shadow":
         console.print(f"{'':>20}  in shadow mode: nothing is sent")
+    if any(thing.intended_use == "demo" for thing in made):
+        console.print(f"{'':>20}  [bold red]{ENGLISH.demo_notice}[/]")
     for thing in made:
         removed = "" if thing.path else " (removed)"
         console.print(f"{'made':>20}  {thing.kind} {thing.sop_instance_uid}{removed}")

@@ -6,7 +6,6 @@ import datetime
 import os
 import sys
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -22,13 +21,19 @@ def console(*, soft_wrap: bool = False) -> Console:
     return Console(width=None if known else _THROUGH_A_PIPE, highlight=False, soft_wrap=soft_wrap)
 
 
-def table(*names: str, whole: tuple[str, ...] = ()) -> Table:
-    """A table with thin lines. Columns that are `whole` keep their text in one piece, whatever the width: an id that is cut
-    is no id. The others break between words, and within one that is too long; nothing is cut off."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+def table(on: Console, *names: str, whole: tuple[str, ...] = (), numbers: tuple[str, ...] = ()) -> Table:
+    """A table without lines, to be printed `on` a console. Columns that are `whole`, and `numbers`, keep their text in one
+    piece, whatever the width: an id that is cut is no id. The others break; nothing is cut off."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2 if is_wide(on) else 1, 0, 0), header_style="bold underline")
     for name in names:
-        made.add_column(name, overflow="fold", no_wrap=name in whole)
+        kept, justify = name in (*whole, *numbers), "right" if name in numbers else "left"
+        made.add_column(name, overflow="fold", no_wrap=kept, justify=justify)  # type: ignore[arg-type]
     return made
+
+
+def is_wide(on: Console) -> bool:
+    """Whether there is room for more than the 80 columns that everything fits into."""
+    return on.width >= 110
 
 
 def percent(value: float, other: float | None = None) -> str:
