@@ -262,8 +262,10 @@ def _earlier_tries(config: Config, name: str) -> Iterator[Check]:
     except (NodeError, sqlite3.Error):
         return  # the check of the ledger says it
     if found.refused:
-        text = f"{found.refused} objects were refused there since the last one was taken ({found.refusal}); `retry JOB`"
+        many = "1 object was" if found.refused == 1 else f"{found.refused} objects were"
+        text = f"{many} refused there since the last one was taken ({found.refusal}); fix the cause, then `retry JOB`"
         yield Check(f"sent {name}", False, text)
     if found.waiting:
-        text = f"{found.waiting} objects wait after a failed try ({found.failure}); may {config.send.ae_title} store there? "
-        yield Check(f"sent {name}", False, f"{text}`deliver --now {name}` tries again at once")
+        many = "1 object waits" if found.waiting == 1 else f"{found.waiting} objects wait"
+        text = f"{many} after a failed try ({found.failure}); may {config.send.ae_title} store there?"
+        yield Check(f"sent {name}", False, f"{text} `deliver --now {name}` tries again at once")

@@ -164,10 +164,13 @@ def purge(name: str, yes: bool, config_path: Path | None) -> None:
     from dicom_node.spool import Spool
 
     config, ledger = open_ledger(config_path)
-    job = ledger.one(name)
+    job = ledger.purgeable(ledger.one(name).job_id)
     kinds = [made.kind for made in ledger.objects(job.job_id) if made.path]
-    results = f"the results ({', '.join(kinds)})" if kinds else "no results"
-    what = f"the film and {results} of job {job.job_id}"
+    here = (["the film"] if job.arrival.path else []) + ([f"the results ({', '.join(kinds)})"] if kinds else [])
+    if not here:
+        click.echo(f"Nothing to delete: job {job.job_id} has no files here any more.")
+        return
+    what = f"{' and '.join(here)} of job {job.job_id}"
     if not yes and not sys.stdin.isatty():
         raise ConfigError(f"purge would delete {what} for good, and there is no terminal to ask; add --yes to delete them")
     if not yes and not click.confirm(f"{_undelivered(Outbox(ledger.store).of_job(job.job_id))}Delete {what} for good?"):

@@ -255,18 +255,22 @@ class Ledger(Claims):
             )
         return to_job(row)
 
-    def purge(self, job_id: str) -> list[str]:
-        """Forget the files of a finished job; its identity, UIDs and sha256 stay. Returns the paths to delete."""
+    def purgeable(self, job_id: str) -> Job:
+        """The job. Raises NodeError with the reason when it must not be purged now."""
         job = self.job(job_id)
         if job.state not in FINISHED:
             raise NodeError(f"job {job.job_id} is {job.state}; only a finished job can be purged")
+        query = "SELECT count(*) FROM deliveries WHERE job_id = ? AND state IN ('pending', 'sent')"
+        if count := self.store.read().execute(query, (job.job_id,)).fetchone()[0]:
+            many = "1 delivery" if count == 1 else f"{count} deliveries"
+            raise NodeError(f"job {job.job_id} has {many} under way; nothing undelivered is purged")
+        return job
+
+    def purge(self, job_id: str) -> list[str]:
+        """Forget the files of a finished job; its identity, UIDs and sha256 stay. Returns the paths to delete. Raises as
+        `purgeable`."""
         with self.store.write() as db:
-            open_deliveries = db.execute(
-                "SELECT count(*) FROM deliveries WHERE job_id = ? AND state IN ('pending', 'sent')", (job.job_id,)
-            ).fetchone()[0]
-            if open_deliveries:
-                raise NodeError(f"job {job.job_id} has {open_deliveries} deliveries under way; nothing undelivered is purged")
-            return forget_files(db, job.job_id)
+            return forget_files(db, self.purgeable(job_id).job_id)
 
     def paths(self) -> set[str]:
         """Every spool path that a row names; what is not among them may be reaped."""
