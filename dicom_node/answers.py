@@ -107,7 +107,7 @@ def print_table(answers: Sequence[Answer], out: Path, model: dict[str, Any]) -> 
         colour = {"skipped": "yellow", "failed": "red"}.get(one.outcome, _COLOURS.get(one.finding or "", "yellow"))
         table.add_row(
             escape(Path(one.file).name),
-            f"[{colour}]{one.finding or one.code}[/]",
+            f"[{colour}]{_said(one)}[/]",
             terminal.probability(one.probability, one.threshold),
             one.side or "",
             terminal.area(one.area_mm2),

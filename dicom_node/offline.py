@@ -71,7 +71,7 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tup
         seconds=round(time.monotonic() - started, 3),
         stored=tuple(stored),
         sentence=finding.sentence,
-        threshold=segmenter.identity.thresholds.image_threshold if decision else None,
+        threshold=decision.image_threshold if decision else None,
         side=answers.side_of(decision.mask, source) if decision else None,
         notes=tuple(str(note) for note in finding.radiograph.notes) if finding.radiograph else (),
     )

