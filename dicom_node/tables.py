@@ -189,7 +189,8 @@ def print_jobs(jobs: Sequence[Job]) -> None:
 
 def _result(job: Job) -> list[str]:
     """What became of it: the finding or the state, the code of one that has none or is indeterminate; a mark in shadow mode."""
-    said = [job.finding or _styled(job.state), *([job.code] if job.code else [])]
+    head = job.finding or _styled(job.state)
+    said = [f"{head}:", job.code] if job.code else [head]
     said += ["(shadow)"] if job.arrival.mode == "shadow" else []
     said += [f"rev {job.revision}"] if job.revision > 1 else []
     return said + (["same as", job.same_as] if job.same_as else [])
