@@ -102,8 +102,9 @@ def print_status(values: dict[str, Any], warn_days: float) -> None:
             console.print(f"to {destination}: {count} delivered, but [yellow]not committed to[/] yet")
     for conflict in values["conflicts"]:
         console.print(f"[yellow]conflict[/]: {conflict['sop_instance_uid']} came with {conflict['contents']} contents")
-    if values["expiring"]:
-        console.print(f"[red]{values['expiring']} films without a delivered answer[/] are removed within {warn_days:g} days")
+    if count := values["expiring"]:
+        films = "1 film without a delivered answer[/] is" if count == 1 else f"{count} films without a delivered answer[/] are"
+        console.print(f"[red]{films} removed within {warn_days:g} days")
     console.print(f"disk: {_disk(values)}")
 
 
