@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OHIF := 3.13.2
+KEEP_DCMTK := sh deploy/keep-dcmtk.sh $(BIN)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint deploy/constraints.txt
 
 .PHONY: demo test lint bench bench-gpu chaos soak fuzz matrix viewer train-quick clean
@@ -65,23 +66,27 @@ $(BIN)/python:
 	  { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ...'; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo 'venv is missing: apt-get install python3-venv'; rm -rf $(VENV); exit 1; }
 
-.make/worker-cpu: $(BIN)/python pyproject.toml deploy/constraints.txt
+.make/worker-cpu: $(BIN)/python pyproject.toml deploy/constraints.txt deploy/keep-dcmtk.sh
 	@echo 'installing the worker for CPUs into $(VENV)'
 	$(PIP) --editable '.[worker-cpu]'
+	@$(KEEP_DCMTK)
 	@mkdir -p .make && touch $@
 
-.make/train: $(BIN)/python pyproject.toml deploy/constraints.txt
+.make/train: $(BIN)/python pyproject.toml deploy/constraints.txt deploy/keep-dcmtk.sh
 	@echo 'installing worker and training tools into $(VENV) (torch is several GB, minutes)'
 	$(PIP) --editable '.[worker,train]'
+	@$(KEEP_DCMTK)
 	@mkdir -p .make && touch .make/worker-cpu $@
 
-.make/test: $(BIN)/python pyproject.toml deploy/constraints.txt
+.make/test: $(BIN)/python pyproject.toml deploy/constraints.txt deploy/keep-dcmtk.sh
 	@echo 'installing worker, training and test tools into $(VENV) (torch is several GB, minutes)'
 	$(PIP) --editable '.[worker,train,test]'
+	@$(KEEP_DCMTK)
 	@mkdir -p .make && touch .make/worker-cpu .make/train $@
 
 .make/bench: .make/test
 	$(PIP) --editable '.[bench]'
+	@$(KEEP_DCMTK)
 	@touch $@
 
 # Not remembered in .make: a tool that was removed since must be missed here, not in the middle of the tests.

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+
+from dicom_node import terminal
+from segmenter.words import ENGLISH
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 EXIT_FILM_FAILED = 3
+_COLOURS = {"pneumothorax": "bold", "none": "green"}  # every other finding is yellow: a person must look
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Stored:
     uid: str
     sha256: str
     path: str
+    kind: str  # of `segmenter.kinds.Kind`
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,16 @@ class Answer:
     seconds: float
     stored: tuple[Stored, ...]
     sentence: str | None = None
+    threshold: float | None = None  # that the probability was compared with
+    side: str | None = None  # of the parts that were found, the largest first: "left", "right, left", "image left"
+    notes: tuple[str, ...] = ()  # codes of `segmenter.notes`: what was assumed about the film
+
+
+def side_of(mask: NDArray[np.bool_], film: Dataset) -> str | None:
+    """On which side the parts of a (H, W) mask lie, the largest first; None without any. `film` gives PatientOrientation."""
+    from segmenter.outline import parts_of
+
+    return ", ".join(dict.fromkeys(str(part.side) for part in parts_of(mask, film))) or None
 
 
 def dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
@@ -78,27 +94,35 @@ def write_report(out: Path, answers: Sequence[Answer], model: dict[str, Any]) ->
     return report
 
 
-def print_table(answers: Sequence[Answer], out: Path) -> None:
-    table = Table("film", "finding", "probability", "area mm²", "Dice", "seconds", "stored as")
+def print_table(answers: Sequence[Answer], out: Path, model: dict[str, Any]) -> None:
+    """In 80 columns. `model`: of `model_values`. Below it what was assumed about each film, and why one has no answer."""
+    console, made_by = terminal.console(), f"{model['name']} {model['version']}"
+    if model["intended_use"] == "demo":
+        console.print(f"[bold red]{ENGLISH.demo_notice}[/] (model {escape(made_by)})")
+    else:
+        console.print(f"{ENGLISH.notice} (model {escape(made_by)})")
+    columns = ("film", "finding", "probability", "side", "area", "Dice", "s", "objects")
+    table = terminal.table(console, *columns, whole=("probability",), numbers=("Dice", "s"))
     for one in answers:
-        colour = {"skipped": "yellow", "indeterminate": "yellow", "failed": "red"}.get(
-            one.outcome, "bold" if one.finding == "pneumothorax" else "green"
-        )
+        colour = {"skipped": "yellow", "failed": "red"}.get(one.outcome, _COLOURS.get(one.finding or "", "yellow"))
         table.add_row(
-            Path(one.file).name,
+            escape(Path(one.file).name),
             f"[{colour}]{_said(one)}[/]",
-            _number(one.probability, ".2f"),
-            _number(one.area_mm2, ".0f"),
-            _number(one.dice, ".2f"),
+            terminal.probability(one.probability, one.threshold),
+            one.side or "",
+            terminal.area(one.area_mm2),
+            "" if one.dice is None else f"{one.dice:.2f}",
             f"{one.seconds:.1f}",
-            ", ".join(Path(stored.path).name for stored in one.stored) or "-",
+            " ".join(stored.kind for stored in one.stored) or "-",
         )
-    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     for one in answers:
+        name = escape(Path(one.file).name)
         if one.sentence:
-            console.print(f"{Path(one.file).name}: {one.sentence}", highlight=False)
-    console.print(f"pictures, objects and report.json are in {out}/", highlight=False)
+            console.print(f"{name}: {escape(one.sentence)}", soft_wrap=True)
+        for code in one.notes:
+            console.print(f"{name}: {terminal.note(code)}", soft_wrap=True)
+    console.print(f"pictures, objects (FILM-KIND.dcm) and report.json are in {escape(str(out))}/", soft_wrap=True)
 
 
 def _said(one: Answer) -> str:
@@ -109,7 +133,3 @@ def _said(one: Answer) -> str:
 
 def exit_code(answers: Sequence[Answer]) -> int:
     return EXIT_FILM_FAILED if any(one.outcome == "failed" for one in answers) else 0
-
-
-def _number(value: float | None, spec: str) -> str:
-    return "" if value is None else format(value, spec)

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from dicom_node import __version__
+from dicom_node.cli_jobs import deliver, jobs, purge, rerun, retry, show
 from dicom_node.cli_workers import workers
 from dicom_node.conformance import conformance
 from dicom_node.errors import ConfigError, Missing, NodeError
@@ -34,7 +35,6 @@ from dicom_node.options import (
     start,
 )  # fmt: skip
 
-STATES = ("received", "claimed", "segmented", "skipped", "failed")
 PROCESSES = ("run", "receive", "work", "serve", "send")  # they stay: what nobody foresaw is logged whole
 EXIT_INTERNAL, EXIT_CONFIG, EXIT_FILM_FAILED, EXIT_MISSING = 1, 2, 3, 4
 
@@ -188,84 +188,11 @@ def status(config_path: Path | None, as_json: bool) -> None:
     print_json(values) if as_json else tables.print_status(values, config.retention.warn_days)
 
 
-@main.command()
-@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
-@click.option("--uid", help="SOP Instance UID of the film.")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1))
-@config_option
-@json_option
-def jobs(state: str | None, uid: str | None, limit: int, config_path: Path | None, as_json: bool) -> None:
-    """The newest jobs."""
-    from dicom_node import tables
-
-    _, ledger = open_ledger(config_path)
-    found = ledger.jobs(state=state, sop_instance_uid=uid, limit=limit)
-    print_json([tables.job_values(job) for job in found]) if as_json else tables.print_jobs(found)
-
-
-@main.command()
-@click.argument("job_id")
-@config_option
-@json_option
-def show(job_id: str, config_path: Path | None, as_json: bool) -> None:
-    """One job, whole: what came, which rule decided and why, what was found, where the result is."""
-    from dicom_node import tables
-    from dicom_node.outbox import Outbox
-    from dicom_node.routes import Router
-
-    config, ledger = open_ledger(config_path)
-    job = ledger.job(job_id)
-    deliveries = Outbox(ledger.store).of_job(job.answered_by)
-    routes, made = Router.of(config).routes(job.arrival), ledger.objects(job.answered_by)
-    if as_json:
-        values = tables.job_values(job) | {"routes": {route.destination: list(route.kinds) for route in routes}}
-        values |= {"objects": [tables.object_values(one) for one in made]}
-        print_json(values | {"deliveries": [tables.delivery_values(one) for one in deliveries]})
-    else:
-        tables.print_job(job, routes, made, deliveries)
+for _verb in (jobs, show, retry, deliver, rerun, purge):
+    main.add_command(_verb)
 
 
 # -- doing -----------------------------------------------------------------------------------------------------
-
-
-@main.command()
-@click.argument("job_id")
-@config_option
-def retry(job_id: str, config_path: Path | None) -> None:
-    """Send the stored objects of a job's refused deliveries again; nothing is inferred."""
-    from dicom_node.outbox import Outbox
-
-    _, ledger = open_ledger(config_path)
-    job = ledger.job(job_id)
-    count = Outbox(ledger.store).retry(job.answered_by)
-    click.echo(
-        f"{count} deliveries go again" if count else "no delivery of this job was refused and has its bytes here: nothing to do"
-    )
-
-
-@main.command()
-@click.argument("job_id")
-@config_option
-def rerun(job_id: str, config_path: Path | None) -> None:
-    """Answer a finished film again, with the model of now; the same model sends its stored objects again."""
-    _, ledger = open_ledger(config_path)
-    job = ledger.rerun(job_id)
-    click.echo(f"job {job.job_id} waits for a worker (generation {job.generation})")
-
-
-@main.command()
-@click.argument("job_id")
-@config_option
-def purge(job_id: str, config_path: Path | None) -> None:
-    """Delete the film and objects of a finished job; its UIDs and sha256 stay in the ledger."""
-    from dicom_node.spool import Spool
-
-    config, ledger = open_ledger(config_path)
-    paths = ledger.purge(job_id)
-    spool = Spool.of(config)
-    for path in paths:
-        spool.delete(path)
-    click.echo(f"{len(paths)} files deleted")
 
 
 def _mode(name: str, mode: str, text: str, help_text: str) -> None:
@@ -299,17 +226,19 @@ def backup(file: Path, config_path: Path | None) -> None:
 @config_option
 @json_option
 def check(config_path: Path | None, as_json: bool) -> None:
-    """Say in plain words what is wrong with configuration, disk, ledger, broker, model and destinations."""
+    """Say in plain words what is wrong with configuration, rules, disk, ledger, broker, model and destinations.
+
+    Destinations are asked whether they accept what they would get; nothing is stored. Exit code 4 when something is wrong.
+    """
     from dicom_node.check import checks
 
     results = list(checks(load_config(config_path)))
     if as_json:
-        print_json([{"name": one.name, "ok": one.ok, "text": one.text} for one in results])
+        print_json([{"name": one.name, "ok": one.ok, "warning": one.warning, "text": one.text} for one in results])
     else:
         for one in results:
-            click.echo(
-                f"{click.style('ok  ', fg='green') if one.ok else click.style('FAIL', fg='red')}  {one.name}: {one.text}"
-            )
+            mark, colour = ("FAIL", "red") if not one.ok else ("warn", "yellow") if one.warning else ("ok  ", "green")
+            click.echo(f"{click.style(mark, fg=colour)}  {one.name}: {one.text}")
     sys.exit(0 if all(one.ok for one in results) else EXIT_MISSING)
 
 

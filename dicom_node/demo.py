@@ -34,10 +34,9 @@ from dicom_node.errors import ConfigError, Missing
 from dicom_node.job import FINISHED, INDETERMINATE, DeliveryState, Job, State
 from dicom_node.ledger import Ledger
 from dicom_node.lifecycle import running
-from dicom_node.model import load_model, model_folder, runnable_model, segment_settings, with_model
+from dicom_node.model import model_folder, runnable_model, with_model
 from dicom_node.outbox import Outbox
 from dicom_node.standin import StandInPacs
-from segmenter.identity import identify
 
 SENDER_AE, NODE_AE = "DEMO", "PTXSEG"
 START_SECONDS, ANSWER_SECONDS = 60.0, 600.0
@@ -82,13 +81,12 @@ def run_demo(files: Sequence[Path], pacs: str | None, out: Path, as_json: bool, 
         ledger = Ledger(config.ledger_path)
         sent = {film.name: _send(film, port) for film in films}
         _wait(ledger, [uid for uid in sent.values() if uid], quiet=as_json)
-        threshold = identify(load_model(config.segment), segment_settings(config.segment)).thresholds.image_threshold
-        found = [_answer(film, sent[film.name], ledger, config, out, threshold) for film in films]
+        found = [_answer(film, sent[film.name], ledger, config, out) for film in films]
     report = answers.write_report(out, found, answers.model_values(model_folder(config.segment)))
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
-        answers.print_table(found, out)
+        answers.print_table(found, out, report["model"])
     return answers.exit_code(found)
 
 
@@ -221,7 +219,7 @@ def _settled(ledger: Ledger, outbox: Outbox, uid: str) -> bool:
 # -- the report ------------------------------------------------------------------------------------------------
 
 
-def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Path, threshold: float) -> answers.Answer:
+def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Path) -> answers.Answer:
     truth_path = str(film.truth_file) if film.truth_file else None
     if uid is None:
         sentence: str | None = f"{film.file.name} was not taken: no DICOM film of a class and syntax that the node offers."
@@ -235,10 +233,11 @@ def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Pa
         shutil.copyfile(config.spool_directory / one.object.path, target)
         os.chmod(target, 0o644)
         made = one.object
-        stored.append(answers.Stored(made.role, made.sop_class_uid, made.sop_instance_uid, made.sha256, str(target)))
+        sop = made.sop_class_uid, made.sop_instance_uid
+        stored.append(answers.Stored(made.role, *sop, made.sha256, str(target), made.kind))
     mask = _mask(film, stored) if job.state is State.SEGMENTED else None
     if mask is not None:
-        _picture(film, job, mask, out, threshold)
+        _picture(film, job, mask, out)
     outcome = {State.SEGMENTED: "done", State.SKIPPED: "skipped"}.get(job.state, "failed")
     if job.finding == INDETERMINATE:
         outcome = INDETERMINATE
@@ -257,6 +256,9 @@ def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Pa
         seconds=round((job.finished_at or time.time()) - job.received_at, 2),
         stored=tuple(stored),
         sentence=sentence,
+        threshold=job.threshold,
+        side=None if mask is None else answers.side_of(mask, pydicom.dcmread(film.file, stop_before_pixels=True)),
+        notes=job.notes,
     )
 
 
@@ -273,12 +275,12 @@ def _shape(film: Film) -> tuple[int, int]:
     return int(header.Rows), int(header.Columns)
 
 
-def _picture(film: Film, job: Job, mask: NDArray[np.bool_], out: Path, threshold: float) -> None:
+def _picture(film: Film, job: Job, mask: NDArray[np.bool_], out: Path) -> None:
     from segmenter.decode import decode
     from segmenter.report import outline_png
     from segmenter.values import Decision, Finding
 
-    decision = Decision(job.finding == "pneumothorax", job.probability or 0.0, mask, job.area_mm2, 0, threshold)
+    decision = Decision(job.finding == "pneumothorax", job.probability or 0.0, mask, job.area_mm2, 0, job.threshold or 0.0)
     outcome = "indeterminate" if job.finding == INDETERMINATE else "done"
     radiograph = decode(pydicom.dcmread(film.file))
     finding = Finding(outcome, job.code, job.sentence, radiograph, decision)  # type: ignore[arg-type]

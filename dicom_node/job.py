@@ -101,6 +101,7 @@ class Job:
     revision: int  # 2, 3 ...: other pixels under the same SOP Instance UID
     seconds: float | None  # from claim to finish
     notes: tuple[str, ...] = ()  # codes of `segmenter.notes`: what was assumed about the film
+    threshold: float | None = None  # of `probability`, that the model decided by; None: not known (an older version)
 
     @property
     def answered_by(self) -> str:
@@ -148,6 +149,7 @@ class Outcome:
     seconds: float = 0.0
     objects: tuple[StoredObject, ...] = ()
     notes: tuple[str, ...] = ()
+    threshold: float | None = None  # [0, 1]; a probability from here on is a finding
 
 
 @dataclass(frozen=True)

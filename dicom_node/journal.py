@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
+from dicom_node import terminal
 from dicom_node.options import config_option, json_option, open_ledger, print_json, time_text
 from dicom_node.store import Store
 
@@ -51,9 +51,16 @@ def journal(limit: int, config_path: Path | None, as_json: bool) -> None:
     if as_json:
         print_json([asdict(one) for one in found])
         return
-    table = Table("opened", "closed", "calling AE", "called AE", "host", "films", "outcome")
+    columns = ("opened", "closed", "calling AE", "called AE", "host", "films", "outcome")
+    console = terminal.console()
+    table = terminal.table(console, *columns, whole=("opened", "closed", "outcome"), numbers=("films",))
     for one in found:
-        table.add_row(
-            one.opened_at, one.closed_at or "", one.calling_ae, one.called_ae, one.host, str(one.films), one.outcome or "open"
-        )
-    Console().print(table)
+        peer = (one.calling_ae, one.called_ae, one.host)
+        closed = (one.closed_at or "")[11:19]
+        table.add_row(_moment(one.opened_at), closed, *map(escape, peer), str(one.films), one.outcome or "open")
+    console.print(table)
+
+
+def _moment(iso: str) -> str:
+    """Of an ISO 8601 time, local: month, day and time to the second."""
+    return iso[5:19].replace("T", " ")

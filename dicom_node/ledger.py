@@ -123,7 +123,7 @@ class Ledger(Claims):
             row = db.execute(
                 "UPDATE jobs SET state = ?, owner = NULL, lease_until = NULL, finisher = ?, finished_at = ?, code = ?,"
                 " sentence = ?, finding = ?, probability = ?, area_mm2 = ?, model = ?, model_digest = ?, same_as = ?,"
-                " revision = ?, seconds = ?, notes = ? WHERE id = ? RETURNING *",
+                " revision = ?, seconds = ?, notes = ?, threshold = ? WHERE id = ? RETURNING *",
                 (
                     outcome.state,
                     finisher(claim.owner, outcome.state, outcome.code, outcome.finding, shas),
@@ -139,6 +139,7 @@ class Ledger(Claims):
                     outcome.revision,
                     outcome.seconds,
                     json.dumps(outcome.notes),
+                    outcome.threshold,
                     job.job_id,
                 ),
             ).fetchone()
@@ -175,6 +176,26 @@ class Ledger(Claims):
         if len(rows) != 1:
             raise NodeError(f"no job {job_id}" if not rows else f"more than one job begins with {job_id}")
         return to_job(rows[0])
+
+    def find(self, name: str) -> list[Job]:
+        """Jobs by job id (or an unambiguous beginning), by the SOP Instance UID of their film (the newest first), or by
+        that of an object that was made of it. Raises NodeError when there is none."""
+        if "." not in name:
+            return [self.job(name)]
+        made = "SELECT job_id FROM answers JOIN objects ON answers.id = answer_id WHERE objects.sop_instance_uid = ?"
+        found = self.jobs(sop_instance_uid=name, limit=1000)
+        found = found or [self.job(job_id) for (job_id,) in self.store.read().execute(made, (name,))]
+        if not found:
+            raise NodeError(f"no film and no result here has the SOP Instance UID {name}")
+        return found
+
+    def one(self, name: str) -> Job:
+        """The same, where there must be one only."""
+        found = self.find(name)
+        if len(found) > 1:
+            ids = ", ".join(job.job_id for job in found)
+            raise NodeError(f"{len(found)} jobs have the SOP Instance UID {name}: {ids}; name one of them")
+        return found[0]
 
     def objects(self, job_id: str) -> tuple[StoredObject, ...]:
         """What a job made, sent or not; `path` None once its files were removed."""
@@ -222,28 +243,34 @@ class Ledger(Claims):
         with self.store.write() as db:
             row = db.execute(
                 "UPDATE jobs SET state = 'received', generation = generation + 1, attempts = 0, crashes = 0, code = NULL,"
-                " sentence = NULL, finding = NULL, probability = NULL, area_mm2 = NULL, model = NULL, model_digest = NULL,"
-                " seconds = NULL, finished_at = NULL, notes = '[]', same_as = NULL"
+                " sentence = NULL, finding = NULL, probability = NULL, threshold = NULL, area_mm2 = NULL, model = NULL,"
+                " model_digest = NULL, seconds = NULL, finished_at = NULL, notes = '[]', same_as = NULL"
                 " WHERE id = ? AND state = ? AND path IS NOT NULL"
                 " RETURNING *",
                 (job.job_id, job.state),
             ).fetchone()
         if row is None:
-            raise NodeError(f"job {job.job_id} was purged; send the film again")
+            raise NodeError(
+                f"job {job.job_id} was purged: its film is not on this disk any more; send the film again, then `rerun`"
+            )
         return to_job(row)
 
-    def purge(self, job_id: str) -> list[str]:
-        """Forget the files of a finished job; its identity, UIDs and sha256 stay. Returns the paths to delete."""
+    def purgeable(self, job_id: str) -> Job:
+        """The job. Raises NodeError with the reason when it must not be purged now."""
         job = self.job(job_id)
         if job.state not in FINISHED:
             raise NodeError(f"job {job.job_id} is {job.state}; only a finished job can be purged")
+        query = "SELECT count(*) FROM deliveries WHERE job_id = ? AND state IN ('pending', 'sent')"
+        if count := self.store.read().execute(query, (job.job_id,)).fetchone()[0]:
+            many = "1 delivery" if count == 1 else f"{count} deliveries"
+            raise NodeError(f"job {job.job_id} has {many} under way; nothing undelivered is purged")
+        return job
+
+    def purge(self, job_id: str) -> list[str]:
+        """Forget the files of a finished job; its identity, UIDs and sha256 stay. Returns the paths to delete. Raises as
+        `purgeable`."""
         with self.store.write() as db:
-            open_deliveries = db.execute(
-                "SELECT count(*) FROM deliveries WHERE job_id = ? AND state IN ('pending', 'sent')", (job.job_id,)
-            ).fetchone()[0]
-            if open_deliveries:
-                raise NodeError(f"job {job.job_id} has {open_deliveries} deliveries under way; nothing undelivered is purged")
-            return forget_files(db, job.job_id)
+            return forget_files(db, self.purgeable(job_id).job_id)
 
     def paths(self) -> set[str]:
         """Every spool path that a row names; what is not among them may be reaped."""

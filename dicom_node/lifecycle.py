@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from dicom_node import tls
 from dicom_node.children import Child, Children, Forked, verb_process
-from dicom_node.config import Config
+from dicom_node.config import Config, Serve
 from dicom_node.errors import ConfigError, NodeError
 from dicom_node.spool import Spool, is_locked
 
@@ -166,17 +166,10 @@ def work(config: Config) -> int:
         return run_worker(config)
 
 
-def serve(config: Config) -> None:
-    """HTTP for workers on other machines, health and metrics, until SIGTERM."""
-    import uvicorn
-
-    from dicom_node import broker
-    from dicom_node.guests import MOST_AT_ONCE, Impatient
+def verify_door(settings: Serve) -> None:
+    """Raises ConfigError when tokens and films would cross the network in plain, or the certificate can not be used."""
     from dicom_node.model import is_loopback
-    from dicom_node.observe import router
-    from dicom_node.serve import Door, app_of
 
-    settings, stop = config.serve, stop_event()
     if not (settings.tls_certificate or settings.allow_plain or is_loopback(settings.host)):
         raise ConfigError(
             f"serve.host: {settings.host} is not this machine, and without TLS tokens and films would cross the network in "
@@ -184,6 +177,19 @@ def serve(config: Config) -> None:
         )
     if settings.tls_certificate:
         tls.days_left(tls.Identity("serve", settings.tls_certificate, settings.tls_key, True))
+
+
+def serve(config: Config) -> None:
+    """HTTP for workers on other machines, health and metrics, until SIGTERM."""
+    import uvicorn
+
+    from dicom_node import broker
+    from dicom_node.guests import MOST_AT_ONCE, Impatient
+    from dicom_node.observe import router
+    from dicom_node.serve import Door, app_of
+
+    settings, stop = config.serve, stop_event()
+    verify_door(settings)
     with only_instance(Spool.of(config), "serve"):
         door = Door(config)
         server = uvicorn.Server(

@@ -33,7 +33,7 @@ def segment_files(config: Config, files: Sequence[Path], out: Path, as_json: boo
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
-        answers.print_table(found, out)
+        answers.print_table(found, out, report["model"])
     return answers.exit_code(found)
 
 
@@ -54,7 +54,8 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tup
     for one in made:
         target = out / f"{name}-{one.kind}.dcm"
         one.dataset.save_as(target, enforce_file_format=True)
-        stored.append(answers.Stored(one.role, one.sop_class_uid, one.sop_instance_uid, answers.sha256_of(target), str(target)))
+        sha256 = answers.sha256_of(target)
+        stored.append(answers.Stored(one.role, one.sop_class_uid, one.sop_instance_uid, sha256, str(target), one.kind))
     if finding.radiograph is not None and finding.decision is not None:
         outline_png(finding, out / f"{name}.png")
     decision = finding.decision
@@ -70,6 +71,9 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tup
         seconds=round(time.monotonic() - started, 3),
         stored=tuple(stored),
         sentence=finding.sentence,
+        threshold=decision.image_threshold if decision else None,
+        side=answers.side_of(decision.mask, source) if decision else None,
+        notes=tuple(str(note) for note in finding.radiograph.notes) if finding.radiograph else (),
     )
 
 

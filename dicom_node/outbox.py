@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from dicom_node.job import Delivery, DeliveryState
 from dicom_node.rows import to_delivery
@@ -30,6 +32,16 @@ _WAITED_FOR = (
 MAX_CRASHES = 3  # of the sender over one delivery; from the second on nothing else is on the wire beside it
 _CRASHED = f"the sending process died {MAX_CRASHES} times while it sent this object; look at the object, then `retry`"
 _ON_DISK = "(SELECT path FROM objects WHERE objects.id = object_id) IS NOT NULL"
+
+
+@dataclass(frozen=True)
+class Troubles:
+    """What is not delivered to one destination, with the reason of the newest of it."""
+
+    refused: int  # since the last object that was delivered
+    refusal: str
+    waiting: int  # after a try that failed
+    failure: str
 
 
 class Outbox:
@@ -131,6 +143,32 @@ class Outbox:
                 f" commit_failures = 0 WHERE job_id = ?2 AND state = 'refused' AND {_ON_DISK}",
                 (time.time(), job_id),
             ).rowcount
+
+    def hasten(self, destination: str | None = None) -> dict[str, int]:
+        """Make every delivery that waits for its next try due now; how many to each destination. None: to all of them."""
+        with self._store.write() as db:
+            rows = db.execute(
+                "UPDATE deliveries SET next_try_at = ?1 WHERE state = 'pending' AND (?2 IS NULL OR destination = ?2)"
+                " RETURNING destination",
+                (time.time(), destination),
+            ).fetchall()
+        return dict(sorted(Counter(name for (name,) in rows).items()))
+
+    def troubles(self, destination: str) -> Troubles:
+        """Of the tries to send to `destination`."""
+        db = self._store.read()
+        refused = db.execute(
+            "SELECT count(*), max(finished_at), reason FROM deliveries WHERE destination = ?1 AND state = 'refused'"
+            f" AND {_ON_DISK} AND finished_at > coalesce((SELECT max(finished_at) FROM deliveries WHERE destination = ?1"
+            " AND state = 'delivered'), 0)",
+            (destination,),
+        ).fetchone()
+        waiting = db.execute(
+            "SELECT count(*), max(next_try_at), reason FROM deliveries WHERE destination = ? AND state = 'pending'"
+            " AND attempts > 0",
+            (destination,),
+        ).fetchone()
+        return Troubles(refused[0], refused[2] or "", waiting[0], waiting[2] or "")
 
     def redeliver_resent(self) -> int:
         """Open the deliveries of films that arrived again since (work.on_resend = "redeliver")."""

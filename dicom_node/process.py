@@ -272,6 +272,7 @@ def process(piece: OnBench, segmenter: Segmenter, node: Node) -> Outcome:
         seconds=time.monotonic() - started,
         objects=objects,
         notes=tuple(str(note) for note in finding.radiograph.notes),
+        threshold=finding.decision.image_threshold,
     )
 
 

@@ -146,6 +146,7 @@ class RemoteNode:
             seconds=outcome.seconds,
             objects=tuple(Returned(role=one.role, variant=one.variant, sha256=one.sha256) for one in outcome.objects),
             notes=outcome.notes,
+            threshold=outcome.threshold,
         )
         path = f"/v1/claims/{claim.job.job_id}/result"
         ended = self._told(Ended, self._call("POST", path, claim=claim, json=result.model_dump()))

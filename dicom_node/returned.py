@@ -58,6 +58,7 @@ def outcome_of(node: LocalNode, claim: Claim, result: Result) -> Outcome:
         seconds=result.seconds,
         objects=_objects(node, claim, result),
         notes=result.notes,
+        threshold=result.threshold,
     )
 
 

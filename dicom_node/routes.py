@@ -50,6 +50,10 @@ class Router:
         found = {kind for name in peers for kind in kinds_for(self._objects_of(name))}
         return tuple(kind for kind in Kind if kind in (found if destinations else kinds_for(self.send.objects)))
 
+    def kinds_of(self, destination: str) -> tuple[Kind, ...]:
+        """What a destination gets of a positive film."""
+        return kinds_for(self._objects_of(destination))
+
     def _objects_of(self, name: str) -> tuple[str, ...]:
         peer = self.peers.get(name)
         return self.send.objects if peer is None or peer.objects is None else peer.objects

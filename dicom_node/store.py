@@ -153,6 +153,10 @@ DROP INDEX deliveries_due;
 CREATE INDEX deliveries_due ON deliveries (destination, next_try_at) WHERE state = 'pending';
 """,
     """
+-- The threshold that the probability was compared with.
+ALTER TABLE jobs ADD COLUMN threshold REAL;
+""",
+    """
 -- How often in a row the sender raised, or its process died, while it had this object on the wire.
 ALTER TABLE deliveries ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX deliveries_suspect ON deliveries (next_try_at) WHERE state = 'pending' AND crashes >= 2;

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from dicom_node import terminal
 from dicom_node.commitments import Commitments, committing
 from dicom_node.config import Config
-from dicom_node.job import INDETERMINATE, Delivery, DeliveryState, Job, State, StoredObject
+from dicom_node.job import Delivery, DeliveryState, Job, State, StoredObject
 from dicom_node.ledger import Ledger
 from dicom_node.options import time_text
 from dicom_node.routes import Route
-from segmenter.notes import NoteCode
+from segmenter.words import ENGLISH
 
 _STYLE = {"segmented": "green", "delivered": "green", "failed": "red", "refused": "red", "skipped": "yellow"}
-_SENTENCES = {note.value: note.sentence for note in NoteCode}
-_QUANTILES = {"0.5": "half within", "0.9": "90 % within", "0.99": "99 % within", "1": "longest"}
+_LABELS = {
+    "sop_instance_uid": "SOP Instance UID", "sop_class_uid": "SOP Class UID", "transfer_syntax_uid": "Transfer Syntax UID",
+    "calling_ae": "calling AE title", "called_ae": "called AE title", "area_mm2": "area", "seconds": "time in work",
+}  # fmt: skip
+_QUANTILES = {"0.5": "median", "0.9": "90th percentile", "0.99": "99th percentile", "1": "longest"}
+_MODES = {"paused": "paused: films are taken, nothing is segmented or sent", "draining": "draining: no new films are taken"}
 
 
 def status(config: Config, ledger: Ledger) -> dict[str, Any]:
@@ -69,46 +71,51 @@ def status(config: Config, ledger: Ledger) -> dict[str, Any]:
 
 
 def print_status(values: dict[str, Any], warn_days: float) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    jobs, model = values["jobs"], values["model"]
-    running = "running" if values["running"] else "not running here"
-    console.print(f"node {running}, mode [bold]{values['mode']}[/]")
-    console.print(f"model: {model['name']} {model['version']} ({model['digest'][:12]})" if model else
-                  "model: [red]can not be loaded[/], `check` says why")  # fmt: skip
+    console = terminal.console(soft_wrap=True)
+    jobs, model, mode = values["jobs"], values["model"], values["mode"]
+    standing = _MODES.get(mode) or ("" if values["running"] else "not paused")
+    console.print(f"node [bold]{'running' if values['running'] else 'stopped'}[/]" + (f" ({standing})" if standing else ""))
+    console.print(f"model: {escape(model['name'])} {escape(model['version'])} ({model['digest'][:12]})" if model else
+                  "model: [red]can not be loaded[/]; `check` says why")  # fmt: skip
     for name, queue in values["queues"].items():
         oldest = queue["oldest_seconds"]
-        age = "" if oldest is None else f" (oldest {oldest:.0f} s)"
+        age = "" if oldest is None else f" (oldest: {terminal.duration(oldest)})"
         console.print(f"{name} films: {queue['waiting']} waiting{age}, {queue['in_work']} in work")
+    found = ", ".join(f"{count} {name}" for name, count in values["findings"].items())
     console.print(
-        f"finished: [green]{jobs['segmented']} answered[/] ({values['findings']['pneumothorax']} with pneumothorax,"
-        f" {values['findings'][INDETERMINATE]} indeterminate),"
-        f" [yellow]{jobs['skipped']} skipped[/], [red]{jobs['failed']} failed[/]; {values['films']['resent']} came again"
+        f"finished: [green]{jobs['segmented']} answered[/] ({found}),"
+        f" [yellow]{jobs['skipped']} skipped[/], [red]{jobs['failed']} failed[/]; {values['films']['resent']} sent again"
     )
     for code, count in values["codes"].items():
         console.print(f"    {code}: {count}")
     for name, stage in values["stages"].items():
         if stage["films"]:
             times = ", ".join(f"{_QUANTILES[q]} {seconds:.1f} s" for q, seconds in stage["seconds"].items())
-            console.print(f"{name}, last hour, {stage['films']} times: {times}")
+            console.print(f"{name} time, last hour: {times} (of {stage['films']})")
     for one in values["delivery_statuses"]:
         answer = "" if one["status"] == "none" else f" (last answer {one['status']})"
         console.print(f"to {one['destination']}: {one['count']} {_styled(one['state'])}{answer}")
     for destination, seconds in values["undelivered_seconds"].items():
-        console.print(f"to {destination}: the oldest waits since {seconds:.0f} s")
+        console.print(f"to {destination}: oldest undelivered: {terminal.duration(seconds)}")
     for destination, count in values["uncommitted"].items():
         if count:
             console.print(f"to {destination}: {count} delivered, but [yellow]not committed to[/] yet")
     for conflict in values["conflicts"]:
         console.print(f"[yellow]conflict[/]: {conflict['sop_instance_uid']} came with {conflict['contents']} contents")
-    if values["expiring"]:
-        console.print(f"[red]{values['expiring']} films without a delivered answer[/] are removed within {warn_days:g} days")
-    low = values["free_bytes"] < values["reserve_bytes"]
-    short = " [yellow](under the watermark: delivered work is removed early)[/]"
-    console.print(
-        f"disk: {values['free_bytes'] / 1e9:.1f} GB free"
-        + (" [red](under the reserve: films are refused)[/]" if low
-           else short if values["free_bytes"] < values["watermark_bytes"] else "")
-    )  # fmt: skip
+    if count := values["expiring"]:
+        films = "1 film without a delivered answer[/] is" if count == 1 else f"{count} films without a delivered answer[/] are"
+        console.print(f"[red]{films} removed within {warn_days:g} days")
+    console.print(f"disk: {_disk(values)}")
+
+
+def _disk(values: dict[str, Any]) -> str:
+    """The same number as in `check`."""
+    text = f"{terminal.megabytes(values['free_bytes'])} free, {terminal.megabytes(values['reserve_bytes'])} stay free"
+    if values["free_bytes"] < values["reserve_bytes"]:
+        return text + " [red](under the reserve: films are refused)[/]"
+    if values["free_bytes"] < values["watermark_bytes"]:
+        return text + " [yellow](under the watermark: delivered work is removed early)[/]"
+    return text
 
 
 def job_values(job: Job) -> dict[str, Any]:
@@ -131,6 +138,7 @@ def job_values(job: Job) -> dict[str, Any]:
         "seconds": job.seconds,
         "finding": job.finding,
         "probability": job.probability,
+        "threshold": job.threshold,
         "area_mm2": job.area_mm2,
         "code": job.code,
         "sentence": job.sentence,
@@ -163,25 +171,30 @@ def delivery_values(delivery: Delivery) -> dict[str, Any]:
 
 
 def print_jobs(jobs: Sequence[Job]) -> None:
-    table = Table("job", "received", "from", "state", "finding / code", "area mm²", "seconds")
-    for column in (table.columns[0], table.columns[4]):
-        column.no_wrap, column.overflow = True, "fold"  # what is copied from here must be whole
+    """In 80 columns: there the state stands above its code, and a long AE title breaks."""
+    console = terminal.console()
+    columns, numbers = ("job", "received", "from", "result", "prob.", "mm²", "s"), ("prob.", "mm²", "s")
+    table = terminal.table(console, *columns, whole=("job", "received", "result"), numbers=numbers)
     for job in jobs:
         table.add_row(
             job.job_id,
-            time_text(job.received_at),
-            job.arrival.calling_ae,
-            _styled(job.state),
-            _answer(job) + (f" = {job.same_as}" if job.same_as else ""),
+            terminal.short_time(job.received_at),
+            escape(job.arrival.calling_ae),
+            (" " if terminal.is_wide(console) else "\n").join(_result(job)),
+            "" if job.probability is None else terminal.percent(job.probability, job.threshold),
             "" if job.area_mm2 is None else f"{job.area_mm2:.0f}",
             "" if job.seconds is None else f"{job.seconds:.1f}",
         )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    console.print(table)
 
 
-def _answer(job: Job) -> str:
-    """The finding, the code where there is none, and both of an indeterminate film."""
-    return ": ".join(filter(None, (job.finding, job.code)))
+def _result(job: Job) -> list[str]:
+    """What became of it: the finding or the state, the code of one that has none or is indeterminate; a mark in shadow mode."""
+    head = job.finding or _styled(job.state)
+    said = [f"{head}:", job.code] if job.code else [head]
+    said += ["(shadow)"] if job.arrival.mode == "shadow" else []
+    said += [f"rev {job.revision}"] if job.revision > 1 else []
+    return said + (["same as", job.same_as] if job.same_as else [])
 
 
 def object_values(made: StoredObject) -> dict[str, Any]:
@@ -190,34 +203,49 @@ def object_values(made: StoredObject) -> dict[str, Any]:
 
 
 def print_job(job: Job, routes: Sequence[Route], made: Sequence[StoredObject], deliveries: Sequence[Delivery]) -> None:
-    """`routes`: where its results go by the configuration of now."""
-    console = Console(highlight=False, soft_wrap=True)
-    for key, value in job_values(job).items():
-        if value is not None and key != "notes":
-            console.print(f"{key.replace('_', ' '):>20}  {_styled(value) if key == 'state' else escape(str(value))}")
+    """`routes`: where its results go by the present configuration."""
+    console = terminal.console(soft_wrap=True)
+    values = job_values(job) | {
+        "probability": terminal.probability(job.probability, job.threshold) or None,
+        "area_mm2": terminal.area(job.area_mm2) or None,
+        "seconds": None if job.seconds is None else f"{job.seconds:.1f} s",
+    }
+    for key, value in values.items():
+        if value is not None and key not in ("notes", "threshold"):
+            label = _LABELS.get(key, key.replace("_", " "))
+            console.print(f"{label:>20}  {_styled(value) if key == 'state' else escape(str(value))}")
     for code in job.notes:
-        console.print(f"{'note':>20}  {_note(code)}")
+        console.print(f"{'note':>20}  {terminal.note(code)}")
     for route in routes if job.state not in (State.SKIPPED, State.FAILED) else ():
         console.print(f"{'goes to':>20}  {route.destination}: {', '.join(route.kinds)}")
     if job.arrival.mode == "shadow":
         console.print(f"{'':>20}  in shadow mode: nothing is sent")
+    if any(thing.intended_use == "demo" for thing in made):
+        console.print(f"{'':>20}  [bold red]{ENGLISH.demo_notice}[/]")
     for thing in made:
         removed = "" if thing.path else " (removed)"
         console.print(f"{'made':>20}  {thing.kind} {thing.sop_instance_uid}{removed}")
     for one in deliveries:
-        values = delivery_values(one)
-        status = f" ({values['status']})" if values["status"] else ""
-        waits = f", next try {values['next_try_at']}" if values["next_try_at"] else ""
-        console.print(
-            f"{one.object.kind} to {one.destination}: {_styled(one.state)}{status} after {one.attempts} tries, "
-            f"{escape(one.reason or 'waits for the sender')}{waits}"
-            + (f" (committed {values['committed_at']})" if values["committed_at"] else ""),
-        )
+        console.print(_delivery(one))
+    _print_remedies(job, deliveries)
 
 
-def _note(code: str) -> str:
-    """With its sentence; the code of a newer worker alone."""
-    return f"{code}: {_SENTENCES[code]}" if code in _SENTENCES else code
+def _delivery(one: Delivery) -> str:
+    values = delivery_values(one)
+    status = f" ({values['status']})" if values["status"] else ""
+    waits = f", next try {values['next_try_at']}" if values["next_try_at"] else ""
+    tries = "1 try" if one.attempts == 1 else f"{one.attempts} tries"
+    committed = f" (committed {values['committed_at']})" if values["committed_at"] else ""
+    reason = escape(one.reason or "waits for the sender")
+    return f"{one.object.kind} to {one.destination}: {_styled(one.state)}{status} after {tries}, {reason}{waits}{committed}"
+
+
+def _print_remedies(job: Job, deliveries: Sequence[Delivery]) -> None:
+    if any(one.state is DeliveryState.REFUSED and one.object.path for one in deliveries):
+        terminal.console(soft_wrap=True).print(f"`retry {job.job_id}` sends what was refused again")
+    waiting = {one.destination for one in deliveries if one.state is DeliveryState.PENDING and one.attempts}
+    for destination in sorted(waiting):
+        terminal.console(soft_wrap=True).print(f"`deliver --now {destination}` sends what waits there at once")
 
 
 def models(config: Config) -> list[dict[str, Any]]:
@@ -246,14 +274,17 @@ def models(config: Config) -> list[dict[str, Any]]:
 
 
 def print_models(rows: Sequence[dict[str, Any]]) -> None:
-    table = Table("", "name", "version", "intended use", "weights sha256", "folder")
+    """Line by line: folders and digests are too long for a table, and are copied from here."""
+    console = terminal.console(soft_wrap=True)
     for row in rows:
-        mark = "*" if row["configured"] else ""
+        configured = " (configured)" if row["configured"] else ""
         if "problem" in row:
-            table.add_row(mark, f"[red]{escape(row['problem'])}[/]", "", "", "", escape(row["folder"]))
+            console.print(f"[red]{escape(row['problem'])}[/]{configured}")
         else:
-            table.add_row(mark, row["name"], row["version"], row["intended_use"], row["sha256"][:12], escape(row["folder"]))
-    Console().print(table)
+            use = "DEMO, not for clinical use" if row["intended_use"] == "demo" else row["intended_use"]
+            console.print(f"{escape(row['name'])} {escape(row['version'])}: {escape(use)}{configured}")
+            console.print(f"    weights sha256 {row['sha256']}")
+        console.print(f"    {escape(row['folder'])}")
 
 
 def _styled(state: str) -> str:

@@ -113,6 +113,7 @@ class Result(Body):
     seconds: Annotated[float, Field(ge=0)] = 0.0
     objects: Annotated[tuple[Returned, ...], Field(max_length=32)] = ()
     notes: Annotated[tuple[Code, ...], Field(max_length=64)] = ()
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None  # older workers do not say it
 
 
 class Ended(Reply):

@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from importlib.metadata import distribution
 
 
 def program(name: str) -> str | None:
-    """Its path; a file that is named in full is itself. None: not installed."""
+    """Its path; a file that is named in full is itself. None: not installed. dcmtk's `storescu` and its like are meant, never
+    the scripts of pynetdicom with the same names."""
     if os.path.isabs(name) and os.path.exists(name):
         return name
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    path = os.environ.get("PATH", os.defpath)
+    if name in {one.name for one in distribution("pynetdicom").entry_points}:
+        path = os.pathsep.join(one for one in path.split(os.pathsep) if not _is_pythons(one))
+    return shutil.which(name, path=path) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+
+
+def _is_pythons(folder: str) -> bool:
+    return os.path.realpath(folder) == os.path.realpath(os.path.dirname(sys.executable))
 
 
 def needed(name: str, target: str) -> str:

@@ -32,6 +32,8 @@ def test_import_contracts() -> None:
         "model",
         "observe",
         "journal",
+        "cli_jobs",
+        "terminal",
         "conformance",
         "conformance_network",
     ],

@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from dicom_node import children
 from dicom_node.association import bind
 from dicom_node.children import Children
-from dicom_node.cli import STATES, main
+from dicom_node.cli import main
+from dicom_node.cli_jobs import STATES
 from dicom_node.config import load
 from dicom_node.errors import SourceDamaged, SpoolError
 from dicom_node.job import Arrival, Outcome, State

@@ -22,7 +22,9 @@ from servers import Node, running_node, running_redis, store, wait_for
 import dicom_node.delivery  # noqa: F401  # makes pynetdicom send files byte for byte
 from dicom_node.association import part10_head
 from dicom_node.cli import main
+from dicom_node.config import Segment
 from dicom_node.job import State
+from dicom_node.model import model_folder
 from dicom_node.standin import StandInPacs
 from segmenter import phantom
 
@@ -197,6 +199,8 @@ def test_status_jobs_and_show_read_well_and_as_json(node: Node) -> None:
     found = next(job for job in jobs if job["finding"] == "pneumothorax")
     shown = json.loads(run.invoke(main, ["show", found["job"], "--json", *arguments]).stdout)
     assert shown["deliveries"][0]["state"] == "delivered"
+    point = json.loads((model_folder(Segment()) / "manifest.json").read_text())
+    assert shown["threshold"] == point["operating_points"][point["operating_point"]]["image_threshold"]
     for verb in (["status"], ["jobs"], ["show", found["job"]]):
         result = run.invoke(main, [*verb, *arguments])
         assert result.exit_code == 0 and result.stdout.strip()

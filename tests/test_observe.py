@@ -225,7 +225,7 @@ def test_metrics_tell_what_the_ledger_holds_and_survive_every_restart(house: Hou
     assert told["model"]["digest"] == dict(model)["digest"]
     assert {"destination": "PACS", "state": "delivered", "status": "B007", "count": 1} in told["delivery_statuses"]
     people = CliRunner().invoke(main, ["status", "--config", str(house.file)]).stdout
-    for words in ("mode paused", "lateral-view: 1", "1 delivered (last answer B007)", "1 films without a delivered answer"):
+    for words in ("(paused: ", "lateral-view: 1", "1 delivered (last answer B007)", "1 film without a delivered answer is"):
         assert words in people, people
 
 

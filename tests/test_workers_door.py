@@ -149,7 +149,7 @@ def test_claim_fetch_return_and_the_same_words_twice(door: Door) -> None:
     assert held.send(seg) == sha256
     other = seg_of(source, SeriesDescription="other bytes")
     assert held.call("PUT", "/objects/seg.dcm", content=encoded(other)).status_code == 409
-    ended = [held.finish(sha256, notes=["view-assumed", "of-a-newer-worker"]) for _ in range(3)]
+    ended = [held.finish(sha256, threshold=0.25, notes=["view-assumed", "of-a-newer-worker"]) for _ in range(3)]
     assert [answer.status_code for answer in ended] == [200, 200, 200]
     assert held.finish(sha256, finding="none", objects=[]).status_code == 409, "other words with a used token"
     job = door.job_of(uid)
@@ -157,6 +157,7 @@ def test_claim_fetch_return_and_the_same_words_twice(door: Door) -> None:
     assert job.notes == ("view-assumed", "of-a-newer-worker")
     shown = CliRunner().invoke(main, ["show", job.job_id, "--config", str(door.config_file)]).stdout
     assert "view-assumed: Nothing names the view" in shown and "of-a-newer-worker" in shown
+    assert job.threshold == 0.25 and "90 % (threshold 25 %)" in shown
     [delivery] = Outbox(door.ledger.store).of_job(job.job_id)
     assert (delivery.object.sha256, delivery.object.sop_instance_uid) == (sha256, seg.SOPInstanceUID)
     assert (door.config.spool_directory / delivery.object.path).read_bytes() == encoded(seg)
