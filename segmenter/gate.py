@@ -18,6 +18,7 @@ from segmenter.header import described, integer, is_uid, items, plain, text, wor
 from segmenter.notes import NoteCode
 from segmenter.reason import Reason
 from segmenter.settings import Settings
+from segmenter.terms import CHEST, NOT_CHEST
 from segmenter.uids import MANUFACTURER, MODEL_NAME
 from segmenter.values import Skip
 from segmenter.view import IMAGE_DESCRIPTIONS, View, view_notes, view_of
@@ -37,7 +38,8 @@ class SkipCode(Reason):
     NOT_HUMAN = "not-human", "A veterinary film: species, breed or description name an animal."
     NOT_A_CHEST = "not-a-chest", "Body part or description name another region than the chest."
     LATERAL_VIEW = "lateral-view", "A lateral view; only frontal views are read."
-    NOT_FRONTAL = "not-frontal", "An oblique, decubitus or lordotic view; only frontal views are read."
+    OBLIQUE_VIEW = "oblique-view", "An oblique view; only frontal views are read."
+    NOT_FRONTAL = "not-frontal", "A decubitus or lordotic view; only frontal views are read."
     TOO_YOUNG = "too-young", "The patient is younger than min_age_years."
     NO_PIXELS = "no-pixels", "It holds no pixel data."
     MULTI_FRAME = "multi-frame", "It has more than one frame."
@@ -76,12 +78,6 @@ _DESCRIPTIONS = (
     "ImageComments",
 )  # fmt: skip
 
-_CHEST = re.compile(
-    r"CHEST|THORA[XK]|TORA[XKC]|LUNG|PULMO|POITRINE|PECHO|BRUST|CXR|RIB ?CAGE|ГРУД|ЛЕГК|ЛЁГК|ΘΩΡΑΚ|胸|흉부|肺|PTX|PNEUMOTH"
-)
-_NOT_CHEST = re.compile(  # regions whose names contain a chest word, or stand beside one
-    r"THORACIC ?SPINE|T[- ]?SPINE|TSPINE|DORSAL ?SPINE|BWS|RACHIS|COLUMNA"
-)
 _CHEST_CODES = {"51185008", "T-D3000", "43799004", "T-D3200"}  # thorax, thoracic cavity (SNOMED CT and its older form)
 _OTHER_REGION = re.compile(
     r"\b(ABDOMEN|PELVIS|HIP|KNEE|HAND|WRIST|FOOT|ANKLE|SKULL|SPINE|[CLT]SPINE|SHOULDER|ELBOW|FEMUR|TIBIA|HUMERUS|FOREARM"
@@ -91,6 +87,10 @@ _OTHER_REGION = re.compile(
 _ANIMAL = re.compile(r"\b(CANINE|FELINE|EQUINE|BOVINE|PORCINE|AVIAN|CANIS|FELIS|VETERINARY)\b")
 _HUMAN = re.compile(r"HUMAN|HOMO|SAPIENS|337915000|L-85B00")
 _RESULT = re.compile(r"\bAI\b.*\b(RESULT|OVERLAY)|\bCAD\b|HEAT ?MAP|SCREEN ?SAVE|\bRESULT OVERLAY\b")
+
+_SKIPPED_VIEWS = {
+    View.LATERAL: SkipCode.LATERAL_VIEW, View.OBLIQUE: SkipCode.OBLIQUE_VIEW, View.OTHER: SkipCode.NOT_FRONTAL,
+}  # fmt: skip
 
 
 def _said(dataset: Dataset) -> str:
@@ -129,7 +129,7 @@ def _modality(dataset: Dataset, settings: Settings) -> SkipCode | None:
     if modality not in _UNSPECIFIC:
         return SkipCode.NOT_A_RADIOGRAPH
     captured = text(dataset, "SOPClassUID") in _SECONDARY_CAPTURE
-    chest = _CHEST.search(_said(dataset) + " | " + plain(text(dataset, "BodyPartExamined")))
+    chest = CHEST.search(_said(dataset) + " | " + plain(text(dataset, "BodyPartExamined")))
     return SkipCode.NOT_A_RADIOGRAPH if captured and not chest else None
 
 
@@ -164,7 +164,7 @@ def _region(dataset: Dataset, settings: Settings) -> SkipCode | None:
 def _body_part(dataset: Dataset) -> bool | None:
     """Whether BodyPartExamined says chest; None: it says nothing."""
     part = plain(text(dataset, "BodyPartExamined"))
-    return None if part in _NOTHING_SAID else bool(_CHEST.search(part) and not _NOT_CHEST.search(part))
+    return None if part in _NOTHING_SAID else bool(CHEST.search(part) and not NOT_CHEST.search(part))
 
 
 def _region_code(dataset: Dataset) -> bool | None:
@@ -173,16 +173,15 @@ def _region_code(dataset: Dataset) -> bool | None:
     meant = plain(" ".join(text(one, "CodeMeaning") for one in found))
     if _names_another_region(meant):
         return False
-    return True if _CHEST.search(meant) or {text(one, "CodeValue").upper() for one in found} & _CHEST_CODES else None
+    return True if CHEST.search(meant) or {text(one, "CodeValue").upper() for one in found} & _CHEST_CODES else None
 
 
 def _names_another_region(said: str) -> bool:
-    return bool(_NOT_CHEST.search(said) or (_OTHER_REGION.search(said) and not _CHEST.search(said)))
+    return bool(NOT_CHEST.search(said) or (_OTHER_REGION.search(said) and not CHEST.search(said)))
 
 
 def _view(dataset: Dataset, settings: Settings) -> SkipCode | None:
-    view = view_of(dataset).view
-    return {View.FRONTAL: None, View.LATERAL: SkipCode.LATERAL_VIEW, View.OTHER: SkipCode.NOT_FRONTAL}[view]
+    return _SKIPPED_VIEWS.get(view_of(dataset).view)
 
 
 def _age(dataset: Dataset, settings: Settings) -> SkipCode | None:
@@ -230,7 +229,7 @@ def _region_notes(dataset: Dataset) -> tuple[NoteCode, ...]:
     part, coded, said = _body_part(dataset), _region_code(dataset), _said(dataset)
     decided: tuple[NoteCode, ...] = ()
     if part is None:
-        described = NoteCode.REGION_BY_TEXT if _CHEST.search(said) else NoteCode.REGION_ASSUMED
+        described = NoteCode.REGION_BY_TEXT if CHEST.search(said) else NoteCode.REGION_ASSUMED
         decided = (NoteCode.REGION_BY_CODE if coded else described,)
     conflict = coded is False or _names_another_region(said)
     return (*decided, *((NoteCode.REGION_CONFLICT,) if conflict else ()))
