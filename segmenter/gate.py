@@ -14,7 +14,9 @@ from collections.abc import Callable
 from pydicom.dataset import Dataset
 
 from segmenter.age import age_notes, is_under
+from segmenter.derived import is_derived, is_dual_energy
 from segmenter.header import described, integer, is_uid, items, plain, text, words
+from segmenter.intensity import is_for_processing
 from segmenter.notes import NoteCode
 from segmenter.reason import Reason
 from segmenter.settings import Settings
@@ -35,6 +37,8 @@ class SkipCode(Reason):
     DERIVED_BY_US = "derived-by-us", "A result of this software; results are not read again."
     NOT_A_RADIOGRAPH = "not-a-radiograph", "Its Modality is not a projection radiograph's (CR, DX, RG)."
     BURNED_IN_RESULT = "burned-in-result", "A secondary capture with a result burned into it, not a film."
+    DERIVED_IMAGE = "derived-image", "Made from a film: bone or soft tissue, subtraction, tomosynthesis, a result."
+    FOR_PROCESSING = "for-processing", "Not processed for display; for_processing says whether these are read."
     NOT_HUMAN = "not-human", "A veterinary film: species, breed or description name an animal."
     NOT_A_CHEST = "not-a-chest", "Body part or description name another region than the chest."
     LATERAL_VIEW = "lateral-view", "A lateral view; only frontal views are read."
@@ -143,6 +147,15 @@ def _burned_in(dataset: Dataset, settings: Settings) -> SkipCode | None:
     return SkipCode.BURNED_IN_RESULT if derived or named else None
 
 
+def _derived(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    return SkipCode.DERIVED_IMAGE if is_derived(dataset) else None
+
+
+def _processing(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    """The version for presentation comes too, as a rule."""
+    return SkipCode.FOR_PROCESSING if settings.for_processing == "skip" and is_for_processing(dataset) else None
+
+
 def _species(dataset: Dataset, settings: Settings) -> SkipCode | None:
     codes = [text(i, "CodeValue") + text(i, "CodeMeaning") for i in items(dataset, "PatientSpeciesCodeSequence")]
     species = " ".join([text(dataset, "PatientSpeciesDescription"), *codes]).strip().upper()
@@ -205,7 +218,8 @@ def _shape(dataset: Dataset, settings: Settings) -> SkipCode | None:
 
 
 RULES: tuple[Callable[[Dataset, Settings], SkipCode | None], ...] = (
-    _identity, _sop_class, _maker, _species, _modality, _burned_in, _region, _view, _age, _pixels, _shape,
+    _identity, _sop_class, _maker, _species, _modality, _burned_in, _derived, _processing, _region, _view, _age, _pixels,
+    _shape,
 )  # fmt: skip
 
 
@@ -222,7 +236,8 @@ def assumptions(dataset: Dataset) -> tuple[NoteCode, ...]:
     """What the header left open about a film that `gate` let through, or contradicts itself in. Never raises."""
     unspecific = text(dataset, "Modality").upper() in _UNSPECIFIC
     modality = (NoteCode.MODALITY_ASSUMED,) if unspecific else ()
-    return (*modality, *_region_notes(dataset), *view_notes(dataset), *age_notes(dataset))
+    energy = (NoteCode.DUAL_ENERGY,) if is_dual_energy(dataset) else ()
+    return (*energy, *modality, *_region_notes(dataset), *view_notes(dataset), *age_notes(dataset))
 
 
 def _region_notes(dataset: Dataset) -> tuple[NoteCode, ...]:
