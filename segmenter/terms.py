@@ -93,6 +93,7 @@ _LATERAL_STEM = r"(?<!BI)(?<!COL)(?<!UNI)(?<!IPSI)(?<!HOMO)(?<!OMO)(?<!TRA)(?<!T
 LATERAL = re.compile(
     _any(
         # written so in several languages
+        "side view*, sideview*, pfl, "
         "llat, rlat, latl, latr, ltlat, rtlat, l lat, r lat, xlat, xtlat, x table, xtable, cross table, cross lat*, profil, "
         "profile, profilo, profils, profiel, profilaufnahme, profilbild, "
         # de
@@ -110,7 +111,7 @@ LATERAL = re.compile(
         "boczn*, boczne, z boku, lewobocz*, prawobocz*, boční*, bočný, bočné, bočná, bočno, bokem, zboku, levobočn*, "
         "pravobočn*, profiln*, stransk*, "
         # hu
-        "oldalirány*, oldalfelv*, oldalkép*, oldalnézet*, oldalról, harántirány*, haránt, "
+        "oldalir*, oldalsó, oldalfelv*, oldalkép*, oldalnézet*, oldalról, harántirány*, haránt, "
         # tr
         "yandan, yanal, yan grafi*, sol yan, sağ yan, "
         # ro, vi
@@ -122,9 +123,9 @@ LATERAL = re.compile(
         _initials("L", "L", r"[ ]?[.\-/]+[ ]?|[ ]"),
         _initials("R", "L", _ARROW),
         _initials("L", "R", _ARROW, bare=False),  # LR: both sides
-        "БОКОВ|БІЧН|БОЧН|ЛАТЕРАЛ|ПРОФІЛ|ПРОФИЛ|СТРАНИЧ|(?<!НА )(?<![А-Я])БОК(?![А-Я])",
+        "БОКОВ|БІЧН|БОЧН|ЛАТЕРАЛ|(?<![А-Я])ЛАТ(?![А-Я])|ПРОФІЛ|ПРОФИЛ|СТРАНИЧ|(?<!НА )(?<![А-Я])БОК(?![А-Я])",
         "ΠΛΑΓΙ|ΠΛΑΓ(?![Α-Ω])|ΠΡΟΦΙΛ",
-        "側面|側方|側位|侧位|侧面|[胸左右]側(?!臥)(?=$|[^臥])|(?:胸|胸部|胸片)[ (]*[左右]?侧(?!卧)|正侧|正側"
+        "側面|側方|側位|侧位|侧面|(?:胸|胸部|胸片)[ (]*[左右]?[侧側](?![卧臥])|正侧|正側"
         "|ソクメン|そくめん|ラテラル"
         "|右[ ]*[→>]+[ ]*左|左[ ]*[→>]+[ ]*右",
         "측면|측방|래터럴|옆",
@@ -134,17 +135,19 @@ LATERAL = re.compile(
 
 # Words with other meanings too: lateral only beside a word for the chest, or alone.
 LATERAL_BESIDE_CHEST = re.compile(
-    _any("side, sida, sido, sidan, siden, seite, zij, yan, bok, boky, prof, perf, perfl, sivu, sivukuv*, oldal, oldalt")
+    _any("side, sida, sido, sidan, siden, seite, zij, zijde, yan, bok, boky, prof, perf, perfl, sivu, sivukuv*, oldal, oldalt")
 )
 _A_SIDE = _any(
     "left, right, both, one, linke*, rechte*, beide*, vänster, höger, båda, venstre, høyre, højre, begge, bal, jobb, két, "
     "mindkét, lewy, prawy, levý, pravý, sol taraf, sağ taraf, same, samma"
 )
+# Shorter words for the chest, beside which those count too.
+CHEST_IN_SHORT = re.compile(_any("thx, tx, pulm, cor, s+p, kl, klp, kl piers*, paac, pac, akc, ac"))
 # "left side", "side up", "5 lat" (years, pl): a word of the lateral view that names no view
 NO_VIEW = re.compile(
     rf"(?:{_A_SIDE})[ ]*(?:SIDE|SIDA|SIDAN|SIDEN|SEITE|OLDALI?|BOK|ZIJ){_END}"
     rf"|SIDE[ -]?(?:UP|DOWN|BY[ -]?SIDE|MARK\w*|EFFECT\w*)"
-    rf"|(?:DO|OD|PONAD|POWYZEJ|PONIZEJ|WIEK|[<>])[ ]*\d+[ ]*LAT{_END}|\d+[ ]*-[ ]*\d+[ ]*LAT{_END}"
+    rf"|(?:DO|OD|PONAD|POWYZEJ|PONIZEJ|WIEK|DZIEC\w*|[<>])[ ]*\d+[ ]*LAT{_END}|\d+[ ]*-[ ]*\d+[ ]*LAT{_END}"
     rf"|(?<![{_LETTER}])S[. ]*P[. ]*A{_END}"
 )
 
@@ -183,7 +186,8 @@ ONE_SIDE = re.compile(
     rf"(?:(?:{_BEFORE})[ .,:-]*(?:D[EOI]L? )?)?{_CHEST_ALONE}(?:[ .,:/()-]+|(?<=[部片부]))(?:"
     + _any(
         "l, li, sin, sinistr*, sx, lt, left, links, gauche, izq*, izda, esq*, vä, vänster, venstre, lewy, lewa, lewe, sol, "
-        "vasen, rt, right, rechts, droit, droite, der*, dcha, destr*, höger, høyre, højre, prawy, prawa, prawe, sağ, oikea"
+        "vasen, rt, right, rechts, droit, droite, der*, dcha, destr*, höger, høyre, højre, prawy, prawa, prawe, sağ, oikea, "
+        "좌측, 우측, 左, 右"
     )
-    + r")[ .)]*\d*"
+    + r")(?: (?:SIDE|SIDA|SEITE|ZIJDE|STRONA|TARAF|OLDALI?))?[ .)]*\d*"
 )

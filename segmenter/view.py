@@ -113,7 +113,8 @@ def _views(said: str, *, of_chest: bool | None = None) -> frozenset[View]:
     if terms.OTHER.search(said) or terms.OBLIQUE.search(said):
         return frozenset({View.OTHER if terms.OTHER.search(said) else View.OBLIQUE})
     if of_chest is None:
-        of_chest = bool(terms.CHEST.search(said) or terms.LATERAL_BESIDE_CHEST.fullmatch(said.strip(" .")))
+        alone = terms.LATERAL_BESIDE_CHEST.fullmatch(said.strip(" ."))
+        of_chest = bool(terms.CHEST.search(said) or terms.CHEST_IN_SHORT.search(said) or alone)
     lateral = terms.LATERAL.search(said) or (of_chest and terms.LATERAL_BESIDE_CHEST.search(said))
     frontal = terms.FRONTAL.search(said)
     return frozenset({View.FRONTAL} if frontal else ()) | frozenset({View.LATERAL} if lateral else ())

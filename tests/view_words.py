@@ -36,6 +36,35 @@ Torace profil | Torace din profil | Radiografie toracica laterala | Torace LL st
 흉부 측면 | 흉부측면 | 胸部L | 흉부 L | 흉부 좌측면 | Chest 측면
 \u1112\u1172\u11bc\u1107\u116e \u110e\u1173\u11a8\u1106\u1167\u11ab
 Thorax seitl\u0069ch | Tho\u0301rax late\u0301ral | BOC\u030cNÍ
+Thorax Seitl | Thorax, seitlich li. | Thorax lat. li | Thorax lat re anliegend | Lunge seitlich | Thx seitl.
+Thorax rechts seitlich | RÖ THORAX SEITL. | Thorax 2.Eb. | Thorax II. Ebene | Thorax (seitl.) | Thorax links anliegend
+Thorax profil D | Thorax Profil Gauche | RX THORAX PROFIL | Rx thorax latérale | PROFIL | Poumon profil | Thorax PFL
+Thorax de profil debout | THORAX PROF G | TORAX LATERAL | Torax Lat. | Tórax LAT I | TORAX LATERAL IZQ
+Tele de tórax lateral | TORAX L. | PERFIL ESQUERDO | Tórax Perfil Esq | TORAX PERF | TX PERFIL | Rx de Tórax (Perfil)
+TORAX - PERFIL ABSOLUTO | Torax (perfil) | Torax incidencia de perfil | TORACE LAT | Torace lat sx | TORACE LL SX
+Rx torace laterolaterale | RX TORACE L/L | Torace (LL) | TORACE PROFILO SX | Torace LAT.LAT. | Thorax lat
+THORAX LATERAAL LI | X-thorax lateraal | X-Thorax dwars | Thorax zijwaarts | Thorax dwarse | thorax zijde
+Thorax zijfoto | X thorax lat links | Klatka piersiowa boczne L | RTG klatki piersiowej - bok lewy | Płuca bok
+Pluca boczne | KLATKA PIERSIOWA (BOK) | Kl.piers. bok | Klp bok | Klatka piersiowa L-L | Klatka boczna lewa
+Zdjęcie boczne | RTG boczny lewy | Akciger yan grafi | AKCİĞER (YAN) | PAAC YAN | Akc. yan | Toraks lateral
+Akciğer sol yan | TORAKS YAN | Akciğer lateral | LATERAL AKCİĞER | Akciğer Yan Grafisi | Göğüs yan
+Thorax sida stående | Röntgen lungor sidobild | Lungor lateral | Pulm sida | Hjärta-lungor sida | Lungor vä sida
+Thorax vänster lateral | Thorax sin lat | Cor pulm sida | Thorax sidoprojektion | RTG Thorax sideprojeksjon
+Thorax venstre side | Thorax lateral | Thorax, fra siden | Røntgen thorax side | Lunger side | Thorax sivukuva
+Thx sivu | Keuhkot sivu | Keuhkokuva sivusta | Thorax lat. | Thorax vasen sivu | S+P boční | Srdce a plíce bočně
+RTG hrudníku boční | Hrudník bok | Plíce boční | S+P bok | Hrudník levobočná | Mellkas oldalsó | Mellkas oldal ir.
+Mellkas harántirányú | Mellkas kétirányú oldal | MELLKAS OLDALIR. | Torace profil stâng | Torace profil stang
+Rgf torace profil | TORACE LATERAL | Pulmon profil | Θώρακος (πλάγια) | Θωρακος Πλαγια | ΘΩΡΑΚΑΣ PROFILE | Θώρακας L
+Πλάγια θώρακος | ОГК бок | ОГК боковая левая | Грудная клетка, боковая проекция | Легкие бок. | ОГК бок.пр.
+Рентгенография легких в боковой проекции | ОГК (лев.бок) | ОГК левая бок. | ОГК правый бок | ОГК лат. | Лёгкие боковая
+Органы грудной клетки бок. левая | 胸部 側面像 | 胸部（側面） | 胸部側面 立位 | 胸部 左→右 | 胸部RtoL | 胸部 RtoL
+胸部 R to L | 胸部L→R | 胸部　側 | 胸側面 | Chest R→L | 肺 側面 | 側面 | 胸部 L-R | 胸部 Lat | 胸部側面像 R-L
+胸部ラテラル | 胸部侧位 | 胸部 左侧位 | 胸部侧位片 | 胸部（侧位） | 胸 侧位 | DR胸侧位 | 胸部DR侧位 | 侧位 | 胸片 侧位
+胸部右侧位 | 胸部侧 | 胸側位 | 胸部側位(左) | 胸部左侧 | 흉부 (측면) | 흉부 Lat | 측면 | 가슴 측면 | 흉부측면(Lt)
+흉부 좌측 | 흉부 Lateral | Chest Lt. Lat | Chest Lt Lat. | Chest LAT_L | CHEST LAT 2 | CHEST.LATERAL | Chest/Lat
+chest-lat | C LAT | CXR LAT | CHEST X-RAY LATERAL | LAT CXR | Lateral | LAT | L LATERAL | LEFT LAT | Chest, Lat
+CHESTLATERAL | PED CHEST LAT | Chest Lat (L) | CHEST_LAT_ERECT | Chest lat wall | C-LAT | Chest_Lateral
+Chest L Lateral | CHEST SIDE VIEW | CHEST PROFILE | Chest sideview | lateral chest
 """
 
 FRONTAL = """
@@ -74,6 +103,45 @@ Torace față | Torace fata | Torace in ortostatism | Torace PA si profil
 胸部正面 | 胸部 P→A | 胸部ポータブル | 胸部 臥位 | 胸部立位 | 胸部2方向 | 胸部正側 | 胸部 後前 | 胸部 ＰＡ
 胸部 后前位 | 胸部正位 | 胸片 | 胸部正侧位 | 胸部床边 | 胸部 仰卧位 | 胸部双侧 | 胸部前后位
 흉부 정면 | 흉부 후전 | 흉부 P-A | 흉부 포터블 | 흉부 와위
+Thorax | Thorax pa | Thorax ap | Thorax p.-a. | Thorax a. p. | Thorax dv | THORAX STEHEND PA | Thorax Liegendaufnahme
+Thorax Bett | Thorax Rasterwand | Thorax-Übersicht | Lunge pa | Thorax Kind | Thorax im Sitzen | Rö-Thorax
+Hemithorax rechts | Thorax Trauma | Thorax Inspiration | Thorax Exspiration | Thorax sitzend a.p.
+Thorax Seitenvergleich | THX PA | Thorax Intensiv | Thorax Bettlunge | Thorax F | Thorax face inspiration
+Thorax expiration | Thorax assis | Thorax couché | Poumon de face | Gril costal | RX THORAX FACE | Thorax F debout
+Thorax Face 1 incidence | Radio pulmonaire | RP au lit | TORAX POSTEROANTERIOR | Tele de tórax
+Telerradiografía de tórax | TORAX 1 PROYECCION | Tórax frontal | Torax AP sentado | Tórax en cama | TÓRAX AP
+Torax PA Esp | TORAX P.A. | Tórax (PA) | TORAX AP LEITO | TÓRAX - FRENTE | Tórax frente/perfil | RX Tórax PA/P
+Tórax PA+L | RX de Tórax no Leito | Torax ortostático | Torax postero-anterior | Torace | Torace A-P
+Torace in 2 proiezioni | Torace supino | Torace standard | RX TORACE | Torace ortostatico | Torace clino
+Torace a letto AP | Torace AP seduto | RX torace 2 P | Torace DX | TORACE CR | Torace P.A. | X-thorax | X-thorax bed
+X-Thorax staand | Thorax AP bed | Thorax zittend | Thorax voor-achterwaarts | Thorax 2 richtingen | Thorax inspiratie
+X thorax 1 richting | IC thorax | Thorax achter-voorwaarts | Klatka piersiowa | Klatka piersiowa P-A
+RTG klatki piersiowej | RTG klatki piersiowej PA | Klatka przyłóżkowa | Klatka piersiowa AP łóżko
+Klatka tylno-przednia | RTG KLP PA | Dziecko 3 lat klatka | KLATKA DO 6 LAT | Płuca PA | Klatka piersiowa noworodka
+Klatka piersiowa stojąc | Akciğer | AKCİĞER P.A. | PAAC | PA AC GRAFİSİ | AC PA | Akciğer (PA) | AKCİĞER AP
+Akciğer tek yön | Portabl akciğer | Toraks | Akciğer iki yön | AKCİĞER YATARAK | Göğüs PA | Lungor | Lungor front
+Lungor liggande | Lungor bedside | Lungor säng | Hjärta-lungor | Thorax intensiv | Cor pulm | Pulm | Thorax front
+Thorax ståprov | Thorax sittande | RTG Thorax | Thorax seng | Røntgen af thorax | Thorax bedside | Thorax sengebillede
+Thorax 2 plan | Thorax innside | Thx PA | Thorax vuode | Thx vuodeosasto | Keuhkokuva | Thorax maaten | Thorax istuen
+Thorax ap makuu | Thorax etu | S+P | S+P zadopřední | Hrudník | Srdce a plíce vleže | RTG hrudníku PA | S+P na lůžku
+Plíce zadopřední | Hrudník předozadní | S+P vstoje | Mellkas | Mellkas szemből | Mellkas felvétel
+Mellkas ágy mellett | Mellkas fekvő | Mellkas 2 irányú | Mellkas két irányú | Mellkas p.a. | Rgf toraco-pulmonara
+Torace AP | Pulmon | Torace fata si profil | Torace pat | Θώρακος | Θώρακος F | Θώρακας PA | Θώρακος πρόσθια
+Θώρακος (ΟΠ) | Θώρακος επί κλίνης | ακτινογραφία θώρακος | Θώρακος όρθια | ОГК | ОГК прямая лежа | Легкие
+Легкие прям. | ФЛГ | ФОГ | ОГК в прямой проекции | ОГК палата | ОГК 2 проекции | ОГК прямая + боковая | Грудная клетка
+ОГК стоя | ОГК передняя прямая | Рентгенография ОГК | 胸部 | 胸部 正面 立位 | 胸部PA | 胸部AP | 胸部 A→P | 胸部臥位
+胸部座位 | 胸部 正面像 | 胸部正面・側面 | 胸部2R | 胸部P-A | 胸部（正面） | 胸部 吸気 | 胸部 呼気 | 肺 | 胸部単純
+胸部左右 | 胸部 正・側 | 胸部坐位 | 胸部后前位 | DR胸部正位 | 胸部 床旁 | 胸部正位片 | 胸部卧位 | 胸正位
+胸部（正位） | 胸部正侧 | 床边胸片 | 胸部前后位(卧) | 双侧胸部 | 两侧肋骨胸部 | 胸部平片 | 胸腔 | 胸部 立位 正位
+흉부 | 흉부 PA | 흉부 AP | 흉부 전후 | 이동식 흉부 | 가슴 정면 | 흉부(PA) | 흉부 앉아서 | Chest PA(흉부)
+Portable 흉부 | CHEST PA | CHEST AP | Chest 1V | CHEST 1 VW PORT | XR CHEST PORTABLE 1 VIEW | CXR | CXR PORT
+PORTABLE CHEST | CHEST ERECT | CHEST SUPINE | CHEST SINGLE VIEW | Chest Front | CHEST FRONTAL | ED CHEST
+CHEST PA GRID | Chest AP Bed | Chest pediatric | CHEST AP SEMI ERECT | CHEST INSP | CHEST EXP | W033 Chest PA
+P Chest AP | Chest P.A. | PA | AP | Chest PA - Wall | CHEST A.P. | XR Chest 2 View | CHEST PA AND LATERAL
+Chest 2 Views Frontal Lat | Chest PA+LAT | Chest left PICC | Chest R central line | Chest Lt chest tube
+Chest Rt PICC placement | Ribs left with chest | Chest for left pneumothorax | Chest left side pain
+CHEST AFTER RT THORACENTESIS | Chest collateral | chest plate | Chest platelate | LATE CHEST | Chest inside
+Chest outside | Chest isolated | Chest ventilated
 """
 
 OBLIQUE = """
