@@ -18,12 +18,12 @@ from segmenter.indeterminate import IndeterminateCode
 from segmenter.intensity import Intensity
 from segmenter.notes import NoteCode
 from segmenter.placement import turned
-from segmenter.polarity import polarity
+from segmenter.polarity import polarity, stands
 from segmenter.values import Image, Turn
 
 _SURE = 0.3  # of `polarity`, for pixels against a header that does not contradict itself
 _TELLING = 0.1  # for pixels where the header is divided or silent
-_MARGIN = 0.1  # between what a film looks like and what it looks like turned
+_MARGIN = 0.1  # by which a film may look more like the other polarity when it is turned
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def settle(
 
 
 def judge(image: Image, film: NDArray[np.bool_] | None, turn: Turn, *, divided: bool) -> Verdict:
-    """Against a header that is at one with itself only pixels that are sure count. A film that looks the other way round when
-    it is turned lies on its side and does not say so: it is not to be inverted."""
+    """Against a header that is at one with itself only pixels that are sure count. A film that lies on its side and does not
+    say so seems to have bright lungs: it is not to be inverted."""
     negative = None
     if film is not None:  # black at the rim would speak for dark lungs, whichever way round the film is
         rows, columns = (np.flatnonzero(film.any(axis=axis)) for axis in (1, 0))
@@ -89,10 +89,12 @@ def judge(image: Image, film: NDArray[np.bool_] | None, turn: Turn, *, divided: 
         return Verdict.KEEP
     sense = 1 if score >= 0 else -1
     elsewhere = max(-sense * polarity(np.rot90(upright, quarters)) for quarters in (1, 2, 3))
-    needed, margin = (_TELLING, -_MARGIN) if divided else (_SURE, _MARGIN)
-    if abs(score) < needed or abs(score) < elsewhere + margin:
-        return Verdict.UNCLEAR
-    return Verdict.KEEP if sense > 0 else Verdict.INVERT
+    lies = not stands(upright)
+    if divided:
+        unclear = abs(score) < _TELLING or (lies and elsewhere > abs(score))
+    else:
+        unclear = abs(score) < _SURE or lies or elsewhere > abs(score) + _MARGIN
+    return Verdict.UNCLEAR if unclear else Verdict.KEEP if sense > 0 else Verdict.INVERT
 
 
 def _inverted(image: Image, film: NDArray[np.bool_] | None) -> Image:

@@ -39,6 +39,14 @@ def polarity(image: Image) -> float:
     return float(sum(weight * said for weight, said in zip(_WEIGHTS, witnesses, strict=True)))
 
 
+def stands(image: Image) -> bool:
+    """Whether a film looks upright or upside down, not lying on its side: a chest is more like its mirror image than like its
+    upside-down one, whichever way round the greys are."""
+    ranks = _ranks(_small(image)).astype(np.float64)
+    ranks -= ranks.mean()
+    return float((ranks * ranks[:, ::-1]).sum()) >= float((ranks * ranks[::-1]).sum())
+
+
 def _small(image: Image) -> NDArray[np.float32]:
     """The film without its frame, the longer side SIDE pixels, and no side under 8."""
     step = max(1, max(image.shape) // (8 * SIDE))  # each pixel of the small film is still the mean of several
