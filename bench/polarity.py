@@ -1,10 +1,10 @@
-"""How often bright lungs are suspected rightly and wrongly: phantoms through the whole decoder, under the right photometric
-interpretation and under the other one, and pictures of real films (8-bit, lungs dark) as they are and as negatives.
+"""How often the polarity of a film is judged rightly and wrongly: phantoms through the whole decoder, under the right
+photometric interpretation and under the other one, and pictures of real films (8-bit, lungs dark) as they are and as negatives.
 
-    python bench/polarity.py [--seeds 400] [--first 60000] [--longer-px 320] [--pictures FOLDER]
+    python bench/polarity.py [--seeds 400] [--first 60000] [--longer-px 320] [--pictures FOLDER ...]
 
-One line of JSON: counts of {"films", "false_alarms", "misses"} for "phantoms" and "pictures", and the names of pictures that
-were suspected (look at them: one may be a negative in truth).
+One line of JSON: for "phantoms" and "pictures" the count of each judgement of right films and of negatives, and the names of
+the pictures that were not kept as they are (look at them: one may be a negative in truth).
 """
 
 from __future__ import annotations
@@ -22,42 +22,49 @@ from pydicom.dataset import Dataset
 from segmenter.decode import decode
 from segmenter.notes import NoteCode
 from segmenter.phantom import draw, film
-from segmenter.polarity import looks_inverted
+from segmenter.photometric import Verdict, judge
+from segmenter.values import Turn
 
 KINDS, PHOTOMETRICS, BITS = ("DX", "CR", "SC"), ("MONOCHROME1", "MONOCHROME2"), (8, 10, 12, 16)
 ASPECTS = ((1.0, 0.85), (0.85, 1.0), (1.0, 1.0), (1.0, 0.75))
 
 
-def phantoms(first: int, count: int, longer_px: int) -> Counter[str]:
-    found: Counter[str] = Counter()
+def phantoms(first: int, count: int, longer_px: int) -> dict[str, Counter[str]]:
+    right: Counter[str] = Counter()
+    negative: Counter[str] = Counter()
     for seed in range(first, first + count):
         tall, wide = ASPECTS[seed % len(ASPECTS)]
         drawn = draw(seed, shape=(round(longer_px * tall), round(longer_px * wide)))
         for kind, photometric in itertools.product(KINDS, PHOTOMETRICS):
             dataset = film(drawn, kind=kind, photometric=photometric, bits=BITS[seed % len(BITS)], window=seed % 2 == 0)
-            found["films"] += 1
-            found["false_alarms"] += suspected(dataset)
+            right[judged(dataset).value] += 1
             other = "MONOCHROME1" if photometric == "MONOCHROME2" else "MONOCHROME2"
             dataset.PhotometricInterpretation, dataset.PresentationLUTShape = other, ""
-            found["misses"] += not suspected(dataset)
-    return found
+            negative[judged(dataset).value] += 1
+    return {"right": right, "negative": negative}
 
 
-def suspected(dataset: Dataset) -> bool:
-    return NoteCode.POLARITY_SUSPECT in decode(dataset).notes
+def judged(dataset: Dataset) -> Verdict:
+    decoded = decode(dataset)
+    if decoded.indeterminate is not None:
+        return Verdict.UNCLEAR
+    return Verdict.INVERT if NoteCode.POLARITY_CHANGED in decoded.notes else Verdict.KEEP
 
 
-def pictures(folder: Path) -> tuple[Counter[str], list[str]]:
-    found: Counter[str] = Counter()
+def pictures(folders: list[Path]) -> tuple[dict[str, Counter[str]], list[str]]:
+    right: Counter[str] = Counter()
+    negative: Counter[str] = Counter()
     names = []
-    for path in sorted(one for one in folder.iterdir() if one.suffix.lower() in (".jpg", ".jpeg", ".png")):
+    for path in sorted(one for folder in folders for one in folder.iterdir()):
+        if path.suffix.lower() not in (".jpg", ".jpeg", ".png") or ".mask" in path.name:
+            continue
         image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255
-        found["films"] += 1
-        found["misses"] += not looks_inverted(1 - image)
-        if looks_inverted(image):
+        verdict = judge(image, None, Turn(), divided=False)
+        right[verdict.value] += 1
+        negative[judge(1 - image, None, Turn(), divided=False).value] += 1
+        if verdict is not Verdict.KEEP:
             names.append(path.name)
-    found["false_alarms"] = len(names)
-    return found, names
+    return {"right": right, "negative": negative}, names
 
 
 def main() -> None:
@@ -65,11 +72,11 @@ def main() -> None:
     options.add_argument("--seeds", type=int, default=400)
     options.add_argument("--first", type=int, default=60000)
     options.add_argument("--longer-px", type=int, default=320)
-    options.add_argument("--pictures", type=Path)
+    options.add_argument("--pictures", type=Path, nargs="*", default=[])
     given = options.parse_args()
     result: dict[str, object] = {"phantoms": phantoms(given.first, given.seeds, given.longer_px)}
     if given.pictures:
-        result["pictures"], result["suspected"] = pictures(given.pictures)
+        result["pictures"], result["not_kept"] = pictures(given.pictures)
     print(json.dumps(result))
 
 

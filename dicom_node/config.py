@@ -201,6 +201,9 @@ class Segment(Section):
     min_age_years: float = Field(
         0, ge=0, description="Films of patients known to be younger are skipped; 0: answered, and children marked by a note."
     )
+    for_processing: Literal["skip", "answer"] = Field(
+        "skip", description="Films not processed for display (For Processing): skipped, or answered from their X-ray intensity."
+    )
     series_number: int = Field(9100, ge=1, description="SeriesNumber of our results.")
     report_negative: bool = Field(True, description="A film without pneumothorax gets an SR that says so.")
     language: Literal["en"] = Field("en", description="Language of the sentences in our objects.")

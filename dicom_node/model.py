@@ -69,6 +69,7 @@ def segment_settings(settings: Segment) -> Settings:
         min_side_px=settings.min_side_px,
         max_pixels=settings.max_pixels,
         min_age_years=settings.min_age_years,
+        for_processing=settings.for_processing,
         series_number=settings.series_number,
         plane_orientation=settings.plane_orientation,
         language=settings.language,

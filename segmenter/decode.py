@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from segmenter.gate import NotOurs, SkipCode, assumptions
-from segmenter.header import integer, number, numbers, present, text, words
+from segmenter.header import integer, number, numbers, present, words
+from segmenter.intensity import Intensity, intensity_of, logarithm
 from segmenter.notes import NoteCode
+from segmenter.photometric import photometric_of, settle
 from segmenter.pixels import Stored, Values, stored_values
-from segmenter.placement import turned
-from segmenter.polarity import looks_inverted
-from segmenter.tone import Tone, greys, tone_of, unread
+from segmenter.shutter import shutter_of
+from segmenter.tone import AS_STORED, Tone, greys, tone_of, unread
 from segmenter.values import Radiograph, Spacing, Turn
 
 _MOST_PADDING = 0.9  # of the film: such a padding value is the film's own black
@@ -33,23 +34,32 @@ def decode(dataset: Dataset) -> Radiograph:
     Raises Refused when pixels can not be read (codes in `segmenter.pixels`), NotOurs for a colour or blank picture.
     """
     stored = stored_values(dataset)
-    tone, padding, inverted = tone_of(dataset, stored.signed), _padding(dataset, stored), _inverted(dataset, stored)
+    tone, padding, raw = tone_of(dataset, stored.signed), _padding(dataset, stored), intensity_of(dataset)
+    said = photometric_of(dataset, monochrome1=stored.monochrome1, intensity=raw)
     spacing, turn = spacing_of(dataset), turn_of(dataset)
+    shutter, shut_notes = _shutter(dataset, stored, spacing)
     with ThreadPoolExecutor(1) as beside:  # the digest takes as long as all the rest, and needs no interpreter
-        digest = beside.submit(_digest, stored, tone, padding, inverted, turn, spacing)
-        film = _film(stored.values, padding)
+        more = _more(raw, shutter)
+        digest = beside.submit(_digest, stored, tone, padding, said.described(), turn, spacing, more)
+        film = padded = _film(stored.values, padding)
+        if shutter is not None:
+            film = shutter if padded is None else padded & shutter
+        values, shown = stored.values, tone
+        if raw is not None and raw.linear:
+            values, shown = logarithm(values, stored.bits, tone, raw.sign), AS_STORED
         try:
-            image, assumed = greys(stored.values, tone, film, inverted)
+            image, assumed = greys(values, shown, film, said.inverted)
         except ValueError as error:
             raise NotOurs(SkipCode.BLANK) from error
         if film is not None:
             image[~film] = 0
-        suspect = (NoteCode.POLARITY_SUSPECT,) if looks_inverted(turned(image, turn)) else ()
+        image, turned_round, unclear = settle(image, film, turn, said)
+    processing = (NoteCode.FOR_PROCESSING,) if raw is not None else ()
     notes = (
-        *assumptions(dataset), *stored.notes, *unread(dataset, tone), *assumed, *_grey_notes(dataset, stored, padding, film),
-        *_place_notes(dataset, spacing, turn), *suspect,
+        *assumptions(dataset), *stored.notes, *processing, *unread(dataset, tone), *assumed,
+        *_grey_notes(stored, padding, padded), *shut_notes, *_place_notes(dataset, spacing, turn), *turned_round,
     )  # fmt: skip
-    return Radiograph(image, turn, spacing, digest.result(), tuple(dict.fromkeys(notes)))
+    return Radiograph(image, turn, spacing, digest.result(), tuple(dict.fromkeys(notes)), unclear)
 
 
 def spacing_of(dataset: Dataset) -> Spacing | None:
@@ -101,10 +111,14 @@ def _said_turn(dataset: Dataset) -> Turn | None:
     return None
 
 
-def _inverted(dataset: Dataset, stored: Stored) -> bool:
-    """MONOCHROME1 and PresentationLUTShape INVERSE are two words for the same thing, and DX films say both (PS3.3
-    C.8.11.3.1.2): together they invert once."""
-    return stored.monochrome1 or text(dataset, "PresentationLUTShape").upper() == "INVERSE"
+def _shutter(
+    dataset: Dataset, stored: Stored, spacing: Spacing | None
+) -> tuple[NDArray[np.bool_] | None, tuple[NoteCode, ...]]:
+    """What the display shutter leaves open; None when it shuts nothing."""
+    height, width = aspect_of(dataset, spacing)
+    shutter, ignored = shutter_of(dataset, stored.values.shape, height / width)  # type: ignore[arg-type]
+    applied = (NoteCode.SHUTTER_APPLIED,) if shutter is not None else ()
+    return shutter, (*applied, *((NoteCode.SHUTTER_IGNORED,) if ignored else ()))
 
 
 def _padding(dataset: Dataset, stored: Stored) -> tuple[int, int] | None:
@@ -132,16 +146,11 @@ def _film(values: Values, padding: tuple[int, int] | None) -> NDArray[np.bool_] 
     return None if share == 1 or share < 1 - _MOST_PADDING else film
 
 
-def _grey_notes(
-    dataset: Dataset, stored: Stored, padding: tuple[int, int] | None, film: NDArray[np.bool_] | None
-) -> tuple[NoteCode, ...]:
-    """PS3.3 C.8.11.3.1.2: IDENTITY belongs to MONOCHROME2, INVERSE to MONOCHROME1."""
-    shape = text(dataset, "PresentationLUTShape").upper()
-    conflict = shape == ("IDENTITY" if stored.monochrome1 else "INVERSE")
+def _grey_notes(stored: Stored, padding: tuple[int, int] | None, film: NDArray[np.bool_] | None) -> tuple[NoteCode, ...]:
     ignored = padding is not None and film is None
     if ignored and padding:
         ignored = bool(((stored.values >= padding[0]) & (stored.values <= padding[1])).any())  # else there is none in the film
-    return (*((NoteCode.INVERSE_CONFLICT,) if conflict else ()), *((NoteCode.PADDING_IGNORED,) if ignored else ()))
+    return (NoteCode.PADDING_IGNORED,) if ignored else ()
 
 
 def _place_notes(dataset: Dataset, spacing: Spacing | None, turn: Turn) -> tuple[NoteCode, ...]:
@@ -161,13 +170,20 @@ def _place_notes(dataset: Dataset, spacing: Spacing | None, turn: Turn) -> tuple
     return (*((NoteCode.SPACING_IGNORED,) if ignored else ()), *where, *upright)
 
 
+def _more(raw: Intensity | None, shutter: NDArray[np.bool_] | None) -> bytes:
+    """What few films have, for the content digest; empty for all others, whose digest stays what it always was."""
+    shut = np.packbits(shutter).tobytes() if shutter is not None else b""
+    return (f"|{raw}|".encode() if raw is not None else b"") + shut
+
+
 def _digest(
-    stored: Stored, tone: Tone, padding: tuple[int, int] | None, inverted: bool, turn: Turn, spacing: Spacing | None
+    stored: Stored, tone: Tone, padding: tuple[int, int] | None, inverted: str, turn: Turn, spacing: Spacing | None, more: bytes
 ) -> str:
     """sha256 over the stored values and all that changes what is made of them, as effective values: the same film in
     another lossless transfer syntax or VR has the same digest, a retagged one has not."""
     digest = hashlib.sha256(f"1|{stored.values.shape}|{padding}|{inverted}|{turn}|{spacing}|".encode())
     digest.update(tone.described())
+    digest.update(more)
     rows = max(1, _DIGEST_PIXELS // stored.values.shape[1])
     for top in range(0, len(stored.values), rows):
         digest.update(np.ascontiguousarray(stored.values[top : top + rows], "<i4").data)

@@ -14,10 +14,13 @@ from collections.abc import Callable
 from pydicom.dataset import Dataset
 
 from segmenter.age import age_notes, is_under
+from segmenter.derived import is_derived, is_dual_energy
 from segmenter.header import described, integer, is_uid, items, plain, text, words
+from segmenter.intensity import is_for_processing
 from segmenter.notes import NoteCode
 from segmenter.reason import Reason
 from segmenter.settings import Settings
+from segmenter.terms import CHEST, NOT_CHEST
 from segmenter.uids import MANUFACTURER, MODEL_NAME
 from segmenter.values import Skip
 from segmenter.view import IMAGE_DESCRIPTIONS, View, view_notes, view_of
@@ -34,10 +37,13 @@ class SkipCode(Reason):
     DERIVED_BY_US = "derived-by-us", "A result of this software; results are not read again."
     NOT_A_RADIOGRAPH = "not-a-radiograph", "Its Modality is not a projection radiograph's (CR, DX, RG)."
     BURNED_IN_RESULT = "burned-in-result", "A secondary capture with a result burned into it, not a film."
+    DERIVED_IMAGE = "derived-image", "Made from a film: bone or soft tissue, subtraction, tomosynthesis, a result."
+    FOR_PROCESSING = "for-processing", "Not processed for display; for_processing says whether these are read."
     NOT_HUMAN = "not-human", "A veterinary film: species, breed or description name an animal."
     NOT_A_CHEST = "not-a-chest", "Body part or description name another region than the chest."
     LATERAL_VIEW = "lateral-view", "A lateral view; only frontal views are read."
-    NOT_FRONTAL = "not-frontal", "An oblique, decubitus or lordotic view; only frontal views are read."
+    OBLIQUE_VIEW = "oblique-view", "An oblique view; only frontal views are read."
+    NOT_FRONTAL = "not-frontal", "A decubitus or lordotic view; only frontal views are read."
     TOO_YOUNG = "too-young", "The patient is younger than min_age_years."
     NO_PIXELS = "no-pixels", "It holds no pixel data."
     MULTI_FRAME = "multi-frame", "It has more than one frame."
@@ -76,12 +82,6 @@ _DESCRIPTIONS = (
     "ImageComments",
 )  # fmt: skip
 
-_CHEST = re.compile(
-    r"CHEST|THORA[XK]|TORA[XKC]|LUNG|PULMO|POITRINE|PECHO|BRUST|CXR|RIB ?CAGE|ГРУД|ЛЕГК|ЛЁГК|ΘΩΡΑΚ|胸|흉부|肺|PTX|PNEUMOTH"
-)
-_NOT_CHEST = re.compile(  # regions whose names contain a chest word, or stand beside one
-    r"THORACIC ?SPINE|T[- ]?SPINE|TSPINE|DORSAL ?SPINE|BWS|RACHIS|COLUMNA"
-)
 _CHEST_CODES = {"51185008", "T-D3000", "43799004", "T-D3200"}  # thorax, thoracic cavity (SNOMED CT and its older form)
 _OTHER_REGION = re.compile(
     r"\b(ABDOMEN|PELVIS|HIP|KNEE|HAND|WRIST|FOOT|ANKLE|SKULL|SPINE|[CLT]SPINE|SHOULDER|ELBOW|FEMUR|TIBIA|HUMERUS|FOREARM"
@@ -91,6 +91,10 @@ _OTHER_REGION = re.compile(
 _ANIMAL = re.compile(r"\b(CANINE|FELINE|EQUINE|BOVINE|PORCINE|AVIAN|CANIS|FELIS|VETERINARY)\b")
 _HUMAN = re.compile(r"HUMAN|HOMO|SAPIENS|337915000|L-85B00")
 _RESULT = re.compile(r"\bAI\b.*\b(RESULT|OVERLAY)|\bCAD\b|HEAT ?MAP|SCREEN ?SAVE|\bRESULT OVERLAY\b")
+
+_SKIPPED_VIEWS = {
+    View.LATERAL: SkipCode.LATERAL_VIEW, View.OBLIQUE: SkipCode.OBLIQUE_VIEW, View.OTHER: SkipCode.NOT_FRONTAL,
+}  # fmt: skip
 
 
 def _said(dataset: Dataset) -> str:
@@ -129,7 +133,7 @@ def _modality(dataset: Dataset, settings: Settings) -> SkipCode | None:
     if modality not in _UNSPECIFIC:
         return SkipCode.NOT_A_RADIOGRAPH
     captured = text(dataset, "SOPClassUID") in _SECONDARY_CAPTURE
-    chest = _CHEST.search(_said(dataset) + " | " + plain(text(dataset, "BodyPartExamined")))
+    chest = CHEST.search(_said(dataset) + " | " + plain(text(dataset, "BodyPartExamined")))
     return SkipCode.NOT_A_RADIOGRAPH if captured and not chest else None
 
 
@@ -141,6 +145,15 @@ def _burned_in(dataset: Dataset, settings: Settings) -> SkipCode | None:
     derived = "DERIVED" in kinds and text(dataset, "BurnedInAnnotation").upper() == "YES"
     named = _RESULT.search(" ".join(kinds) + " | " + described(dataset, ("SeriesDescription", "DerivationDescription")))
     return SkipCode.BURNED_IN_RESULT if derived or named else None
+
+
+def _derived(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    return SkipCode.DERIVED_IMAGE if is_derived(dataset) else None
+
+
+def _processing(dataset: Dataset, settings: Settings) -> SkipCode | None:
+    """The version for presentation comes too, as a rule."""
+    return SkipCode.FOR_PROCESSING if settings.for_processing == "skip" and is_for_processing(dataset) else None
 
 
 def _species(dataset: Dataset, settings: Settings) -> SkipCode | None:
@@ -164,7 +177,7 @@ def _region(dataset: Dataset, settings: Settings) -> SkipCode | None:
 def _body_part(dataset: Dataset) -> bool | None:
     """Whether BodyPartExamined says chest; None: it says nothing."""
     part = plain(text(dataset, "BodyPartExamined"))
-    return None if part in _NOTHING_SAID else bool(_CHEST.search(part) and not _NOT_CHEST.search(part))
+    return None if part in _NOTHING_SAID else bool(CHEST.search(part) and not NOT_CHEST.search(part))
 
 
 def _region_code(dataset: Dataset) -> bool | None:
@@ -173,16 +186,15 @@ def _region_code(dataset: Dataset) -> bool | None:
     meant = plain(" ".join(text(one, "CodeMeaning") for one in found))
     if _names_another_region(meant):
         return False
-    return True if _CHEST.search(meant) or {text(one, "CodeValue").upper() for one in found} & _CHEST_CODES else None
+    return True if CHEST.search(meant) or {text(one, "CodeValue").upper() for one in found} & _CHEST_CODES else None
 
 
 def _names_another_region(said: str) -> bool:
-    return bool(_NOT_CHEST.search(said) or (_OTHER_REGION.search(said) and not _CHEST.search(said)))
+    return bool(NOT_CHEST.search(said) or (_OTHER_REGION.search(said) and not CHEST.search(said)))
 
 
 def _view(dataset: Dataset, settings: Settings) -> SkipCode | None:
-    view = view_of(dataset).view
-    return {View.FRONTAL: None, View.LATERAL: SkipCode.LATERAL_VIEW, View.OTHER: SkipCode.NOT_FRONTAL}[view]
+    return _SKIPPED_VIEWS.get(view_of(dataset).view)
 
 
 def _age(dataset: Dataset, settings: Settings) -> SkipCode | None:
@@ -206,7 +218,8 @@ def _shape(dataset: Dataset, settings: Settings) -> SkipCode | None:
 
 
 RULES: tuple[Callable[[Dataset, Settings], SkipCode | None], ...] = (
-    _identity, _sop_class, _maker, _species, _modality, _burned_in, _region, _view, _age, _pixels, _shape,
+    _identity, _sop_class, _maker, _species, _modality, _burned_in, _derived, _processing, _region, _view, _age, _pixels,
+    _shape,
 )  # fmt: skip
 
 
@@ -223,14 +236,15 @@ def assumptions(dataset: Dataset) -> tuple[NoteCode, ...]:
     """What the header left open about a film that `gate` let through, or contradicts itself in. Never raises."""
     unspecific = text(dataset, "Modality").upper() in _UNSPECIFIC
     modality = (NoteCode.MODALITY_ASSUMED,) if unspecific else ()
-    return (*modality, *_region_notes(dataset), *view_notes(dataset), *age_notes(dataset))
+    energy = (NoteCode.DUAL_ENERGY,) if is_dual_energy(dataset) else ()
+    return (*energy, *modality, *_region_notes(dataset), *view_notes(dataset), *age_notes(dataset))
 
 
 def _region_notes(dataset: Dataset) -> tuple[NoteCode, ...]:
     part, coded, said = _body_part(dataset), _region_code(dataset), _said(dataset)
     decided: tuple[NoteCode, ...] = ()
     if part is None:
-        described = NoteCode.REGION_BY_TEXT if _CHEST.search(said) else NoteCode.REGION_ASSUMED
+        described = NoteCode.REGION_BY_TEXT if CHEST.search(said) else NoteCode.REGION_ASSUMED
         decided = (NoteCode.REGION_BY_CODE if coded else described,)
     conflict = coded is False or _names_another_region(said)
     return (*decided, *((NoteCode.REGION_CONFLICT,) if conflict else ()))

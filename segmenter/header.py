@@ -30,7 +30,8 @@ _UNREADABLE = (
 _noise = ExitStack()  # puts back what `quietly` changed
 _counting = threading.Lock()
 _quiet = 0  # threads inside `quietly`
-_ACCENTED = re.compile("[\u00c0-\u024f\u1e00-\u1eff]")
+_ACCENTED = re.compile("[\u00c0-\u024f\u0370-\u03ff\u1e00-\u1fff]")  # Latin and Greek: й and ゲ are letters of their own
+_JOINED = str.maketrans({"Ł": "L", "Ø": "O", "Đ": "D", "Æ": "AE", "Œ": "OE", "Ĳ": "IJ", "Þ": "TH", "Ð": "D", "İ": "I"})
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 
@@ -109,9 +110,10 @@ def text(dataset: Dataset, keyword: str) -> str:
 
 
 def plain(said: str) -> str:
-    """Upper case, without accents of Latin letters, underscores as blanks: how descriptions are compared."""
-    composed = unicodedata.normalize("NFC", said).replace("_", " ")
-    return _ACCENTED.sub(lambda one: unicodedata.normalize("NFD", one[0])[0], composed).upper()
+    """Upper case, without accents of Latin and Greek letters, full-width letters as usual ones, underscores as blanks: how
+    descriptions are compared."""
+    composed = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", said).replace("_", " ").upper().translate(_JOINED))
+    return _ACCENTED.sub(lambda one: unicodedata.normalize("NFD", one[0])[0], composed)
 
 
 def described(dataset: Dataset, keywords: Sequence[str]) -> str:

@@ -12,3 +12,4 @@ class IndeterminateCode(Reason):
     """The code, and the sentence that a reader of the report sees."""
 
     NO_REGION = "no-region", "Probability above the threshold, but no region can be marked."
+    POLARITY = "polarity-unclear", "Black and white may be exchanged; the pixels do not tell."

@@ -23,6 +23,7 @@ class NoteCode(Reason):
     REGION_BY_TEXT = "region-by-text", "BodyPartExamined says nothing; a description says chest."
     REGION_ASSUMED = "region-assumed", "Nothing names the body part; a chest was assumed."
     REGION_CONFLICT = "region-conflict", "The header contradicts itself about the body part."
+    DUAL_ENERGY = "dual-energy", "A dual-energy exposure; taken for its standard image."
     MODALITY_ASSUMED = "modality-assumed", "Modality says nothing; a radiograph was assumed."
     YOUNG_CHILD = "young-child", "Patient under 3 years; the model is meant for adults."
     MINOR = "minor", "Patient under 18 years; the model is meant for adults."
@@ -41,11 +42,15 @@ class NoteCode(Reason):
     # how they became grey
     POLARITY_ASSUMED = "polarity-assumed", "PhotometricInterpretation says nothing; taken as MONOCHROME2."
     POLARITY_SUSPECT = "polarity-suspect", "Lungs look bright: polarity or position may be wrong."
+    POLARITY_CHANGED = "polarity-changed", "Inverted against the header: the lungs were bright."
     INVERSE_CONFLICT = "inverse-conflict", "PresentationLUTShape contradicts PhotometricInterpretation."
     RESCALE_IGNORED = "rescale-ignored", "Rescale slope or modality LUT is senseless; not applied."
     WINDOW_IGNORED = "window-ignored", "A window or VOI LUT of the header shows nothing; not used."
     GREYS_ASSUMED = "greys-assumed", "No usable window; the grey range was taken from the pixels."
     PADDING_IGNORED = "padding-ignored", "The padding value covers nearly all of the film; ignored."
+    FOR_PROCESSING = "for-processing", "Not processed for display; greys by the X-ray intensity."
+    SHUTTER_APPLIED = "shutter-applied", "What lies outside the display shutter is background."
+    SHUTTER_IGNORED = "shutter-ignored", "The display shutter is senseless or hides the film; ignored."
 
     # where they lie
     SPACING_UNKNOWN = "spacing-unknown", "Pixel spacing is not known; the SEG says 1 mm, areas are none."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Settings:
     min_side_px: int = 256  # smaller films are skipped
     max_pixels: int = 100_000_000  # larger films are skipped before anything is allocated
     min_age_years: float = 0.0  # younger patients' films are skipped, where the age is known; 0: none
+    for_processing: Literal["skip", "answer"] = "skip"  # films that are not processed for display
     absurd_fraction: float = 0.4  # a mask larger than this part of the film is refused
     series_number: int = 9100
     plane_orientation: bool = True  # the compatibility value without which OHIF stays at "Loading SEG"

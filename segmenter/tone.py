@@ -74,6 +74,9 @@ class Tone:
         return b"|".join([f"{self.slope!r},{self.intercept!r},{self.window!r}".encode(), *tables])
 
 
+AS_STORED = Tone(1.0, 0.0, None, None, None)
+
+
 def tone_of(dataset: Dataset, signed: bool) -> Tone:
     """Read from the header; what is absent or senseless (slope 0, width below 1, an empty table) is left out.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from pydicom.dataset import Dataset
-from small_film import raw, small_film
+from small_film import picture, raw, small_film
 
 from segmenter.gate import SkipCode
+from segmenter.intensity import DX_FOR_PROCESSING
 from segmenter.notes import NoteCode
 from segmenter.settings import Settings
 from segmenter.uids import MANUFACTURER, MODEL_NAME
@@ -59,6 +60,10 @@ SKIPPED = [
     (SkipCode.NOT_A_RADIOGRAPH, changed("SC", without=SILENT, Modality="OT")),
     (SkipCode.BURNED_IN_RESULT, changed("SC", ImageType=["DERIVED", "SECONDARY"], BurnedInAnnotation="YES")),
     (SkipCode.BURNED_IN_RESULT, changed("SC", SeriesDescription="AI RESULT chest")),
+    (SkipCode.DERIVED_IMAGE, changed("DX", ImageType=["DERIVED", "PRIMARY", "", "SOFT_TISSUE"])),
+    (SkipCode.DERIVED_IMAGE, changed("DX", SeriesDescription="Chest PA bone suppressed")),
+    (SkipCode.FOR_PROCESSING, changed("DX", PresentationIntentType="FOR PROCESSING")),
+    (SkipCode.FOR_PROCESSING, changed(ImageType=["ORIGINAL", "PRIMARY", "RAW"])),
     (SkipCode.NOT_HUMAN, changed(PatientSpeciesDescription="Canis lupus familiaris")),
     (SkipCode.NOT_HUMAN, changed(PatientBreedDescription="Beagle")),
     (SkipCode.NOT_HUMAN, changed(AcquisitionDeviceProcessingDescription="CANINE LATERAL THORAX 0-15cm")),
@@ -74,7 +79,9 @@ SKIPPED = [
     (SkipCode.LATERAL_VIEW, changed(without=SILENT, ViewCodeSequence=[item(CodeValue="399173006", CodeMeaning="profil")])),
     (SkipCode.LATERAL_VIEW, changed(without=("ViewPosition", "SeriesDescription"), PatientOrientation=["A", "F"])),
     (SkipCode.LATERAL_VIEW, changed(without=("ViewPosition", "SeriesDescription"), PatientOrientation=["F", "A"])),
-    (SkipCode.NOT_FRONTAL, changed(ViewPosition="RAO")),
+    (SkipCode.OBLIQUE_VIEW, changed(ViewPosition="RAO")),
+    (SkipCode.OBLIQUE_VIEW, changed(ViewPosition="LLO")),
+    (SkipCode.OBLIQUE_VIEW, changed(without=("ViewPosition", "SeriesDescription"), PatientOrientation=["LA", "F"])),
     (SkipCode.NOT_FRONTAL, changed(ViewPosition="LLD")),
     (SkipCode.TOO_YOUNG, changed(without=("PatientBirthDate",), PatientAge="011M")),
     (SkipCode.TOO_YOUNG, changed(StudyDate="20240229", PatientBirthDate="20230301")),
@@ -108,6 +115,34 @@ def negative() -> Dataset:
     return plain(PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE")
 
 
+def on_its_side() -> Dataset:
+    """A film that lies on its side and does not say so: its lungs seem bright, and inverting it would be wrong."""
+    image = np.ascontiguousarray(np.rot90(picture()))
+    dataset = plain(("PatientOrientation",), Rows=image.shape[0], Columns=image.shape[1])
+    dataset.PixelData = np.round(image * 4095).astype("<u2").tobytes()
+    return dataset
+
+
+def for_processing(linear: bool = False, sign: int = -1) -> Dataset:
+    """The same picture as a detector measures it: through up to two decades of tissue, more of it where the picture is
+    brighter; the logarithm of the intensity or the intensity, as it is or counted from above."""
+    dataset = plain(
+        ("WindowCenter", "WindowWidth", "PresentationLUTShape"),
+        SOPClassUID=DX_FOR_PROCESSING, PresentationIntentType="FOR PROCESSING", BitsStored=16, HighBit=15,
+        PixelIntensityRelationship="LIN" if linear else "LOG", PixelIntensityRelationshipSign=sign,
+        PhotometricInterpretation="MONOCHROME1" if sign == 1 else "MONOCHROME2",
+    )  # fmt: skip
+    dataset.file_meta.MediaStorageSOPClassUID = DX_FOR_PROCESSING
+    intensity = 10.0 ** (-2.0 * picture()) if linear else 1 - picture()
+    stored = np.round(intensity * 60000 if sign == 1 else 65535 - intensity * 60000)
+    dataset.PixelData = stored.astype("<u2").tobytes()
+    return dataset
+
+
+RECTANGLE = {
+    "ShutterShape": "RECTANGULAR", "ShutterLeftVerticalEdge": 11, "ShutterRightVerticalEdge": 254,
+    "ShutterUpperHorizontalEdge": 21, "ShutterLowerHorizontalEdge": 290,
+}  # fmt: skip
 VIEW, REGION = ("ViewPosition", "ViewCodeSequence"), ("BodyPartExamined", "AnatomicRegionSequence")
 NOTE = NoteCode
 NOTED = [
@@ -143,8 +178,14 @@ NOTED = [
     ({NOTE.GREY_FROM_COLOUR, NOTE.VIEW_BY_TEXT}, rgb((1.0, 1.0, 1.0))),
     ({NOTE.POLARITY_ASSUMED}, plain(("PhotometricInterpretation",))),
     ({NOTE.POLARITY_ASSUMED}, plain(PhotometricInterpretation="MONOCHROME")),
-    ({NOTE.POLARITY_SUSPECT}, negative()),
-    ({NOTE.INVERSE_CONFLICT, NOTE.POLARITY_SUSPECT}, plain(PresentationLUTShape="INVERSE")),
+    ({NOTE.POLARITY_CHANGED}, negative()),
+    ({NOTE.POLARITY_SUSPECT, NOTE.UPRIGHT_ASSUMED}, on_its_side()),
+    ({NOTE.INVERSE_CONFLICT}, plain(PresentationLUTShape="INVERSE")),
+    ({NOTE.INVERSE_CONFLICT}, plain(PhotometricInterpretation="MONOCHROME1")),
+    ({NOTE.FOR_PROCESSING, NOTE.GREYS_ASSUMED}, for_processing()),
+    ({NOTE.SHUTTER_APPLIED}, plain(**RECTANGLE)),
+    ({NOTE.SHUTTER_IGNORED}, plain(**{**RECTANGLE, "ShutterRightVerticalEdge": 20})),
+    ({NOTE.DUAL_ENERGY}, plain(ProtocolName="Chest PA Dual Energy Standard")),
     ({NOTE.RESCALE_IGNORED}, plain(RescaleSlope="0")),
     ({NOTE.RESCALE_IGNORED}, plain(ModalityLUTSequence=[item(LUTDescriptor=[0, 0, 16])])),
     ({NOTE.WINDOW_IGNORED}, plain(VOILUTSequence=[item(LUTDescriptor=[2, 0, 16], LUTData=[9, 9])])),

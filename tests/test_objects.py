@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from small_film import SHAPE, small_film, write
+from small_film import SHAPE, picture, small_film, write
 from test_seg import IDENTITY, complaints
 
 from segmenter.builders import applies, build
@@ -267,7 +267,8 @@ def with_an_absurd_window(film: Dataset) -> None:
 def test_the_presentation_state_repeats_what_the_film_says_of_its_greys(change, tmp_path, tool):
     """Result: dcmtk draws the film by the presentation state as we decode it. A state stands in the place of all of the film's
     own tables (PS3.4 N.2): what it leaves out is gone."""
-    film = small_film(kind="CR", bits=12)
+    image = 1 - picture() if change is with_falling_modality_lut else picture()  # shown with dark lungs
+    film = small_film(kind="CR", bits=12, image=image)
     change(film)
     written = write(film, tmp_path / "film.dcm")
     again(made(Kind.PRESENTATION, pydicom.dcmread(written)), tmp_path / "pr.dcm")
