@@ -7,7 +7,6 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
-from segmenter.decode import aspect_of
 from segmenter.envelope import Envelope
 from segmenter.report import picture
 from segmenter.values import Finding
@@ -41,8 +40,6 @@ def build_capture(finding: Finding, envelope: Envelope) -> FileDataset:
     capture.Modality, capture.BodyPartExamined = "OT", "CHEST"
     capture.BurnedInAnnotation = "YES"
     capture.DerivationDescription = said.notice
-    if (aspect := aspect_of(envelope.view, radiograph.spacing)) != (1, 1):
-        capture.PixelAspectRatio = list(aspect)
     film = Dataset()
     film.ReferencedSOPClassUID, film.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
     capture.SourceImageSequence = Sequence([film])

@@ -164,8 +164,9 @@ class Segmenter:
 
     def _place(self, film: Film) -> None:
         assert film.radiograph is not None
-        film.placement = Placement.fit(film.radiograph.image.shape, self.size, film.radiograph.turn)  # type: ignore[arg-type]
-        film.image = film.placement.to_model(film.radiograph.image)
+        shown = film.radiograph
+        film.placement = Placement.fit(shown.image.shape, self.size, shown.turn, shown.aspect)  # type: ignore[arg-type]
+        film.image = film.placement.to_model(shown.image)
 
     def _predict(self, films: list[Film]) -> None:
         """All at once; when that fails, one by one, so that the film at fault falls alone."""

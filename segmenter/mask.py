@@ -37,7 +37,7 @@ def decide(
     found = placement.to_native(prediction.probability, box) >= operating_point.mask_threshold
     if (covered := np.count_nonzero(found) / nothing.size) > absurd_fraction:
         raise Refused("absurd-mask", f"The mask covers {covered:.0%} of the film, more than {absurd_fraction:.0%}.")
-    by_grid = operating_point.min_area_px / placement.scale**2
+    by_grid = operating_point.min_area_px / (placement.down * placement.across)
     floor = by_grid if area_of is None else operating_point.min_area_mm2 / area_of
     mask = nothing
     mask[box], components = without_specks(found, floor)

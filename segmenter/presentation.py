@@ -17,7 +17,6 @@ from highdicom.pr import (
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from segmenter.decode import aspect_of
 from segmenter.envelope import Envelope
 from segmenter.header import integer, number, text
 from segmenter.outline import parts_of
@@ -63,8 +62,8 @@ def build_presentation(finding: Finding, envelope: Envelope) -> FileDataset:
         **envelope.maker,
     )
     state.BodyPartExamined = "CHEST"
-    if (aspect := aspect_of(source, radiograph.spacing)) != (1, 1):
-        state.DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio = list(aspect)
+    if radiograph.aspect != (1, 1):
+        state.DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio = list(radiograph.aspect)
     return envelope.finish(state, image=False)
 
 

@@ -47,8 +47,9 @@ def picture(
 
 
 def _canvas(radiograph: Radiograph, longest_side: int) -> NDArray[np.uint8]:
-    """(h, w, 3) uint8 RGB."""
-    height, width = radiograph.image.shape
+    """(h, w, 3) uint8 RGB, of square pixels."""
+    tall, wide = (one / min(radiograph.aspect) for one in radiograph.aspect)
+    height, width = radiograph.image.shape[0] * tall, radiograph.image.shape[1] * wide
     scale = min(1.0, longest_side / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     grey = cv2.resize(radiograph.image, size, interpolation=cv2.INTER_AREA)

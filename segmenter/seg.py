@@ -9,7 +9,6 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
 from segmenter import codes
-from segmenter.decode import aspect_of
 from segmenter.envelope import Envelope
 from segmenter.identity import ModelIdentity
 from segmenter.kinds import Kind
@@ -39,7 +38,7 @@ def _segmentation(decision: Decision, radiograph: Radiograph, envelope: Envelope
     header = Dataset(envelope.header)
     header.Rows, header.Columns = decision.mask.shape  # the source may hold several values in each
     spacing, identity = radiograph.spacing, envelope.identity
-    tall, wide = aspect_of(envelope.view, None)
+    tall, wide = radiograph.aspect
     pixel_mm = (spacing.row_mm, spacing.column_mm) if spacing else (tall / wide, 1.0)
     return Segmentation(
         source_images=[header],
