@@ -77,15 +77,15 @@ def test_the_mask_lies_on_the_pixels_it_came_from(segmenter, photometric, orient
     assert (result.role, result.variant, result.sop_instance_uid) == ("seg", "", result.dataset.SOPInstanceUID)
 
 
-def test_a_negative_film_is_done_and_has_a_report_only(segmenter, artifact):
+def test_a_negative_film_is_done_and_has_a_report_and_a_picture_only(segmenter, artifact):
     segmenter.predict = lambda images: [Prediction(np.zeros((SIZE, SIZE), np.float32), 0.2) for _ in images]
     dataset = small_film()
     (finding,) = segmenter.segment([dataset])
     assert (finding.outcome, finding.name, finding.code) == ("done", "none", None)
-    (report,) = segmenter.objects(dataset, finding, kinds=(Kind.SEG, Kind.SR, Kind.CAPTURE, Kind.PRESENTATION))
-    assert report.role == "sr" and set(finding.seconds) >= {"decode", "predict", "mask"}
+    report, shown = segmenter.objects(dataset, finding, kinds=(Kind.SEG, Kind.SR, Kind.CAPTURE, Kind.PRESENTATION))
+    assert (report.role, shown.role) == ("sr", "capture") and set(finding.seconds) >= {"decode", "predict", "mask"}
     silent = Segmenter(artifact, replace(SETTINGS, report_negative=False))
-    assert silent.objects(dataset, finding) == []
+    assert silent.objects(dataset, finding, kinds=tuple(Kind)) == []
 
 
 @pytest.mark.parametrize(("tall", "wide"), [(2, 1), (1, 2), (4, 3), (3, 4)])

@@ -14,7 +14,7 @@ from small_film import SHAPE, small_film, write
 from test_seg import IDENTITY, complaints
 
 from segmenter.builders import applies, build
-from segmenter.decode import decode
+from segmenter.decode import _said_turn, decode
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.kinds import Kind, kinds_for
 from segmenter.outline import parts_of
@@ -86,7 +86,7 @@ def test_the_outline_encloses_what_was_found_and_names_the_side():
     for orientation, expected in sides.items():
         film = Dataset()
         film.PatientOrientation = list(orientation)
-        parts = parts_of(MASK, film)
+        parts = parts_of(MASK, _said_turn(film))
         assert sum(part.area_px for part in parts) == MASK.sum()
         assert dice(np.logical_or.reduce([filled(part.points) for part in parts]), MASK) > 0.985
         # Columns towards the left: the lower half, where the bar lies, is the left one; the crescent's centre lies above it.
@@ -94,7 +94,7 @@ def test_the_outline_encloses_what_was_found_and_names_the_side():
     for lonely in ((0, 0), (SHAPE[0] - 1, SHAPE[1] - 1)):
         dot = np.zeros(SHAPE, bool)
         dot[lonely] = True
-        (part,) = parts_of(dot, Dataset())
+        (part,) = parts_of(dot, None)
         assert len(part.points) >= 4 and (part.points >= 0).all() and (part.points <= [SHAPE[1], SHAPE[0]]).all()
 
 
@@ -166,7 +166,9 @@ def test_an_indeterminate_film_gets_a_report_that_says_neither_yes_nor_no_and_wh
     decision = Decision(False, 0.97, np.zeros(SHAPE, bool), None, 0, THRESHOLD)
     finding = Finding("indeterminate", code.value, code.sentence, decode(film), decision)
     settings = Settings(report_negative=False)
-    assert [kind for kind in Kind if applies(kind, film, finding, settings)] == [Kind.SR, Kind.SR_POSITIONED, Kind.SR_ALONE]
+    assert [kind for kind in Kind if applies(kind, film, finding, settings)] == [
+        Kind.SR, Kind.SR_POSITIONED, Kind.SR_ALONE, Kind.CAPTURE,
+    ]  # fmt: skip
     sr = again(made(Kind.SR, film, finding=finding), tmp_path / "sr.dcm")
     assert complaints(tmp_path / "sr.dcm", tool) <= complaints(written, tool)
     whole, _ = (values_of(group) for group in groups_of(sr))
