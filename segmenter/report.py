@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def _draw(picture: NDArray[np.uint8], mask: Mask, colour: tuple[int, int, int]) 
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     scale = np.array([picture.shape[1] / mask.shape[1], picture.shape[0] / mask.shape[0]])
     fine = [np.rint(((c + 0.5) * scale - 0.5) * 16).astype(np.int32) for c in contours]
-    cv2.polylines(picture, fine, True, colour, max(1, round(max(picture.shape) / 600)), cv2.LINE_AA, 4)
+    cv2.polylines(picture, fine, True, colour, 1, cv2.LINE_AA, 4)
 
 
 def _strip(width: int, below: Sequence[Caption]) -> NDArray[np.uint8]:
@@ -106,7 +107,7 @@ def _strip(width: int, below: Sequence[Caption]) -> NDArray[np.uint8]:
 
 def _wrapped(text: str, fits: Callable[[str], bool]) -> list[str]:
     lines: list[str] = []
-    for word in text.split():
+    for word in re.split(" (?!%)", text):  # a number keeps its unit
         if lines and fits(f"{lines[-1]} {word}"):
             lines[-1] += f" {word}"
         else:

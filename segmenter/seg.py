@@ -39,7 +39,10 @@ def _segmentation(decision: Decision, radiograph: Radiograph, envelope: Envelope
     header.Rows, header.Columns = decision.mask.shape  # the source may hold several values in each
     spacing, identity = radiograph.spacing, envelope.identity
     tall, wide = radiograph.aspect
+    # A placeholder where nothing is known, marked in words: OHIF shows no SEG without PixelMeasures, dcmqi opens none.
     pixel_mm = (spacing.row_mm, spacing.column_mm) if spacing else (tall / wide, 1.0)
+    # The film's own frame of reference would make a place in the patient of the orientation that viewers need.
+    header.pop("FrameOfReferenceUID", None)
     return Segmentation(
         source_images=[header],
         pixel_array=decision.mask,
@@ -47,12 +50,18 @@ def _segmentation(decision: Decision, radiograph: Radiograph, envelope: Envelope
         segment_descriptions=[_segment(identity, decision, envelope)],
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label="PNEUMOTHORAX",
-        content_description=(envelope.words.demo_notice if identity.demo else OUR_WORDS),
+        content_description=_description(envelope, known=spacing is not None),
         # Without PixelMeasures OHIF crashes; without SliceThickness highdicom can not read its own object again.
         pixel_measures=highdicom.PixelMeasuresSequence(pixel_spacing=pixel_mm, slice_thickness=1.0),
         **envelope.arguments,
         **envelope.maker,
     )
+
+
+def _description(envelope: Envelope, *, known: bool) -> str:
+    """LO, 64 characters."""
+    said = envelope.words.demo_notice if envelope.identity.demo else OUR_WORDS
+    return said if known else f"{envelope.words.unknown_spacing}{', DEMO' if envelope.identity.demo else ''}"
 
 
 def _segment(identity: ModelIdentity, decision: Decision, envelope: Envelope) -> SegmentDescription:

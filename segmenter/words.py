@@ -25,6 +25,7 @@ class Words:
     detector_plane: str
     corrected: str
     operating_point: str
+    unknown_spacing: str  # LO, and room for more
 
     def answer(self, finding: Finding, sides: Sequence[str] = ()) -> str:
         """One line, such as "pneumothorax (right), probability 97 % (threshold 11 %), 1234 mm2 (in the detector plane)";
@@ -80,5 +81,6 @@ ENGLISH = Words(
     detector_plane="in the detector plane",
     corrected="corrected for magnification",
     operating_point="operating point",
+    unknown_spacing="Pixel spacing unknown: do not measure",
 )
 WORDS = {words.code: words for words in (ENGLISH,)}
