@@ -202,7 +202,7 @@ class Segment(Section):
         0, ge=0, description="Films of patients known to be younger are skipped; 0: answered, and children marked by a note."
     )
     series_number: int = Field(9100, ge=1, description="SeriesNumber of our results.")
-    report_negative: bool = Field(True, description="A film without pneumothorax gets an SR that says so.")
+    report_negative: bool = Field(True, description="A film without pneumothorax gets an SR and a capture that say so.")
     language: Literal["en"] = Field("en", description="Language of the sentences in our objects.")
     plane_orientation: bool = Field(True, description="Write the orientation that OHIF needs to show a SEG on an X-ray.")
 

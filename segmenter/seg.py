@@ -29,6 +29,8 @@ def build_seg(finding: Finding, envelope: Envelope) -> FileDataset:
         raise ValueError("only a positive film has a SEG")
     seg = _segmentation(decision, radiograph, envelope)
     seg.BodyPartExamined = "CHEST"
+    if radiograph.spacing is None:
+        seg.SegmentSequence[0].SegmentDescription = f"Placeholder of 1 mm: {envelope.words.unknown_spacing}."
     _make_viewers_show_it(seg, envelope)
     _identify_segment_per_frame(seg)
     return envelope.finish(seg, image=True)
@@ -60,8 +62,9 @@ def _segmentation(decision: Decision, radiograph: Radiograph, envelope: Envelope
 
 def _description(envelope: Envelope, *, known: bool) -> str:
     """LO, 64 characters."""
-    said = envelope.words.demo_notice if envelope.identity.demo else OUR_WORDS
-    return said if known else f"{envelope.words.unknown_spacing}{', DEMO' if envelope.identity.demo else ''}"
+    if envelope.identity.demo:
+        return envelope.words.demo_notice + ("" if known else f"; {envelope.words.unknown_spacing}")
+    return OUR_WORDS if known else f"Pneumothorax, by AI; {envelope.words.unknown_spacing}"
 
 
 def _segment(identity: ModelIdentity, decision: Decision, envelope: Envelope) -> SegmentDescription:

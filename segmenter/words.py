@@ -81,6 +81,6 @@ ENGLISH = Words(
     detector_plane="in the detector plane",
     corrected="corrected for magnification",
     operating_point="operating point",
-    unknown_spacing="Pixel spacing unknown: do not measure",
+    unknown_spacing="spacing unknown: do not measure",
 )
 WORDS = {words.code: words for words in (ENGLISH,)}

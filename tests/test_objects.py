@@ -17,9 +17,11 @@ from segmenter.builders import applies, build
 from segmenter.decode import _said_turn, decode
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.kinds import Kind, kinds_for
+from segmenter.notes import NoteCode
 from segmenter.outline import parts_of
+from segmenter.report import captions, outline_png
 from segmenter.settings import Settings
-from segmenter.values import Decision, Finding
+from segmenter.values import Decision, Finding, Radiograph, Spacing, Turn
 from segmenter.words import WORDS
 
 # A crescent with a notch in the image's left half and a small bar in its right half: not convex, not symmetric.
@@ -355,3 +357,56 @@ def test_every_object_is_of_the_same_study_and_names_its_maker(tmp_path, tool):
 
 def _references(dataset: Dataset) -> set[str]:
     return {str(e.value) for e in dataset.iterall() if e.keyword == "ReferencedSOPInstanceUID"}
+
+
+@pytest.mark.parametrize("shape", [(1024, 1024), (4300, 3500), (300, 264)], ids=str)
+@pytest.mark.parametrize("outcome", ["pneumothorax", "none", "indeterminate"])
+def test_pictures_say_the_answer_the_demo_and_what_was_assumed_in_letters_that_can_be_read(shape, outcome, tmp_path):
+    """Side, probability with its threshold, area, each note; letters grow with the picture."""
+    code = IndeterminateCode.NO_REGION
+    notes = (NoteCode.VIEW_ASSUMED, NoteCode.DETECTOR_SPACING)
+    image = cv2.resize(decode(small_film()).image, shape[::-1])
+    radiograph = Radiograph(image, Turn(), Spacing(0.2, 0.2, "ImagerPixelSpacing"), "0", notes)
+    mask = cv2.resize(MASK.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
+    mask[:, shape[1] // 2 :] = False
+    positive = outcome == "pneumothorax"
+    decision = Decision(positive, 0.344 if outcome != "none" else 0.02, mask & positive, 1234.4 if positive else None, 1, 0.11)
+    finding = Finding("done", radiograph=radiograph, decision=decision)
+    if outcome == "indeterminate":
+        finding = Finding("indeterminate", code.value, code.sentence, radiograph, decision)
+    said = [text for text, _ in captions(finding, WORDS["en"], demo=True)]
+    assert (
+        said[0]
+        == {
+            "pneumothorax": "pneumothorax (right), probability 34 % (threshold 11 %), 1234 mm2 (in the detector plane)",
+            "none": "no pneumothorax found, probability of pneumothorax 2 % (threshold 11 %)",
+            "indeterminate": f"indeterminate, probability of pneumothorax 34 % (threshold 11 %): {code.sentence}",
+        }[outcome]
+    )
+    assert said[1:] == ["DEMO - NOT FOR CLINICAL USE", "AI result - not for primary diagnosis", *(n.sentence for n in notes)]
+    assert "DEMO - NOT FOR CLINICAL USE" not in [text for text, _ in captions(finding, WORDS["en"], demo=False)]
+    assert outline_png(finding, tmp_path / "film.png", demo=True) == (("right",) if positive else ())
+    shown = cv2.imread(str(tmp_path / "film.png"))
+    height, width = (round(side * min(1, 1024 / max(shape))) for side in shape)
+    strip = shown[height:].max(axis=2) > 100
+    assert shown.shape[1] == width and not strip[:, -3:].any(), "no line is cut off"
+    rows = np.flatnonzero(np.diff(np.concatenate([[0], strip.any(axis=1), [0]])))
+    tallest = int((rows[1::2] - rows[::2]).max())
+    assert tallest >= max(10, 0.018 * width), "letters with their descenders"
+    assert len(rows) // 2 >= len(said)
+    red = (shown[:height, :, 2].astype(int) - shown[:height, :, 1] > 60).sum()
+    assert (red > 50) == positive, "an outline where there is a region, and only there"
+
+
+def test_a_destination_that_gets_pictures_only_is_not_left_without_a_negative_one(tmp_path, tool):
+    film = small_film()
+    written = write(film, tmp_path / "film.dcm")
+    capture = again(made(Kind.CAPTURE, film, np.zeros(SHAPE, bool)), tmp_path / "capture.dcm")
+    assert complaints(tmp_path / "capture.dcm", tool) <= complaints(written, tool)
+    assert capture.Rows > SHAPE[0] and (capture.pixel_array[SHAPE[0] :].max(axis=2) > 100).sum() > 300
+    decision = Decision(False, 0.02, np.zeros(SHAPE, bool), 0.0, 0, THRESHOLD)
+    negative = Finding("done", radiograph=decode(film), decision=decision)
+    for report_negative in (True, False):
+        settings = Settings(report_negative=report_negative)
+        assert applies(Kind.CAPTURE, film, negative, settings) == report_negative
+        assert not applies(Kind.PRESENTATION, film, negative, settings)
