@@ -17,7 +17,7 @@ from dicom_node import terminal
 from segmenter.words import ENGLISH
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
+    pass
 
 EXIT_FILM_FAILED = 3
 _COLOURS = {"pneumothorax": "bold", "none": "green"}  # every other finding is yellow: a person must look
@@ -53,13 +53,6 @@ class Answer:
     threshold: float | None = None  # that the probability was compared with
     side: str | None = None  # of the parts that were found, the largest first: "left", "right, left", "image left"
     notes: tuple[str, ...] = ()  # codes of `segmenter.notes`: what was assumed about the film
-
-
-def side_of(mask: NDArray[np.bool_], film: Dataset) -> str | None:
-    """On which side the parts of a (H, W) mask lie, the largest first; None without any. `film` gives PatientOrientation."""
-    from segmenter.outline import parts_of
-
-    return ", ".join(dict.fromkeys(str(part.side) for part in parts_of(mask, film))) or None
 
 
 def dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:

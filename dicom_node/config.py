@@ -205,7 +205,7 @@ class Segment(Section):
         "skip", description="Films not processed for display (For Processing): skipped, or answered from their X-ray intensity."
     )
     series_number: int = Field(9100, ge=1, description="SeriesNumber of our results.")
-    report_negative: bool = Field(True, description="A film without pneumothorax gets an SR that says so.")
+    report_negative: bool = Field(True, description="A film without pneumothorax gets an SR and a capture that say so.")
     language: Literal["en"] = Field("en", description="Language of the sentences in our objects.")
     plane_orientation: bool = Field(True, description="Write the orientation that OHIF needs to show a SEG on an X-ray.")
 

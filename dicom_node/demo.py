@@ -81,8 +81,10 @@ def run_demo(files: Sequence[Path], pacs: str | None, out: Path, as_json: bool, 
         ledger = Ledger(config.ledger_path)
         sent = {film.name: _send(film, port) for film in films}
         _wait(ledger, [uid for uid in sent.values() if uid], quiet=as_json)
-        found = [_answer(film, sent[film.name], ledger, config, out) for film in films]
-    report = answers.write_report(out, found, answers.model_values(model_folder(config.segment)))
+        made_by = answers.model_values(model_folder(config.segment))
+        demo = made_by["intended_use"] == "demo"
+        found = [_answer(film, sent[film.name], ledger, config, out, demo) for film in films]
+    report = answers.write_report(out, found, made_by)
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
@@ -219,7 +221,7 @@ def _settled(ledger: Ledger, outbox: Outbox, uid: str) -> bool:
 # -- the report ------------------------------------------------------------------------------------------------
 
 
-def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Path) -> answers.Answer:
+def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Path, demo: bool) -> answers.Answer:
     truth_path = str(film.truth_file) if film.truth_file else None
     if uid is None:
         sentence: str | None = f"{film.file.name} was not taken: no DICOM film of a class and syntax that the node offers."
@@ -236,8 +238,7 @@ def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Pa
         sop = made.sop_class_uid, made.sop_instance_uid
         stored.append(answers.Stored(made.role, *sop, made.sha256, str(target), made.kind))
     mask = _mask(film, stored) if job.state is State.SEGMENTED else None
-    if mask is not None:
-        _picture(film, job, mask, out)
+    sides = () if mask is None else _picture(film, job, mask, out, demo)
     outcome = {State.SEGMENTED: "done", State.SKIPPED: "skipped"}.get(job.state, "failed")
     if job.finding == INDETERMINATE:
         outcome = INDETERMINATE
@@ -257,7 +258,7 @@ def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Pa
         stored=tuple(stored),
         sentence=sentence,
         threshold=job.threshold,
-        side=None if mask is None else answers.side_of(mask, pydicom.dcmread(film.file, stop_before_pixels=True)),
+        side=", ".join(sides) or None,
         notes=job.notes,
     )
 
@@ -275,7 +276,7 @@ def _shape(film: Film) -> tuple[int, int]:
     return int(header.Rows), int(header.Columns)
 
 
-def _picture(film: Film, job: Job, mask: NDArray[np.bool_], out: Path) -> None:
+def _picture(film: Film, job: Job, mask: NDArray[np.bool_], out: Path, demo: bool) -> tuple[str, ...]:
     from segmenter.decode import decode
     from segmenter.report import outline_png
     from segmenter.values import Decision, Finding
@@ -284,7 +285,7 @@ def _picture(film: Film, job: Job, mask: NDArray[np.bool_], out: Path) -> None:
     outcome = "indeterminate" if job.finding == INDETERMINATE else "done"
     radiograph = decode(pydicom.dcmread(film.file))
     finding = Finding(outcome, job.code, job.sentence, radiograph, decision)  # type: ignore[arg-type]
-    outline_png(finding, out / f"{film.name}.png", truth=film.truth)
+    return outline_png(finding, out / f"{film.name}.png", demo=demo, truth=film.truth)
 
 
 def _progress(quiet: bool) -> Progress:

@@ -56,9 +56,9 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tup
         one.dataset.save_as(target, enforce_file_format=True)
         sha256 = answers.sha256_of(target)
         stored.append(answers.Stored(one.role, one.sop_class_uid, one.sop_instance_uid, sha256, str(target), one.kind))
-    if finding.radiograph is not None and finding.decision is not None:
-        outline_png(finding, out / f"{name}.png")
-    decision = finding.decision
+    decision, side = finding.decision, None
+    if finding.radiograph is not None and decision is not None:
+        side = ", ".join(outline_png(finding, out / f"{name}.png", demo=segmenter.identity.demo)) or None
     return answers.Answer(
         file=str(file),
         truth=None,
@@ -72,7 +72,7 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tup
         stored=tuple(stored),
         sentence=finding.sentence,
         threshold=decision.image_threshold if decision else None,
-        side=answers.side_of(decision.mask, source) if decision else None,
+        side=side,
         notes=tuple(str(note) for note in finding.radiograph.notes) if finding.radiograph else (),
     )
 

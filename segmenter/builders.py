@@ -19,13 +19,14 @@ _BUILDERS = {"seg": build_seg, "sr": build_sr, "capture": build_capture, "presen
 
 
 def applies(kind: Kind, dataset: Dataset, finding: Finding, settings: Settings) -> bool:
-    """A film without a region has nothing drawn on it: it has at most a report, and an indeterminate one always has that. A
-    grey film that is stored in colour has no presentation state: that is of grey pixels (PS3.3 A.33.1)."""
+    """A film without a region has nothing drawn on it: it has at most a report and a picture, which say so, and an
+    indeterminate one always has them. A grey film that is stored in colour has no presentation state: that is of grey pixels
+    (PS3.3 A.33.1)."""
     if kind is Kind.PRESENTATION and (integer(dataset, "SamplesPerPixel") or 1) != 1:
         return False
     if finding.decision is not None and finding.decision.positive:
         return True
-    return kind.role == "sr" and (settings.report_negative or finding.outcome == "indeterminate")
+    return kind.role in ("sr", "capture") and (settings.report_negative or finding.outcome == "indeterminate")
 
 
 def build(

@@ -7,26 +7,20 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
-from segmenter.decode import aspect_of
 from segmenter.envelope import Envelope
-from segmenter.report import picture
+from segmenter.report import captions, picture
 from segmenter.values import Finding
 
 LONGEST_SIDE = 1250  # px; a whole film in colour would be 22 MB
 
 
 def build_capture(finding: Finding, envelope: Envelope) -> FileDataset:
-    """The picture of one positive film, RGB, longer side of the film at most 1,250 px, with a caption below it. It has no
-    spacing: nothing is to be measured on it. Raises ValueError for a finding without a mask."""
-    decision, radiograph = finding.decision, finding.radiograph
-    if decision is None or radiograph is None or not decision.positive:
-        raise ValueError("only a positive film has a picture")
+    """The picture of one film, whatever the answer, RGB, longer side of the film at most 1,250 px, with a caption below it. It
+    has no spacing: nothing is to be measured on it. Raises ValueError for a finding without a decision."""
     said, header = envelope.words, envelope.header
-    captions = [said.answer(finding), said.notice]
-    if envelope.identity.demo:
-        captions.append(said.demo_notice)
+    below = captions(finding, said, demo=envelope.identity.demo)
     capture = SCImage(
-        pixel_array=picture(radiograph, decision, LONGEST_SIDE, captions),
+        pixel_array=picture(finding, LONGEST_SIDE, below),
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
@@ -41,8 +35,6 @@ def build_capture(finding: Finding, envelope: Envelope) -> FileDataset:
     capture.Modality, capture.BodyPartExamined = "OT", "CHEST"
     capture.BurnedInAnnotation = "YES"
     capture.DerivationDescription = said.notice
-    if (aspect := aspect_of(envelope.view, radiograph.spacing)) != (1, 1):
-        capture.PixelAspectRatio = list(aspect)
     film = Dataset()
     film.ReferencedSOPClassUID, film.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
     capture.SourceImageSequence = Sequence([film])

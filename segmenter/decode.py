@@ -25,6 +25,7 @@ _MOST_PADDING = 0.9  # of the film: such a padding value is the film's own black
 _SPACING_MM = (0.01, 10.0)
 _LONGEST_MM = 800.0  # no chest film is nearly as long
 _DIGEST_PIXELS = 1 << 16  # at a time: they stay in the cache
+_PROPORTIONS = ("PixelAspectRatio", "NominalScannedPixelSpacing", "PixelSpacing", "ImagerPixelSpacing")
 _OPPOSITE = {"L": "R", "R": "L", "H": "F", "F": "H"}
 
 
@@ -37,10 +38,11 @@ def decode(dataset: Dataset) -> Radiograph:
     tone, padding, raw = tone_of(dataset, stored.signed), _padding(dataset, stored), intensity_of(dataset)
     said = photometric_of(dataset, monochrome1=stored.monochrome1, intensity=raw)
     spacing, turn = spacing_of(dataset), turn_of(dataset)
+    aspect = aspect_of(dataset, spacing)
     shutter, shut_notes = _shutter(dataset, stored, spacing)
     with ThreadPoolExecutor(1) as beside:  # the digest takes as long as all the rest, and needs no interpreter
         more = _more(raw, shutter)
-        digest = beside.submit(_digest, stored, tone, padding, said.described(), turn, spacing, more)
+        digest = beside.submit(_digest, stored, tone, padding, said.described(), turn, spacing or aspect, more)
         film = padded = _film(stored.values, padding)
         if shutter is not None:
             film = shutter if padded is None else padded & shutter
@@ -59,7 +61,7 @@ def decode(dataset: Dataset) -> Radiograph:
         *assumptions(dataset), *stored.notes, *processing, *unread(dataset, tone), *assumed,
         *_grey_notes(stored, padding, padded), *shut_notes, *_place_notes(dataset, spacing, turn), *turned_round,
     )  # fmt: skip
-    return Radiograph(image, turn, spacing, digest.result(), tuple(dict.fromkeys(notes)), unclear)
+    return Radiograph(image, turn, spacing, digest.result(), tuple(dict.fromkeys(notes)), indeterminate=unclear, aspect=aspect)
 
 
 def spacing_of(dataset: Dataset) -> Spacing | None:
@@ -81,13 +83,14 @@ def spacing_of(dataset: Dataset) -> Spacing | None:
 
 
 def aspect_of(dataset: Dataset, spacing: Spacing | None) -> tuple[int, int]:
-    """Height to width of a pixel, from its spacing, else PixelAspectRatio (PS3.3 C.7.6.3.1.7); (1, 1) when neither says it."""
-    said = numbers(dataset, "PixelAspectRatio")
-    tall, wide = (spacing.row_mm, spacing.column_mm) if spacing else said if len(said) == 2 else (1.0, 1.0)
-    if not (wide > 0 and 0.1 <= tall / wide <= 10):
-        return 1, 1
-    ratio = Fraction(tall / wide).limit_denominator(1000)
-    return ratio.numerator, ratio.denominator
+    """Height to width of a pixel, from its spacing, else PixelAspectRatio (PS3.3 C.7.6.3.1.7), else a spacing that says
+    nothing of lengths on the body: the scanner's, or one that is no chest film's; (1, 1) when none says it."""
+    said = [numbers(dataset, keyword) for keyword in _PROPORTIONS]
+    for tall, wide in ((spacing.row_mm, spacing.column_mm),) if spacing else (one for one in said if len(one) == 2):
+        if tall > 0 and wide > 0 and 0.1 <= tall / wide <= 10:
+            ratio = Fraction(tall / wide).limit_denominator(1000)
+            return ratio.numerator, ratio.denominator
+    return 1, 1
 
 
 def turn_of(dataset: Dataset) -> Turn:
@@ -177,11 +180,18 @@ def _more(raw: Intensity | None, shutter: NDArray[np.bool_] | None) -> bytes:
 
 
 def _digest(
-    stored: Stored, tone: Tone, padding: tuple[int, int] | None, inverted: str, turn: Turn, spacing: Spacing | None, more: bytes
+    stored: Stored,
+    tone: Tone,
+    padding: tuple[int, int] | None,
+    inverted: str,
+    turn: Turn,
+    pixel: Spacing | tuple[int, int],
+    more: bytes,
 ) -> str:
     """sha256 over the stored values and all that changes what is made of them, as effective values: the same film in
     another lossless transfer syntax or VR has the same digest, a retagged one has not."""
-    digest = hashlib.sha256(f"1|{stored.values.shape}|{padding}|{inverted}|{turn}|{spacing}|".encode())
+    said = None if pixel == (1, 1) else pixel  # square pixels of unknown size say nothing
+    digest = hashlib.sha256(f"1|{stored.values.shape}|{padding}|{inverted}|{turn}|{said}|".encode())
     digest.update(tone.described())
     digest.update(more)
     rows = max(1, _DIGEST_PIXELS // stored.values.shape[1])

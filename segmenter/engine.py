@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset
 
 from segmenter.artifact import Artifact
+from segmenter.body import body_on
 from segmenter.builders import applies, build
 from segmenter.decode import decode
 from segmenter.errors import Refused
@@ -164,8 +166,9 @@ class Segmenter:
 
     def _place(self, film: Film) -> None:
         assert film.radiograph is not None
-        film.placement = Placement.fit(film.radiograph.image.shape, self.size, film.radiograph.turn)  # type: ignore[arg-type]
-        film.image = film.placement.to_model(film.radiograph.image)
+        shown = film.radiograph
+        film.placement = Placement.fit(shown.image.shape, self.size, shown.turn, shown.aspect)  # type: ignore[arg-type]
+        film.image = film.placement.to_model(shown.image)
 
     def _predict(self, films: list[Film]) -> None:
         """All at once; when that fails, one by one, so that the film at fault falls alone."""
@@ -189,7 +192,8 @@ class Segmenter:
         assert film.prediction is not None and film.placement is not None and film.radiograph is not None
         point, code = self.identity.thresholds, film.radiograph.indeterminate
         if code is None:
-            decision = decide(film.prediction, film.placement, point, film.radiograph.spacing, self._settings.absurd_fraction)
+            absurd, on_body = self._settings.absurd_fraction, partial(body_on, film.radiograph)
+            decision = decide(film.prediction, film.placement, point, film.radiograph.spacing, absurd, on_body)
             code = IndeterminateCode.NO_REGION if decision.lacks_region else None
         if code is None:
             film.end("done", radiograph=film.radiograph, decision=decision)

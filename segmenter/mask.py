@@ -5,6 +5,8 @@ The probability is upsampled, never the mask, so the outline follows the native 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -20,10 +22,12 @@ def decide(
     operating_point: OperatingPoint,
     spacing: Spacing | None,
     absurd_fraction: float,
+    body: Callable[[], Mask] | None = None,
 ) -> Decision:
     """The answer for one film: `mask` (H, W) bool, H and W from `placement.shape`.
 
-    A film is positive when its image probability reaches the threshold and the mask is not empty. Raises Refused:
+    A film is positive when its image probability reaches the threshold and the mask is not empty. `body` says which pixels
+    (H, W) of the film show a body; it is asked only when something was found, and what lies outside is dropped. Raises Refused:
     `non-finite-output` (NaN, infinite or outside [0, 1]), `absurd-mask` (more than `absurd_fraction` of the film).
     """
     _check(prediction)
@@ -35,9 +39,11 @@ def decide(
     # Where the network says so little that no pixel can reach the threshold, none is looked at.
     box = placement.box_of(prediction.probability >= operating_point.mask_threshold)
     found = placement.to_native(prediction.probability, box) >= operating_point.mask_threshold
+    if body is not None and found.any():
+        found &= body()[box]
     if (covered := np.count_nonzero(found) / nothing.size) > absurd_fraction:
         raise Refused("absurd-mask", f"The mask covers {covered:.0%} of the film, more than {absurd_fraction:.0%}.")
-    by_grid = operating_point.min_area_px / placement.scale**2
+    by_grid = operating_point.min_area_px / (placement.down * placement.across)
     floor = by_grid if area_of is None else operating_point.min_area_mm2 / area_of
     mask = nothing
     mask[box], components = without_specks(found, floor)

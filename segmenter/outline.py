@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -9,22 +10,23 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
-from segmenter.header import words
-from segmenter.values import Mask
+from segmenter.midline import NEAR, Midline, midline_of
+from segmenter.notes import NoteCode
+from segmenter.values import Mask, Radiograph, Turn
 
 _TOLERANCE_PX = 0.75  # of a straight piece of the outline
 _MOST_POINTS = 1000
 
 
 class Side(StrEnum):
-    """Right and left are the patient's; only PatientOrientation can say them."""
+    """Right and left are the patient's; only PatientOrientation can say them, and never near the midline."""
 
     RIGHT = "right"
     LEFT = "left"
     IMAGE_LEFT = "image left"
     IMAGE_RIGHT = "image right"
+    MIDLINE = "near the midline"
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,27 @@ class Part:
     side: Side
 
 
-def parts_of(mask: Mask, dataset: Dataset) -> tuple[Part, ...]:
-    """The parts of `mask` (H, W) bool, the largest first; `dataset` gives PatientOrientation. Holes count in no area and
-    are drawn over."""
+def parts_on(radiograph: Radiograph, mask: Mask) -> tuple[Part, ...]:
+    """The parts of `mask` (H, W) bool, each on its side of the midline of the body that the film shows."""
+    turn = None if NoteCode.UPRIGHT_ASSUMED in radiograph.notes else radiograph.turn
+    return parts_of(mask, turn, midline_of(radiograph)) if mask.any() else ()
+
+
+def sides_of(parts: Sequence[Part]) -> tuple[str, ...]:
+    """Each side once, that of the largest part first."""
+    return tuple(dict.fromkeys(str(part.side) for part in parts))
+
+
+def parts_of(mask: Mask, turn: Turn | None, midline: Midline | None = None) -> tuple[Part, ...]:
+    """The parts of `mask` (H, W) bool, the largest first. `turn` brings the film upright, None: it is not known how;
+    `midline`: of the body on the upright film, None: its middle. Holes count in no area and are drawn over."""
     found = box_of(mask)
     if found is None:
         return ()
     left, top = found[1].start, found[0].start
     count, labels, stats, centres = cv2.connectedComponentsWithStats(mask[found].view(np.uint8), connectivity=8)
     order = sorted(range(1, count), key=lambda one: -int(stats[one, cv2.CC_STAT_AREA]))
-    return tuple(_part(labels, stats[one], centres[one], one, (left, top), mask.shape, dataset) for one in order)
+    return tuple(_part(labels, stats[one], centres[one], one, (left, top), mask.shape, turn, midline) for one in order)
 
 
 def box_of(mask: Mask) -> tuple[slice, slice] | None:
@@ -63,7 +76,8 @@ def _part(
     label: int,
     corner: tuple[int, int],
     shape: tuple[int, ...],
-    dataset: Dataset,
+    turn: Turn | None,
+    midline: Midline | None,
 ) -> Part:
     """`labels`, `stat` and `centre` of the mask's box, whose `corner` (column, row) lies on the film of `shape`."""
     x, y, width, height, area = (int(v) for v in stat)
@@ -81,16 +95,20 @@ def _part(
     limits = np.array([shape[1], shape[0]], np.float32)
     points = np.clip(points, 0, limits)
     middle = centre[0] + corner[0] + 0.5, centre[1] + corner[1] + 0.5
-    return Part(np.concatenate([points, points[:1]]), area, _side(middle, shape, dataset))
+    return Part(np.concatenate([points, points[:1]]), area, _side(middle, shape, turn, midline))
 
 
-def _side(centre: tuple[float, float], shape: tuple[int, ...], dataset: Dataset) -> Side:
-    """The half of the image in which the centre lies, as the patient's side where the rows or the columns run towards right
-    or left, and the others towards head or feet (PS3.3 C.7.6.1.1.1): L\\L is a mistake, and says nothing."""
-    orientation = words(dataset, "PatientOrientation")
-    if len(orientation) == 2 and all(orientation):
-        across, down = (one[0] for one in orientation)
-        for towards, other, at, size in ((across, down, centre[0], shape[1]), (down, across, centre[1], shape[0])):
-            if towards in ("L", "R") and other in ("H", "F"):
-                return Side.LEFT if (at > size / 2) == (towards == "L") else Side.RIGHT
-    return Side.IMAGE_RIGHT if centre[0] > shape[1] / 2 else Side.IMAGE_LEFT
+def _side(centre: tuple[float, float], shape: tuple[int, ...], turn: Turn | None, midline: Midline | None) -> Side:
+    """On which side of the body's midline the `centre` (column, row) lies. On the upright film the patient's right is on the
+    left (PS3.3 C.7.6.1.1.1)."""
+    (x, y), (height, width) = centre, shape
+    across, columns = (width - x, width) if turn and turn.mirror else (x, width)
+    for _ in range((turn.quarters if turn else 0) % 4):  # np.rot90: the last column becomes the first row
+        across, y, columns, height = y, columns - across, height, columns
+    line = midline or Midline(columns / 2, columns)
+    if abs(across - line.at) <= NEAR * line.width:
+        return Side.MIDLINE
+    on_the_right = across > line.at
+    if turn is None:
+        return Side.IMAGE_RIGHT if on_the_right else Side.IMAGE_LEFT
+    return Side.LEFT if on_the_right else Side.RIGHT

@@ -17,10 +17,9 @@ from highdicom.pr import (
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from segmenter.decode import aspect_of
 from segmenter.envelope import Envelope
 from segmenter.header import integer, number, text
-from segmenter.outline import parts_of
+from segmenter.outline import parts_on, sides_of
 from segmenter.tone import LookupTable, Tone, tone_of
 from segmenter.values import Finding
 
@@ -37,16 +36,15 @@ def build_presentation(finding: Finding, envelope: Envelope) -> FileDataset:
     header = _header(source, decision.mask.shape, envelope)
     tone = tone_of(source, integer(source, "PixelRepresentation") == 1)
     said = envelope.words
-    lines = [said.answer(finding), said.notice]
+    parts = parts_on(radiograph, decision.mask)
+    lines = [said.answer(finding, sides_of(parts)), said.notice]
     if envelope.identity.demo:
         lines.append(said.demo_notice)
     layer = GraphicLayer("AI", order=1, description="Artificial intelligence", display_color=None)
     annotation = GraphicAnnotation(
         referenced_images=[header],
         graphic_layer=layer,
-        graphic_objects=[
-            GraphicObject("POLYLINE", part.points.astype(np.float64), units="PIXEL") for part in parts_of(decision.mask, source)
-        ],
+        graphic_objects=[GraphicObject("POLYLINE", part.points.astype(np.float64), units="PIXEL") for part in parts],
         text_objects=[TextObject("\r\n".join(lines), units="DISPLAY", bounding_box=_TEXT_BOX, text_justification="LEFT")],
     )
     state = GrayscaleSoftcopyPresentationState(
@@ -63,8 +61,8 @@ def build_presentation(finding: Finding, envelope: Envelope) -> FileDataset:
         **envelope.maker,
     )
     state.BodyPartExamined = "CHEST"
-    if (aspect := aspect_of(source, radiograph.spacing)) != (1, 1):
-        state.DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio = list(aspect)
+    if radiograph.aspect != (1, 1):
+        state.DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio = list(radiograph.aspect)
     return envelope.finish(state, image=False)
 
 

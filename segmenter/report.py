@@ -2,53 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segmenter.values import Decision, Finding, Mask, Radiograph
-from segmenter.words import WORDS
+from segmenter.outline import parts_on, sides_of
+from segmenter.values import Finding, Mask, Radiograph
+from segmenter.words import WORDS, Words
 
 _LONGEST_SIDE = 1024
 _FOUND = (255, 96, 64)  # sRGB
 _TRUTH = (64, 220, 120)
-_PLAIN, _QUIET = (230, 230, 230), (150, 150, 150)
+_PLAIN, _QUIET, _WARNING = (230, 230, 230), (170, 170, 170), (255, 205, 70)
+_WIDTH_OF_SIZE_1 = 1250  # px of a picture whose capitals are 21 px high: some 70 letters a line
+_SMALLEST = 0.4  # capitals of 9 px
+
+Caption = tuple[str, tuple[int, int, int]]  # text and colour
 
 
-def outline_png(finding: Finding, path: Path, truth: Mask | None = None) -> None:
+def outline_png(finding: Finding, path: Path, *, demo: bool, truth: Mask | None = None) -> tuple[str, ...]:
     """Write the film, longer side at most 1,024 px, with the outline of the mask; `truth` (H, W) bool is drawn in green.
 
-    The film lies as it is stored. Below it stand the answer and a notice. Raises OSError when `path` can not be written,
-    ValueError for a finding without a decision.
+    The film lies as it is stored. Below it stands what `captions` says. Returns on which sides the regions lie. Raises OSError
+    when `path` can not be written, ValueError for a finding without a decision.
     """
-    said, decision, radiograph = WORDS["en"], finding.decision, finding.radiograph
-    if decision is None or radiograph is None:
-        raise ValueError("only a film with a decision has a picture")
-    answered = said.answer(finding) + ("   green: truth" if truth is not None else "")
-    done, data = cv2.imencode(".png", picture(radiograph, decision, _LONGEST_SIDE, (answered, said.notice), truth)[:, :, ::-1])
+    said = captions(finding, WORDS["en"], demo=demo)
+    if truth is not None:
+        said = [*said, ("green: truth", _QUIET)]
+    done, data = cv2.imencode(".png", picture(finding, _LONGEST_SIDE, said, truth)[:, :, ::-1])
     if not done:
         raise OSError("the picture could not be encoded")
     Path(path).write_bytes(data.tobytes())
+    return sides(finding)
 
 
-def picture(
-    radiograph: Radiograph, decision: Decision, longest_side: int, captions: Sequence[str], truth: Mask | None = None
-) -> NDArray[np.uint8]:
+def sides(finding: Finding) -> tuple[str, ...]:
+    """Where the regions of a finding lie; () without any."""
+    if finding.decision is None or finding.radiograph is None or not finding.decision.positive:
+        return ()
+    return sides_of(parts_on(finding.radiograph, finding.decision.mask))
+
+
+def captions(finding: Finding, words: Words, *, demo: bool) -> list[Caption]:
+    """The answer with side, probability, threshold and area; that the model is a demo; the notice; each note of the film.
+    Raises ValueError for a finding without a decision."""
+    if finding.decision is None or finding.radiograph is None:
+        raise ValueError("only a film with a decision has a picture")
+    colours = {"indeterminate": _WARNING, "done": _FOUND if finding.decision.positive else _PLAIN}
+    said = [(words.answer(finding, sides(finding)), colours[finding.outcome])]
+    if demo:
+        said.append((words.demo_notice, _WARNING))
+    return [*said, (words.notice, _QUIET), *((note.sentence, _WARNING) for note in finding.radiograph.notes)]
+
+
+def picture(finding: Finding, longest_side: int, below: Sequence[Caption], truth: Mask | None = None) -> NDArray[np.uint8]:
     """(h, w, 3) uint8 RGB: the film as it is stored, longer side at most `longest_side` px, with the outline of the mask (and
-    of `truth`, in green); below it the captions, the first one in the colour of the outline."""
-    film = _canvas(radiograph, longest_side)
-    for mask, colour in ((truth, _TRUTH), (decision.mask if decision.positive else None, _FOUND)):
+    of `truth`, in green); below it the captions."""
+    if finding.decision is None or finding.radiograph is None:
+        raise ValueError("only a film with a decision has a picture")
+    film = _canvas(finding.radiograph, longest_side)
+    for mask, colour in ((truth, _TRUTH), (finding.decision.mask, _FOUND)):
         if mask is not None:
             _draw(film, mask, colour)
-    return np.concatenate([film, _caption(film.shape[1], captions, decision.positive)])
+    return np.concatenate([film, _strip(film.shape[1], below)])
 
 
 def _canvas(radiograph: Radiograph, longest_side: int) -> NDArray[np.uint8]:
-    """(h, w, 3) uint8 RGB."""
-    height, width = radiograph.image.shape
+    """(h, w, 3) uint8 RGB, of square pixels."""
+    tall, wide = (one / min(radiograph.aspect) for one in radiograph.aspect)
+    height, width = radiograph.image.shape[0] * tall, radiograph.image.shape[1] * wide
     scale = min(1.0, longest_side / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     grey = cv2.resize(radiograph.image, size, interpolation=cv2.INTER_AREA)
@@ -63,12 +89,27 @@ def _draw(picture: NDArray[np.uint8], mask: Mask, colour: tuple[int, int, int]) 
     cv2.polylines(picture, fine, True, colour, 1, cv2.LINE_AA, 4)
 
 
-def _caption(width: int, captions: Sequence[str], positive: bool) -> NDArray[np.uint8]:
-    """(h, width, 3) uint8: one line of text per caption, small enough for the longest one."""
-    size = min(0.6, width / 900)
-    line = round(40 * size)
-    strip = np.zeros((round(line * (len(captions) + 0.3)), width, 3), np.uint8)
-    for row, words in enumerate(captions, start=1):
-        colour = (_FOUND if positive else _PLAIN) if row == 1 else _QUIET
-        cv2.putText(strip, words, (round(12 * size), row * line), cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
+def _strip(width: int, below: Sequence[Caption]) -> NDArray[np.uint8]:
+    """(h, width, 3) uint8: the captions in letters that grow with the picture, each in as many lines as it needs."""
+    size = max(_SMALLEST, width / _WIDTH_OF_SIZE_1)
+    thick, margin = max(1, round(1.6 * size)), round(16 * size)
+
+    def fits(text: str) -> bool:
+        return cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thick)[0][0] <= width - 2 * margin
+
+    lines = [(line, colour) for text, colour in below for line in _wrapped(text, fits)]
+    line = round(38 * size)
+    strip = np.zeros((round(line * (len(lines) + 0.5)), width, 3), np.uint8)
+    for row, (text, colour) in enumerate(lines, start=1):
+        cv2.putText(strip, text, (margin, row * line), cv2.FONT_HERSHEY_SIMPLEX, size, colour, thick, cv2.LINE_AA)
     return strip
+
+
+def _wrapped(text: str, fits: Callable[[str], bool]) -> list[str]:
+    lines: list[str] = []
+    for word in re.split(" (?!%)", text):  # a number keeps its unit
+        if lines and fits(f"{lines[-1]} {word}"):
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines

@@ -9,7 +9,6 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
 from segmenter import codes
-from segmenter.decode import aspect_of
 from segmenter.envelope import Envelope
 from segmenter.identity import ModelIdentity
 from segmenter.kinds import Kind
@@ -30,6 +29,8 @@ def build_seg(finding: Finding, envelope: Envelope) -> FileDataset:
         raise ValueError("only a positive film has a SEG")
     seg = _segmentation(decision, radiograph, envelope)
     seg.BodyPartExamined = "CHEST"
+    if radiograph.spacing is None:
+        seg.SegmentSequence[0].SegmentDescription = f"Placeholder of 1 mm: {envelope.words.unknown_spacing}."
     _make_viewers_show_it(seg, envelope)
     _identify_segment_per_frame(seg)
     return envelope.finish(seg, image=True)
@@ -39,8 +40,11 @@ def _segmentation(decision: Decision, radiograph: Radiograph, envelope: Envelope
     header = Dataset(envelope.header)
     header.Rows, header.Columns = decision.mask.shape  # the source may hold several values in each
     spacing, identity = radiograph.spacing, envelope.identity
-    tall, wide = aspect_of(envelope.view, None)
+    tall, wide = radiograph.aspect
+    # A placeholder where nothing is known, marked in words: OHIF shows no SEG without PixelMeasures, dcmqi opens none.
     pixel_mm = (spacing.row_mm, spacing.column_mm) if spacing else (tall / wide, 1.0)
+    # The film's own frame of reference would make a place in the patient of the orientation that viewers need.
+    header.pop("FrameOfReferenceUID", None)
     return Segmentation(
         source_images=[header],
         pixel_array=decision.mask,
@@ -48,12 +52,19 @@ def _segmentation(decision: Decision, radiograph: Radiograph, envelope: Envelope
         segment_descriptions=[_segment(identity, decision, envelope)],
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label="PNEUMOTHORAX",
-        content_description=(envelope.words.demo_notice if identity.demo else OUR_WORDS),
+        content_description=_description(envelope, known=spacing is not None),
         # Without PixelMeasures OHIF crashes; without SliceThickness highdicom can not read its own object again.
         pixel_measures=highdicom.PixelMeasuresSequence(pixel_spacing=pixel_mm, slice_thickness=1.0),
         **envelope.arguments,
         **envelope.maker,
     )
+
+
+def _description(envelope: Envelope, *, known: bool) -> str:
+    """LO, 64 characters."""
+    if envelope.identity.demo:
+        return envelope.words.demo_notice + ("" if known else f"; {envelope.words.unknown_spacing}")
+    return OUR_WORDS if known else f"Pneumothorax, by AI; {envelope.words.unknown_spacing}"
 
 
 def _segment(identity: ModelIdentity, decision: Decision, envelope: Envelope) -> SegmentDescription:

@@ -45,7 +45,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from segmenter import codes
 from segmenter.envelope import LO, Envelope
 from segmenter.notes import NoteCode
-from segmenter.outline import Part, Side, parts_of
+from segmenter.outline import Part, Side, parts_on, sides_of
 from segmenter.uids import MANUFACTURER, MODEL_NAME, derived_uid
 from segmenter.values import Decision, Finding, Radiograph
 
@@ -96,7 +96,7 @@ class _Groups:
         self._finding = finding
         self._decision = decision
         self._radiograph = radiograph
-        self._parts = parts_of(decision.mask, envelope.view) if decision.positive else ()
+        self._parts = parts_on(radiograph, decision.mask)
         header = envelope.header
         self._film = (str(header.SOPClassUID), str(header.SOPInstanceUID))
         self._parameters = [f"{name}={value}" for name, value in envelope.identity.parameters.items()]
@@ -119,7 +119,7 @@ class _Groups:
         if decision.positive:
             measurements.append(self._area(int(np.count_nonzero(decision.mask))))
         words = self._envelope.words
-        answer = words.answer(self._finding)
+        answer = words.answer(self._finding, sides_of(self._parts))
         # Readers that show a report as text show the tracking identifier first: where nothing is drawn, it says the answer.
         first = self._unit if decision.positive else answer
         group = MeasurementsAndQualitativeEvaluations(

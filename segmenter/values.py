@@ -59,6 +59,7 @@ class Radiograph:
     spacing: Spacing | None
     content_sha256: str  # stored pixel values and every tag that affects decoding
     notes: tuple[NoteCode, ...] = ()  # what was assumed, guessed or repaired; not part of the content
+    aspect: tuple[int, int] = (1, 1)  # height to width of a stored pixel, of the body that it shows
     indeterminate: IndeterminateCode | None = None  # why its pixels allow no answer, whatever the network says
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segmenter.values import Decision, Finding, Radiograph
@@ -24,10 +25,11 @@ class Words:
     detector_plane: str
     corrected: str
     operating_point: str
+    unknown_spacing: str  # LO, and room for more
 
-    def answer(self, finding: Finding) -> str:
-        """One line, such as "pneumothorax, probability 97 % (threshold 11 %), 1234 mm2 (in the detector plane)". Raises
-        ValueError without a decision."""
+    def answer(self, finding: Finding, sides: Sequence[str] = ()) -> str:
+        """One line, such as "pneumothorax (right), probability 97 % (threshold 11 %), 1234 mm2 (in the detector plane)";
+        `sides`: where the regions lie. Raises ValueError without a decision."""
         decision, radiograph = finding.decision, finding.radiograph
         if decision is None or radiograph is None:
             raise ValueError("only a film with a decision has an answer")
@@ -35,7 +37,8 @@ class Words:
             return f"{self.indeterminate}, {self.of_pneumothorax(decision)}: {finding.sentence}"
         if not decision.positive:
             return f"{self.no_finding}, {self.of_pneumothorax(decision)}"
-        said = f"{self.finding}, {self.probability} {self.percent(decision)}"
+        where = f" ({', '.join(sides)})" if sides else ""
+        said = f"{self.finding}{where}, {self.probability} {self.percent(decision)}"
         if decision.area_mm2 is None:
             return said
         plane = self.plane(radiograph)
@@ -46,16 +49,23 @@ class Words:
         return f"{self.probability} of {self.finding} {self.percent(decision)}"
 
     def percent(self, decision: Decision) -> str:
-        """ "34 % (threshold 11 %)", with as many digits as tell the two apart."""
-        p, limit = decision.image_probability, decision.image_threshold
-        digits = next((n for n in range(4) if p == limit or f"{100 * p:.{n}f}" != f"{100 * limit:.{n}f}"), 4)
-        return f"{100 * p:.{digits}f} % ({self.threshold} {100 * limit:.{digits}f} %)"
+        """ "34 % (threshold 11 %)"."""
+        return percent(decision.image_probability, decision.image_threshold, self.threshold)
 
     def plane(self, radiograph: Radiograph) -> str:
         """Where lengths on the film lie; "" when nothing is known of it (PS3.3 10.7.1.3)."""
         if radiograph.spacing is not None and radiograph.spacing.corrected:
             return self.corrected
         return self.detector_plane if radiograph.in_detector_plane else ""
+
+
+def percent(probability: float, threshold: float | None, word: str) -> str:
+    """ "34 % (threshold 11 %)", with as many digits as tell the two apart."""
+    if threshold is None:
+        return f"{100 * probability:.0f} %"
+    p, limit = 100 * probability, 100 * threshold
+    digits = next((n for n in range(4) if p == limit or f"{p:.{n}f}" != f"{limit:.{n}f}"), 4)
+    return f"{p:.{digits}f} % ({word} {limit:.{digits}f} %)"
 
 
 ENGLISH = Words(
@@ -71,5 +81,6 @@ ENGLISH = Words(
     detector_plane="in the detector plane",
     corrected="corrected for magnification",
     operating_point="operating point",
+    unknown_spacing="spacing unknown: do not measure",
 )
 WORDS = {words.code: words for words in (ENGLISH,)}

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -76,15 +77,44 @@ def test_the_mask_lies_on_the_pixels_it_came_from(segmenter, photometric, orient
     assert (result.role, result.variant, result.sop_instance_uid) == ("seg", "", result.dataset.SOPInstanceUID)
 
 
-def test_a_negative_film_is_done_and_has_a_report_only(segmenter, artifact):
+def test_a_negative_film_is_done_and_has_a_report_and_a_picture_only(segmenter, artifact):
     segmenter.predict = lambda images: [Prediction(np.zeros((SIZE, SIZE), np.float32), 0.2) for _ in images]
     dataset = small_film()
     (finding,) = segmenter.segment([dataset])
     assert (finding.outcome, finding.name, finding.code) == ("done", "none", None)
-    (report,) = segmenter.objects(dataset, finding, kinds=(Kind.SEG, Kind.SR, Kind.CAPTURE, Kind.PRESENTATION))
-    assert report.role == "sr" and set(finding.seconds) >= {"decode", "predict", "mask"}
+    report, shown = segmenter.objects(dataset, finding, kinds=(Kind.SEG, Kind.SR, Kind.CAPTURE, Kind.PRESENTATION))
+    assert (report.role, shown.role) == ("sr", "capture") and set(finding.seconds) >= {"decode", "predict", "mask"}
     silent = Segmenter(artifact, replace(SETTINGS, report_negative=False))
-    assert silent.objects(dataset, finding) == []
+    assert silent.objects(dataset, finding, kinds=tuple(Kind)) == []
+
+
+@pytest.mark.parametrize(("tall", "wide"), [(2, 1), (1, 2), (4, 3), (3, 4)])
+@pytest.mark.parametrize("said", ["PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"])
+@pytest.mark.parametrize("orientation", [["L", "F"], ["F", "R"]])
+def test_a_film_of_pixels_that_are_not_square_is_read_as_the_plain_one(segmenter, tall, wide, said, orientation):
+    """The network sees the same body, whoever says the proportions, and the mask lies on the native matrix."""
+    seen = []
+    segmenter.predict = lambda images: seen.append(images[0, 0]) or darkest_lung(images)
+    segmenter.segment([small_film(kind="CR", bits=12)])
+    shape = SHAPE[0] * min(tall, wide) // tall, SHAPE[1] * min(tall, wide) // wide
+    image = cv2.resize(picture(), shape[::-1], interpolation=cv2.INTER_AREA)
+    truth = cv2.resize(TRUTH.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA) > 0.5
+    if orientation != ["L", "F"]:
+        image, truth, tall, wide = np.ascontiguousarray(np.rot90(image)), np.rot90(truth), wide, tall
+    dataset = film(phantom(image.shape, image), kind="CR", bits=12)
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        dataset.pop(keyword, None)
+    scale = 1 if said == "PixelAspectRatio" else 0.1
+    setattr(dataset, said, [f"{tall * scale:g}", f"{wide * scale:g}"])
+    dataset.PatientOrientation = orientation
+    (finding,) = segmenter.segment([read_back(dataset)])
+    plain, squashed = seen
+    assert np.abs(plain - squashed).mean() < 0.02, "without its proportions a body is twice as wide as long"
+    assert finding.name == "pneumothorax" and dice(finding.decision.mask, truth) > 0.9
+    if "Scanned" in said or "Ratio" in said:
+        assert finding.decision.area_mm2 is None
+    else:
+        assert finding.decision.area_mm2 == pytest.approx(finding.decision.mask.sum() * 0.01 * tall * wide)
 
 
 @pytest.mark.parametrize(("specks", "why"), [(0, None), (1, None), (0, IndeterminateCode.NO_REGION)])

@@ -14,12 +14,14 @@ from small_film import SHAPE, picture, small_film, write
 from test_seg import IDENTITY, complaints
 
 from segmenter.builders import applies, build
-from segmenter.decode import decode
+from segmenter.decode import _said_turn, decode
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.kinds import Kind, kinds_for
+from segmenter.notes import NoteCode
 from segmenter.outline import parts_of
+from segmenter.report import captions, outline_png
 from segmenter.settings import Settings
-from segmenter.values import Decision, Finding
+from segmenter.values import Decision, Finding, Radiograph, Spacing, Turn
 from segmenter.words import WORDS
 
 # A crescent with a notch in the image's left half and a small bar in its right half: not convex, not symmetric.
@@ -86,7 +88,7 @@ def test_the_outline_encloses_what_was_found_and_names_the_side():
     for orientation, expected in sides.items():
         film = Dataset()
         film.PatientOrientation = list(orientation)
-        parts = parts_of(MASK, film)
+        parts = parts_of(MASK, _said_turn(film))
         assert sum(part.area_px for part in parts) == MASK.sum()
         assert dice(np.logical_or.reduce([filled(part.points) for part in parts]), MASK) > 0.985
         # Columns towards the left: the lower half, where the bar lies, is the left one; the crescent's centre lies above it.
@@ -94,7 +96,7 @@ def test_the_outline_encloses_what_was_found_and_names_the_side():
     for lonely in ((0, 0), (SHAPE[0] - 1, SHAPE[1] - 1)):
         dot = np.zeros(SHAPE, bool)
         dot[lonely] = True
-        (part,) = parts_of(dot, Dataset())
+        (part,) = parts_of(dot, None)
         assert len(part.points) >= 4 and (part.points >= 0).all() and (part.points <= [SHAPE[1], SHAPE[0]]).all()
 
 
@@ -166,7 +168,9 @@ def test_an_indeterminate_film_gets_a_report_that_says_neither_yes_nor_no_and_wh
     decision = Decision(False, 0.97, np.zeros(SHAPE, bool), None, 0, THRESHOLD)
     finding = Finding("indeterminate", code.value, code.sentence, decode(film), decision)
     settings = Settings(report_negative=False)
-    assert [kind for kind in Kind if applies(kind, film, finding, settings)] == [Kind.SR, Kind.SR_POSITIONED, Kind.SR_ALONE]
+    assert [kind for kind in Kind if applies(kind, film, finding, settings)] == [
+        Kind.SR, Kind.SR_POSITIONED, Kind.SR_ALONE, Kind.CAPTURE,
+    ]  # fmt: skip
     sr = again(made(Kind.SR, film, finding=finding), tmp_path / "sr.dcm")
     assert complaints(tmp_path / "sr.dcm", tool) <= complaints(written, tool)
     whole, _ = (values_of(group) for group in groups_of(sr))
@@ -300,7 +304,13 @@ def test_pixels_that_are_not_square_stay_so(values, tmp_path, tool):
     for kind in Kind:
         assert complaints(tmp_path / f"{kind}.dcm", tool) <= complaints(written, tool), kind
     assert list(objects[Kind.PRESENTATION].DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio) == [2, 1]
-    assert list(objects[Kind.CAPTURE].PixelAspectRatio) == [2, 1]
+    shown = objects[Kind.CAPTURE]
+    assert "PixelAspectRatio" not in shown and shown.Columns == SHAPE[1] and shown.Rows > 2 * SHAPE[0]
+    red = shown.pixel_array[: 2 * SHAPE[0]].astype(int)
+    rows, columns = np.nonzero(red[..., 0] - red[..., 1] > 60)
+    where = np.nonzero(MASK)
+    assert np.abs([rows.min() / 2 - where[0].min(), rows.max() / 2 - where[0].max()]).max() <= 2
+    assert np.abs([columns.min() - where[1].min(), columns.max() - where[1].max()]).max() <= 2
     measures = objects[Kind.SEG].SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert measures.PixelSpacing[0] == 2 * measures.PixelSpacing[1]
 
@@ -348,3 +358,56 @@ def test_every_object_is_of_the_same_study_and_names_its_maker(tmp_path, tool):
 
 def _references(dataset: Dataset) -> set[str]:
     return {str(e.value) for e in dataset.iterall() if e.keyword == "ReferencedSOPInstanceUID"}
+
+
+@pytest.mark.parametrize("shape", [(1024, 1024), (4300, 3500), (300, 264)], ids=str)
+@pytest.mark.parametrize("outcome", ["pneumothorax", "none", "indeterminate"])
+def test_pictures_say_the_answer_the_demo_and_what_was_assumed_in_letters_that_can_be_read(shape, outcome, tmp_path):
+    """Side, probability with its threshold, area, each note; letters grow with the picture."""
+    code = IndeterminateCode.NO_REGION
+    notes = (NoteCode.VIEW_ASSUMED, NoteCode.DETECTOR_SPACING)
+    image = cv2.resize(decode(small_film()).image, shape[::-1])
+    radiograph = Radiograph(image, Turn(), Spacing(0.2, 0.2, "ImagerPixelSpacing"), "0", notes)
+    mask = cv2.resize(MASK.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
+    mask[:, shape[1] // 2 :] = False
+    positive = outcome == "pneumothorax"
+    decision = Decision(positive, 0.344 if outcome != "none" else 0.02, mask & positive, 1234.4 if positive else None, 1, 0.11)
+    finding = Finding("done", radiograph=radiograph, decision=decision)
+    if outcome == "indeterminate":
+        finding = Finding("indeterminate", code.value, code.sentence, radiograph, decision)
+    said = [text for text, _ in captions(finding, WORDS["en"], demo=True)]
+    assert (
+        said[0]
+        == {
+            "pneumothorax": "pneumothorax (right), probability 34 % (threshold 11 %), 1234 mm2 (in the detector plane)",
+            "none": "no pneumothorax found, probability of pneumothorax 2 % (threshold 11 %)",
+            "indeterminate": f"indeterminate, probability of pneumothorax 34 % (threshold 11 %): {code.sentence}",
+        }[outcome]
+    )
+    assert said[1:] == ["DEMO - NOT FOR CLINICAL USE", "AI result - not for primary diagnosis", *(n.sentence for n in notes)]
+    assert "DEMO - NOT FOR CLINICAL USE" not in [text for text, _ in captions(finding, WORDS["en"], demo=False)]
+    assert outline_png(finding, tmp_path / "film.png", demo=True) == (("right",) if positive else ())
+    shown = cv2.imread(str(tmp_path / "film.png"))
+    height, width = (round(side * min(1, 1024 / max(shape))) for side in shape)
+    strip = shown[height:].max(axis=2) > 100
+    assert shown.shape[1] == width and not strip[:, -3:].any(), "no line is cut off"
+    rows = np.flatnonzero(np.diff(np.concatenate([[0], strip.any(axis=1), [0]])))
+    tallest = int((rows[1::2] - rows[::2]).max())
+    assert tallest >= max(10, 0.018 * width), "letters with their descenders"
+    assert len(rows) // 2 >= len(said)
+    red = (shown[:height, :, 2].astype(int) - shown[:height, :, 1] > 60).sum()
+    assert (red > 50) == positive, "an outline where there is a region, and only there"
+
+
+def test_a_destination_that_gets_pictures_only_is_not_left_without_a_negative_one(tmp_path, tool):
+    film = small_film()
+    written = write(film, tmp_path / "film.dcm")
+    capture = again(made(Kind.CAPTURE, film, np.zeros(SHAPE, bool)), tmp_path / "capture.dcm")
+    assert complaints(tmp_path / "capture.dcm", tool) <= complaints(written, tool)
+    assert capture.Rows > SHAPE[0] and (capture.pixel_array[SHAPE[0] :].max(axis=2) > 100).sum() > 300
+    decision = Decision(False, 0.02, np.zeros(SHAPE, bool), 0.0, 0, THRESHOLD)
+    negative = Finding("done", radiograph=decode(film), decision=decision)
+    for report_negative in (True, False):
+        settings = Settings(report_negative=report_negative)
+        assert applies(Kind.CAPTURE, film, negative, settings) == report_negative
+        assert not applies(Kind.PRESENTATION, film, negative, settings)

@@ -36,6 +36,31 @@ def test_landmarks_come_back_within_half_a_pixel(shape, size, turn):
 
 
 @pytest.mark.parametrize("turn", TURNS, ids=str)
+@pytest.mark.parametrize("aspect", [(2, 1), (1, 2), (0.4, 0.3), (0.143, 0.157), (10, 1)], ids=str)
+@pytest.mark.parametrize("size", [96, 384])
+def test_pixels_that_are_not_square_are_placed_by_their_size(aspect, turn, size):
+    """A round dot of the body is round on the model's grid, and comes back to its place on the native matrix."""
+    tall, wide = (one / min(aspect) for one in aspect)
+    shape = round(360 / tall), round(280 / wide)
+    placement = Placement.fit(shape, size, turn, aspect)
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    y, x = 0.3 * shape[0], 0.62 * shape[1]
+    radius = max(18.0, 2.5 * max(tall, wide))  # in native pixels of the shorter side
+    dot = np.exp(-(((rows - y) * tall) ** 2 + ((columns - x) * wide) ** 2) / (2 * radius**2)).astype(np.float32)
+    on_model = placement.to_model(dot)
+    cy, cx = centroid(on_model)
+    down, across = np.mgrid[:size, :size]
+    spread = [np.sqrt((on_model * (axis - at) ** 2).sum() / on_model.sum()) for axis, at in ((down, cy), (across, cx))]
+    assert spread[0] == pytest.approx(spread[1], rel=0.05) == pytest.approx(radius * size / 360, rel=0.1)
+    back = centroid(placement.to_native(on_model))
+    assert abs(back[0] - y) < 0.5 and abs(back[1] - x) < 0.5
+    there = np.zeros((size, size), bool)
+    there[round(cy), round(cx)] = True
+    rows, columns = placement.box_of(there)
+    assert rows.start <= y < rows.stop and columns.start <= x < columns.stop
+
+
+@pytest.mark.parametrize("turn", TURNS, ids=str)
 def test_turning_back_undoes_turning(turn):
     array = np.arange(12).reshape(3, 4)
     assert np.array_equal(turned_back(turned(array, turn), turn), array)
@@ -50,3 +75,5 @@ def test_the_whole_film_is_on_the_grid_and_the_rest_is_padding():
 def test_nothing_can_not_be_placed():
     with pytest.raises(ValueError, match="nothing to place"):
         Placement.fit((0, 10), 64)
+    with pytest.raises(ValueError, match="nothing to place"):
+        Placement.fit((10, 10), 64, aspect=(0, 1))

@@ -159,8 +159,11 @@ def test_missing_type_2_elements_zero_spacing_and_a_frame_of_reference(tool, tmp
     film.ImagePositionPatient, film.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 0, -1]
     path = write(seg_of(read_back(film)), tmp_path / "seg.dcm")
     seg = pydicom.dcmread(path)
-    assert seg.FrameOfReferenceUID == "1.2.3.4" and seg.PatientName == "" and seg.StudyDate == ""
+    assert "FrameOfReferenceUID" not in seg, "in it, the orientation that viewers need would be an axial plane of the patient"
+    assert seg.PatientName == "" and seg.StudyDate == ""
     assert seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing == [1, 1]
+    said = (seg.ContentDescription, seg.SegmentSequence[0].SegmentDescription)
+    assert all("spacing unknown: do not measure" in one for one in said) and len(said[0]) <= 64
     assert not [c for c in complaints(path, tool) if "DICOMDIR" not in c]
 
 

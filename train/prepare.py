@@ -158,7 +158,7 @@ def _film(out: Path, sizes: tuple[int, ...], row: int, case: Case) -> dict[str, 
     truth = case.truth(shape)  # type: ignore[arg-type]
     parts = []
     for size in sizes:
-        placement = Placement.fit(shape, size, radiograph.turn)  # type: ignore[arg-type]
+        placement = Placement.fit(shape, size, radiograph.turn, radiograph.aspect)  # type: ignore[arg-type]
         image = np.round(placement.to_model(radiograph.image).clip(0, 1) * 255).astype(np.uint8)
         mask = np.packbits(placement.to_model(truth.astype(np.float32)) > 0.5, axis=1)
         for path, part in ((image_file(out, size), image), (mask_file(out, size), mask)):
