@@ -186,6 +186,8 @@ def _shown(key: str, value: Any) -> str:
     if isinstance(value, tuple | list):
         return ", ".join(str(one) for one in value) or "none"
     assert not isinstance(value, BaseModel)
+    if isinstance(value, float):
+        return f"{value:.10g}"
     return _yes(value) if isinstance(value, bool) else str(value)
 
 
