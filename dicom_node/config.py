@@ -150,6 +150,10 @@ class Queue(Section):
         "memory://",
         description="memory:// (one machine), or redis://:PASSWORD@HOST:PORT/DB (rediss: with TLS) for workers elsewhere.",
     )
+    broker_ca: File = Field(
+        "",
+        description="CA certificates (PEM) that a rediss:// broker is verified against; empty: those of work.node_ca.",
+    )
     poll_seconds: float = Field(0.02, gt=0, description="Seconds between two looks at the ledger for films that wait.")
     urgent_from: tuple[AETitle, ...] = Field((), description="Calling AE titles whose films go before the others.")
     urgent_when: Patterns = Field(
@@ -377,6 +381,7 @@ def _anchored(config: Config, folder: Path) -> Config:
             "segment": config.segment.model_copy(update={"model": model}),
             "receive": absolute(config.receive, "tls_certificate", "tls_key", "tls_client_ca"),
             "send": absolute(config.send, "tls_ca", "tls_certificate", "tls_key"),
+            "queue": absolute(config.queue, "broker_ca"),
             "work": absolute(config.work, "node_ca", "token_file"),
             "serve": absolute(config.serve, "tls_certificate", "tls_key"),
         }

@@ -47,15 +47,16 @@ _OF_SENDER = {
 }
 
 # Alerts (RFC 8446 6.2) by which a peer says what is wrong with ours.
+_DOUBTED = (
+    "does not accept our certificate{ours}: it does not know its CA, or calls us by a name or address that it does not hold"
+)
 _ALERTS = {
     "UNKNOWN_CA": "does not know the CA of our certificate{ours}; give it that CA",
     "CERTIFICATE_EXPIRED": "says that our certificate{ours} has expired; renew it, or is its clock wrong?",
     "CERTIFICATE_REVOKED": "says that our certificate{ours} was revoked; have another one issued",
     "CERTIFICATE_REQUIRED": "wants a certificate of ours; set {key} and its key",
-    "BAD_CERTIFICATE": "does not accept our certificate{ours}: it does not know its CA, or calls us by a name or address that the "
-    "certificate does not hold",
-    "CERTIFICATE_UNKNOWN": "does not accept our certificate{ours}: it does not know its CA, or calls us by a name or address that "
-    "the certificate does not hold",
+    "BAD_CERTIFICATE": _DOUBTED,
+    "CERTIFICATE_UNKNOWN": _DOUBTED,
     "UNSUPPORTED_CERTIFICATE": "does not accept our certificate{ours}: it was not made for this use (extendedKeyUsage)",
 }
 
@@ -94,6 +95,24 @@ def _verdict_of_destination(problem: ssl.SSLCertVerificationError, name: str) ->
     if code in _WRONG:
         return f"{_WRONG[code]}; {_THERE[code]}"
     return f"is not accepted ({problem.verify_message}); another one must be issued for it"
+
+
+def of_server(problem: ssl.SSLCertVerificationError, host: str, ca_key: str) -> str:
+    """What is wrong with the certificate of Redis, or of the node that a worker works for."""
+    code = problem.verify_code
+    if code in (_HOST, _ADDRESS):
+        return f"its certificate does not name {host} (subjectAltName); call it by a name that stands there, or have one issued"
+    if code in (*_UNKNOWN_CA, _SELF_SIGNED):
+        return f"its certificate {_WRONG[code]}; put it, or the CA that signed it, into {ca_key}"
+    return f"its certificate {_WRONG.get(code, f'is not accepted ({problem.verify_message})')}; it must be renewed there"
+
+
+def of_line(problem: ssl.SSLError) -> str:
+    """What else failed of TLS with them."""
+    reason = _reason(problem)
+    if reason in _NOT_TLS:
+        return "it does not speak TLS on this port"
+    return f"TLS failed ({reason}); does it speak TLS on this port?"
 
 
 def of_guest(problem: OSError) -> str:
