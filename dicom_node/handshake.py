@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 
 _LEAST = "at least TLS 1.2 with ECDHE and AES-GCM or ChaCha20-Poly1305"
@@ -68,11 +69,12 @@ def of_destination(problem: OSError, name: str = "*") -> str:
     if isinstance(problem, TimeoutError):
         return "TLS: no answer to the handshake; does it speak TLS on this port?"
     reason = _reason(problem)
+    there = f"switch TLS on there, name its TLS port in peers.{name}.port, or set peers.{name}.tls = false"
     if reason in _NOT_TLS:
-        return (
-            f"TLS: it does not speak TLS on this port, and peers.{name}.tls = true; switch TLS on there, name its TLS port in "
-            f"peers.{name}.port, or set peers.{name}.tls = false"
-        )
+        return f"TLS: it does not speak TLS on this port, and peers.{name}.tls = true; {there}"
+    if isinstance(problem, ConnectionError | ssl.SSLEOFError):
+        closed = f"it closed the connection in the handshake ({reason})"
+        return f"TLS: {closed}, as one does that does not speak TLS on this port; {there}"
     if reason in _TOO_OLD:
         return f"TLS: it offers nothing that is safe ({reason}); we need {_LEAST}"
     if alert := _alert(reason, "send.tls_certificate"):
@@ -152,9 +154,17 @@ def of_first_byte(kind: int) -> str:
     return f"began with something else than an A-ASSOCIATE-RQ (0x{kind:02X})"
 
 
-def is_tls_answer(first: bytes) -> bool:
-    """Whether the first bytes of an answer to plain DICOM are a TLS record: an alert, or a handshake (RFC 8446 5.1)."""
-    return first[:2] in (b"\x15\x03", b"\x16\x03")
+def speaks_tls(host: str, port: int, seconds: float = 3.0) -> bool:
+    """Whether TLS is spoken there: asked when plain DICOM got no answer. Nothing is verified, and nothing is said."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, port), seconds) as line, context.wrap_socket(line):
+            return True
+    except ssl.SSLError as problem:
+        return "ALERT" in _reason(problem)  # it answers in TLS, and does not like us
+    except OSError:
+        return False
 
 
 def _alert(reason: str, key: str) -> str | None:
