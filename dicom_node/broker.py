@@ -1,7 +1,8 @@
-"""The bell: ready jobs become messages. The ledger is the truth; a bell may be lost or rung twice and nothing happens.
+"""Wake-ups: for films that are ready, messages are put into the queue. All state is in the ledger: a message may be lost or
+come twice, and nothing happens.
 
-One machine: `memory://` lives in the worker's parent process, and so does the ringer. With Redis the bell goes
-through the server; the ringer is the same.
+One machine: `memory://` lives in the worker's parent process, which also sends the messages. With Redis they go through
+the server.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ class Work(Section):
 
 
 class Serve(Section):
-    """HTTP: health and metrics, and the door for workers on other machines."""
+    """HTTP: health, metrics, and the interface for workers on other machines."""
 
     enabled: bool = Field(False, description="Whether `run` starts it.")
     host: Host = Field("127.0.0.1", description="Address to listen on; another one than loopback needs TLS.")

@@ -1,4 +1,4 @@
-"""The Celery worker: a parent that rings, children that answer what is ready at each bell."""
+"""The Celery worker: a parent that sends wake-ups, children that answer the films that are ready at each."""
 
 from __future__ import annotations
 
