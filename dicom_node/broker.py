@@ -1,7 +1,8 @@
-"""The bell: ready jobs become messages. The ledger is the truth; a bell may be lost or rung twice and nothing happens.
+"""Wake-ups: for films that are ready, messages are put into the queue. All state is in the ledger: a message may be lost or
+come twice, and nothing happens.
 
-One machine: `memory://` lives in the worker's parent process, and so does the ringer. With Redis the bell goes
-through the server; the ringer is the same.
+One machine: `memory://` lives in the worker's parent process, which also sends the messages. With Redis they go through
+the server.
 """
 
 from __future__ import annotations
@@ -9,17 +10,21 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.worker import state as worker_state
+from kombu import Connection
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from dicom_node import connection_errors
 from dicom_node.config import Queue, Work
 from dicom_node.errors import NodeAway
 from dicom_node.processes import children_of
@@ -43,6 +48,7 @@ def celery_app(queue: Queue, work: Work) -> Celery:
     memory = queue.broker.startswith("memory://")
     app = Celery("segmenter", broker="memory://localhost//" if memory else queue.broker)
     app.conf.update(
+        broker_use_ssl=_tls(queue, work),
         broker_transport="dicom_node.inprocess:Transport" if memory else None,  # why: see there
         task_default_queue=QUEUE,
         worker_pool="prefork",  # only prefork enforces time limits and survives a segfault
@@ -72,6 +78,29 @@ def celery_app(queue: Queue, work: Work) -> Celery:
         },
     )
     return app
+
+
+def _tls(queue: Queue, work: Work) -> dict[str, object] | None:
+    """Whom to trust; without it Celery would believe whoever answers a rediss:// URL."""
+    url = urlsplit(queue.broker)
+    if url.scheme != "rediss" or "ssl_" in url.query:
+        return None  # plain, or as the URL says; then the Redis client verifies, unless it says otherwise
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": queue.broker_ca or work.node_ca or None}
+
+
+def problem_of(queue: Queue, work: Work, seconds: float = 3.0) -> str | None:
+    """Connect to Redis; None when it answers, else a clause that says why not."""
+    waits = {"socket_connect_timeout": seconds, "socket_timeout": seconds}
+    try:
+        with Connection(queue.broker, ssl=_tls(queue, work) or False, transport_options=waits) as connection:
+            connection.ensure_connection(max_retries=1, timeout=seconds)
+    except (OperationalError, RedisError, OSError) as error:
+        return _why(error, queue.broker)
+    return None
+
+
+def _why(error: BaseException, broker: str) -> str:
+    return connection_errors.why(error, host=urlsplit(broker).hostname or "", ca_key="queue.broker_ca")
 
 
 class Bells(Protocol):
@@ -244,7 +273,7 @@ class Dispatcher:
                 every(log.error, "the ledger can not be used", str(error))
                 continue
             except (OperationalError, RedisError, OSError) as error:
-                every(log.warning, "the broker can not be reached, films wait", type(error).__name__)
+                every(log.warning, "the broker can not be reached, films wait", _why(error, self._app.conf.broker_url))
                 self._stopping.wait(1.0)
                 continue
             for _ in range(missing):
@@ -264,7 +293,7 @@ def ring(app: Celery, every: Every) -> bool:
         app.send_task(BELL, retry=False)
     except (OperationalError, RedisError, OSError) as error:
         # The film waits in the ledger; saying it once a minute is enough.
-        every(log.warning, "the broker can not be reached, films wait", type(error).__name__)
+        every(log.warning, "the broker can not be reached, films wait", _why(error, app.conf.broker_url))
         return False
     return True
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from dicom_node import tls
 from dicom_node.config import Config
+from dicom_node.config_values import shown
 from dicom_node.errors import ConfigError, NodeError
 from dicom_node.options import in_words
 from dicom_node.terminal import megabytes
@@ -99,16 +100,10 @@ def _ledger(config: Config) -> Check:
 def _broker(config: Config) -> Check:
     if config.queue.broker.startswith("memory://"):
         return Check("broker", True, "memory:// (in the worker, no server)")
-    from kombu import Connection
-    from kombu.exceptions import OperationalError
+    from dicom_node.broker import problem_of
 
-    try:
-        with Connection(
-            config.queue.broker, transport_options={"socket_connect_timeout": 3, "socket_timeout": 3}
-        ) as connection:
-            connection.ensure_connection(max_retries=1, timeout=3)
-    except (OperationalError, OSError) as error:
-        text = f"queue.broker does not answer ({type(error).__name__}); start Redis, or use memory://. Films wait in the ledger"
+    if problem := problem_of(config.queue, config.work):
+        text = f"{shown(config.queue.broker)}: {problem}. Until then films wait; on one machine memory:// needs no server"
         return Check("broker", False, text)
     return Check("broker", True, "answers")
 

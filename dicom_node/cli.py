@@ -102,9 +102,9 @@ def receive(config_path: Path | None, parent: int | None, listen_fd: int | None)
 @config_option
 @child_option
 @click.option("--node", metavar="URL", help="Work for the node on another machine (its `serve`).")
-@click.option("--broker", metavar="URL", help="Redis where that node rings; left out: the node is asked for work.")
+@click.option("--broker", metavar="URL", help="Redis of that node, to be woken by; left out: the node is asked for work.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="File with this worker's token.")
-@click.option("--ca", type=click.Path(path_type=Path), help="CA certificates (PEM) that the node is verified against.")
+@click.option("--ca", type=click.Path(path_type=Path), help="CA certificates (PEM) to verify the node and Redis.")
 @model_option("the configured one")
 def work(
     config_path: Path | None,

@@ -18,7 +18,7 @@ def workers() -> None:
 @click.argument("name")
 @config_option
 def add(name: str, config_path: Path | None) -> None:
-    """Print a new token for the worker NAME; an older one of that name opens nothing any more."""
+    """Print a new token for the worker NAME; an older token of that name is no longer valid."""
     click.echo(_workers(config_path).add(name))
 
 
@@ -26,13 +26,13 @@ def add(name: str, config_path: Path | None) -> None:
 @click.argument("name")
 @config_option
 def revoke(name: str, config_path: Path | None) -> None:
-    """Let the worker NAME in no more, at once, and free the films on its bench."""
+    """Refuse the worker NAME from now on, and return the films that it has claimed to the queue."""
     from dicom_node.ledger import Ledger
 
     found = _workers(config_path)
     found.revoke(name)
     freed = Ledger(found.path).release_remote(name)
-    click.echo(f"{name} is let in no more; {freed} films of its bench are free")
+    click.echo(f"{name} revoked; {freed} {'film' if freed == 1 else 'films'} returned to the queue")
 
 
 @workers.command("list")

@@ -7,25 +7,65 @@ Environment: SEGMENTER_<SECTION>__<KEY> overrides the file, for example SEGMENTE
 
 from __future__ import annotations
 
-import tomllib
+import difflib
+import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from dicom_node.config_values import STORAGE_CLASSES, AETitle, Host, ObjectName, Port, StorageClass, Url, patterns
+from dicom_node import config_environment, config_errors, config_toml
+from dicom_node.config_values import (
+    STORAGE_CLASSES,
+    AETitle,
+    Allowed,
+    BrokerUrl,
+    File,
+    Host,
+    Hosts,
+    NodeUrl,
+    ObjectName,
+    Patterns,
+    PeerHost,
+    PeerPort,
+    Port,
+    StorageClass,
+    patterns,
+    shown,
+)  # fmt: skip
 from dicom_node.errors import ConfigError
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes true for 1."""
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and {int, float} & {field.annotation, *get_args(field.annotation)}:
+            raise PydanticCustomError("bool_as_number", "")
+        return value
 
 
 class Node(Section):
-    """Where the node keeps its truth."""
+    """Where the node keeps films, results and its database."""
 
-    directory: Path = Field(Path("var"), description="Folder of spool and ledger; local disk only, created 0700.")
+    directory: Path = Field(
+        Path("var"), description="Folder of the spool (files) and the ledger (SQLite); local disk only, created 0700."
+    )
     reserve_mb: int = Field(1024, ge=0, description="MB that stay free; below it films are refused with A700.")
     stop_seconds: float = Field(30, gt=0, description="Seconds that a stop may take before children are killed.")
 
@@ -39,7 +79,7 @@ class Receive(Section):
     )
     host: Host = Field("0.0.0.0", description="Address to listen on.")
     port: Port = Field(11112, description="TCP port; 0 takes a free one (demo and tests).")
-    allowed: dict[AETitle, list[Host]] = Field(
+    allowed: Annotated[dict[AETitle, list[Hosts]], Allowed("a table: AE title = list of hosts")] = Field(
         default_factory=dict,
         description="Calling AE titles that may send, each with the hosts it may come from ([] = any host). "
         "Empty: everybody is rejected.",
@@ -60,22 +100,24 @@ class Receive(Section):
     establish_seconds: float = Field(10, gt=0, description="Seconds from TCP accept to an established association.")
     pdu_seconds: float = Field(30, gt=0, description="Seconds that one PDU may take to arrive.")
     idle_seconds: float = Field(60, gt=0, description="Seconds of silence after which an association is aborted.")
-    tls_certificate: str = Field("", description="Our certificate chain (PEM). Set with tls_key: only TLS is spoken (BCP 195).")
-    tls_key: str = Field("", description="Private key of tls_certificate (PEM).")
-    tls_client_ca: str = Field("", description="CA certificates (PEM); set: senders must show a certificate signed by one.")
+    tls_certificate: File = Field(
+        "", description="Our certificate chain (PEM). Set with tls_key: only TLS is spoken (BCP 195)."
+    )
+    tls_key: File = Field("", description="Private key of tls_certificate (PEM).")
+    tls_client_ca: File = Field("", description="CA certificates (PEM); set: senders must show a certificate signed by one.")
 
 
 class Peer(Section):
     """A node that results can be returned to."""
 
-    host: Host
-    port: Annotated[int, Field(ge=1, le=65535)]
+    host: PeerHost
+    port: PeerPort
     ae_title: AETitle | None = Field(None, description="Its AE title when it differs from the name of the entry.")
     objects: tuple[ObjectName, ...] | None = Field(None, description="What it gets; left out: send.objects.")
     tls: bool = Field(False, description="Speak TLS to it (send.tls_ca says whom to trust).")
     commit: bool = Field(False, description="Ask it for storage commitment; what it has not committed to is never removed.")
     commit_ae_title: AETitle | None = Field(None, description="AE title that commits, when it is another one at the same host.")
-    commit_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(None, description="Port of commit_ae_title.")
+    commit_port: PeerPort | None = Field(None, description="Port of commit_ae_title.")
 
 
 class Send(Section):
@@ -95,21 +137,26 @@ class Send(Section):
     first_delay_seconds: float = Field(5, gt=0, description="Wait after the first failed try; doubles with jitter.")
     max_delay_seconds: float = Field(900, gt=0, description="The longest wait between two tries.")
     give_up_days: float = Field(7, gt=0, description="Days after which a delivery that never worked is refused.")
-    tls_ca: str = Field("", description="CA certificates (PEM) that destinations with tls = true are verified against.")
-    tls_certificate: str = Field("", description="Client certificate (PEM) that we show when a destination asks.")
-    tls_key: str = Field("", description="Private key of tls_certificate (PEM).")
+    tls_ca: File = Field("", description="CA certificates (PEM) that destinations with tls = true are verified against.")
+    tls_certificate: File = Field("", description="Client certificate (PEM) that we show when a destination asks.")
+    tls_key: File = Field("", description="Private key of tls_certificate (PEM).")
     commit_again_hours: float = Field(24, gt=0, description="Hours after which an unanswered commitment is asked again.")
 
 
 class Queue(Section):
-    """The bell; the ledger is the truth."""
+    """How workers learn that films wait. The message broker only wakes them: a message that is lost costs nothing."""
 
-    broker: Url = Field(
-        "memory://", pattern=r"^(memory://|rediss?://.+)", description="memory:// (one machine) or redis://host:port/db."
+    broker: BrokerUrl = Field(
+        "memory://",
+        description="memory:// (one machine), or redis://:PASSWORD@HOST:PORT/DB (rediss: with TLS) for workers elsewhere.",
     )
-    poll_seconds: float = Field(0.02, gt=0, description="How often the ledger is looked at for work.")
+    broker_ca: File = Field(
+        "",
+        description="CA certificates (PEM) that a rediss:// broker is verified against; empty: those of work.node_ca.",
+    )
+    poll_seconds: float = Field(0.02, gt=0, description="Seconds between two looks at the ledger for films that wait.")
     urgent_from: tuple[AETitle, ...] = Field((), description="Calling AE titles whose films go before the others.")
-    urgent_when: dict[str, str] = Field(
+    urgent_when: Patterns = Field(
         default_factory=dict, description="DICOM keyword = regular expression; a film whose value matches is urgent."
     )
     normal_waits_seconds: float = Field(
@@ -122,12 +169,14 @@ class Queue(Section):
 class Rule(Section):
     """What becomes of the films that it matches; the first rule that matches decides, without one [send] and [queue] do."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9 ._-]{1,64}$", description="Shown by `show JOB`.")
+    name: Annotated[str, Allowed("1 to 64 letters, digits, spaces, points and dashes, in quotes")] = Field(
+        pattern=r"^[A-Za-z0-9 ._-]{1,64}$", description="Shown by `show JOB`."
+    )
     calling_ae: tuple[AETitle, ...] = Field((), description="Sent by one of these; []: by any.")
     called_ae: tuple[AETitle, ...] = Field((), description="Sent to one of our AE titles; []: to any.")
-    all_of: dict[str, str] = Field(default_factory=dict, description="DICOM keyword = regular expression; all match.")
-    any_of: dict[str, str] = Field(default_factory=dict, description="The same; at least one matches.")
-    none_of: dict[str, str] = Field(default_factory=dict, description="The same; none matches.")
+    all_of: Patterns = Field(default_factory=dict, description="DICOM keyword = regular expression; all match.")
+    any_of: Patterns = Field(default_factory=dict, description="The same; at least one matches.")
+    none_of: Patterns = Field(default_factory=dict, description="The same; none matches.")
     mode: Literal["live", "shadow", "ignore"] = Field(
         "live", description="live; shadow: answered and kept, nothing is sent; ignore: skipped, not ours."
     )
@@ -154,22 +203,22 @@ class Work(Section):
     time_limit_seconds: int = Field(60, ge=1, description="A film that takes longer loses its process (a crash).")
     max_crashes: int = Field(3, ge=1, description="Crashes of the process while on one film before it is quarantined.")
     max_attempts: int = Field(20, ge=1, description="Hard cap of tries for one film, whatever the reason.")
-    node: Url = Field("", description="URL of the node to work for (`serve`); empty: the one on this machine.")
-    node_ca: str = Field("", description="CA certificates (PEM) that the node is verified against; empty: the system's.")
-    token_file: str = Field("", description="File with this worker's token (`workers add NAME` on the node prints it).")
+    node: NodeUrl = Field("", description="URL of the node to work for (`serve`); empty: the one on this machine.")
+    node_ca: File = Field("", description="CA certificates (PEM) that the node is verified against; empty: the system's.")
+    token_file: File = Field("", description="File with this worker's token (`workers add NAME` on the node prints it).")
     on_resend: Literal["count", "redeliver"] = Field(
         "count", description="A film that was answered already: only count it, or send its stored objects again."
     )
 
 
 class Serve(Section):
-    """HTTP: health and metrics, and the door for workers on other machines."""
+    """HTTP: health, metrics, and the interface for workers on other machines."""
 
     enabled: bool = Field(False, description="Whether `run` starts it.")
     host: Host = Field("127.0.0.1", description="Address to listen on; another one than loopback needs TLS.")
     port: Port = Field(8114, description="TCP port; 0 takes a free one (tests).")
-    tls_certificate: str = Field("", description="Certificate chain (PEM).")
-    tls_key: str = Field("", description="Private key of tls_certificate (PEM).")
+    tls_certificate: File = Field("", description="Certificate chain (PEM).")
+    tls_key: File = Field("", description="Private key of tls_certificate (PEM).")
     allow_plain: bool = Field(False, description="Let tokens and films cross the network without TLS.")
     max_object_mb: int = Field(64, ge=1, description="Largest object that a worker may return, MiB.")
     receiver_host: Host = Field("", description="Where /readyz calls the receiver, when that is another host or container.")
@@ -215,16 +264,10 @@ class Log(Section):
     format: Literal["text", "json"] = Field("text", description="text for people, json for collectors.")
 
 
-class Config(BaseSettings):
+class Config(BaseModel):
     """All settings of a node, frozen. Built by `load`, never by hand in product code."""
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix="SEGMENTER_",
-        env_nested_delimiter="__",
-        nested_model_default_partial_update=True,
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     node: Node = Node()
     receive: Receive = Receive()
@@ -237,17 +280,6 @@ class Config(BaseSettings):
     segment: Segment = Segment()
     log: Log = Log()
     rules: tuple[Rule, ...] = ()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings  # the environment overrides the file
 
     @model_validator(mode="after")
     def _peers_can_be_called(self) -> Config:
@@ -265,9 +297,12 @@ class Config(BaseSettings):
         for where, destinations in named:
             unknown = [name for name in destinations if name != "@sender" and name not in self.peers]
             if unknown:
-                raise ValueError(f"{where} names {', '.join(unknown)}, which [peers] does not hold")
-        if len({rule.name for rule in self.rules}) < len(self.rules):
-            raise ValueError("rules: two of them have the same name")
+                raise ValueError(
+                    f"{where} names {', '.join(unknown)}, which [peers] does not hold{_remedy(unknown[0], self.peers)}"
+                )
+        names = [rule.name for rule in self.rules]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"rules: two of them have the same name, {twice[0]!r}; give each its own")
         if self.work.heartbeat_seconds * 2 > self.work.lease_seconds:
             raise ValueError("work.heartbeat_seconds must be less than half of work.lease_seconds")
         for name, section in (("receive", self.receive), ("send", self.send), ("serve", self.serve)):
@@ -291,56 +326,45 @@ class Config(BaseSettings):
         return self.node.directory / "ledger.sqlite"
 
 
+def _remedy(name: str, peers: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, peers, 1, 0.7)
+    return f"; did you mean {close[0]}?" if close else f"; add [peers.{name}] with host and port"
+
+
 def load(path: Path | None) -> Config:
     """Read `path` (None: the defaults) and the environment. Raises ConfigError with file, key and remedy.
 
     Relative paths are relative to the folder of the file.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text("utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: can not be read ({error.strerror}); name a file with --config") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: is not valid TOML: {error}") from error
-    try:
-        config = Config(**values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_sentences(path, error))) from error
-    except SettingsError as error:  # of the environment; its message names the field
-        raise ConfigError(f"environment: {error}; tables and lists are written as JSON there") from error
+    values = {} if path is None else config_toml.values(path)
+    values, origins = config_environment.overlay(Config, values, os.environ)
+    config = _validated(values, str(path or "config"), origins)
     return _anchored(config, path.resolve().parent if path else Path.cwd())
+
+
+def _validated(values: dict[str, Any], source: str, origins: dict[tuple[str, ...], str]) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(config_errors.sentences(Config, error, source, origins))) from error
 
 
 def with_node(config: Config, node: str | None, broker: str | None, token_file: Path | None, ca: Path | None) -> Config:
     """`config` with what a command line says about the node to work for; None: as it is. Raises ConfigError."""
-    given = {"node": node, "token_file": token_file, "node_ca": ca}
-    told = {name: str(value.resolve() if isinstance(value, Path) else value) for name, value in given.items() if value}
-    try:
-        queue = Queue.model_validate(config.queue.model_dump() | ({"broker": broker} if broker else {}))
-        work = Work.model_validate(config.work.model_dump() | told)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_sentences(None, error))) from error
-    return config.model_copy(update={"work": work, "queue": queue})
+    files = {"token_file": token_file, "node_ca": ca}
+    work = ({"node": node} if node else {}) | {name: str(file.resolve()) for name, file in files.items() if file}
+    told = {"work": work, "queue": {"broker": broker} if broker else {}}
+    options: dict[tuple[str, ...], str] = {("work", "node"): "--node", ("queue", "broker"): "--broker"}
+    options |= {("work", "token_file"): "--token-file", ("work", "node_ca"): "--ca"}
+    values = config.model_dump()
+    return _validated(values | {section: values[section] | keys for section, keys in told.items()}, "command line", options)
 
 
 def redacted(config: Config) -> dict[str, Any]:
     """The settings as plain values, passwords in URLs replaced."""
     values = config.model_dump(mode="json")
-    scheme, _, rest = values["queue"]["broker"].partition("://")
-    if "@" in rest:
-        values["queue"]["broker"] = f"{scheme}://***@{rest.rpartition('@')[2]}"
+    values["queue"]["broker"] = shown(config.queue.broker)
     return values
-
-
-def _sentences(path: Path | None, error: ValidationError) -> list[str]:
-    found = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "config"
-        text = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
-        found.append(f"{path or 'config'}: {key}: {text}")
-    return found
 
 
 def _anchored(config: Config, folder: Path) -> Config:
@@ -360,6 +384,7 @@ def _anchored(config: Config, folder: Path) -> Config:
             "segment": config.segment.model_copy(update={"model": model}),
             "receive": absolute(config.receive, "tls_certificate", "tls_key", "tls_client_ca"),
             "send": absolute(config.send, "tls_ca", "tls_certificate", "tls_key"),
+            "queue": absolute(config.queue, "broker_ca"),
             "work": absolute(config.work, "node_ca", "token_file"),
             "serve": absolute(config.serve, "tls_certificate", "tls_key"),
         }

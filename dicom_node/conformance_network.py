@@ -38,7 +38,7 @@ _CONTEXTS = "Abstract syntax | UID | Transfer syntaxes | Our role | Extended neg
 _WORDS = {
     DeliveryState.DELIVERED: "delivered, never sent again",
     DeliveryState.PENDING: "the identical bytes go again, for {give_up_days:g} days",
-    DeliveryState.REFUSED: "refused: kept, not repeated; `segmenter-worker retry JOB` sends it after mending",
+    DeliveryState.REFUSED: "refused, kept, not repeated: fix the cause, then run `segmenter-worker retry JOB`",
 }
 
 
@@ -187,6 +187,8 @@ def _shown(key: str, value: Any) -> str:
     if isinstance(value, tuple | list):
         return ", ".join(str(one) for one in value) or "none"
     assert not isinstance(value, BaseModel)
+    if isinstance(value, float):
+        return f"{value:.10g}"
     return _yes(value) if isinstance(value, bool) else str(value)
 
 

@@ -1,10 +1,10 @@
-"""Several films on one bench: while the device works on some, the next are read and the last are written.
+"""Several films at once: while the device works on some, the next are read and the last are written.
 
     reader: claim, fetch, decode, place   ->   device: forward pass   ->   writer: mask, objects, disk, ledger
 
-One ring of the bell is one run of the belt, as long as films are ready and time is left. It never waits for films: it
-takes what is there. A film that was tried before is worked on alone, and so is the first one of a process: what a film
-takes here is not known before. A film alone goes through in this thread, as fast as without a belt.
+A wake-up processes ready films until none is left or the time limit nears; it never waits for films. A film that was tried
+before is worked on alone, and so is the first one of a process, whose speed is not known yet. A film alone goes through in
+this thread.
 """
 
 from __future__ import annotations

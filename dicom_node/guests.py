@@ -1,4 +1,5 @@
-"""Who may stay at the HTTP door: uvicorn waits for a request without end, and counts whoever is connected against its limit."""
+"""Closes idle connections and slow requests: uvicorn waits for a request without end, and counts every connection against its
+limit."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ MOST_OF_A_HOST = 100
 
 
 class Impatient(H11Protocol):
-    """Shows out who is connected and says nothing, or says it byte by byte; and the connections of one host over their share.
+    """Closes idle connections and slow requests; and the connections of one host over their share.
     Time between two requests, and for a body, is limited elsewhere (timeout_keep_alive, `serve.BodyLimit`)."""
 
     of_host: ClassVar[Counter[str]] = Counter()

@@ -137,7 +137,7 @@ def _missing(request: bytearray) -> int:
         return _HEADER - len(request)
     kind, _, length = struct.unpack_from(">BBL", request)
     if kind != 0x01:
-        raise ValueError(f"began with something else than an A-ASSOCIATE-RQ (0x{kind:02X})")
+        raise ValueError(handshake.of_first_byte(kind))
     if length > MAX_REQUEST_BYTES:
         raise ValueError(f"declared a request of {length} bytes, {MAX_REQUEST_BYTES} are allowed")
     return int(_HEADER + length - len(request))

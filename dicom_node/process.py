@@ -185,7 +185,7 @@ class Workbench:
                 "job %s",
                 job.state,
                 extra=job.log_context()
-                | {"finding": job.finding, "code": job.code, "same_as": job.same_as, "seconds": job.seconds},
+                | {"finding": job.finding, "code": job.code, "same_as": job.same_as, "seconds": round(job.seconds or 0, 2)},
             )
         return job
 
@@ -195,7 +195,7 @@ class Workbench:
             return step()
         except NodeAway as problem:
             # The line, not the film. Nothing is charged: the lease runs out, and whoever claims it next begins anew.
-            log.error("the node went away, the film is left", extra=claim.job.log_context() | {"error": str(problem)})
+            log.error("the film is left to other workers", extra=claim.job.log_context() | {"error": str(problem)})
         except (SpoolError, sqlite3.OperationalError) as problem:
             # The node's disk, not the film: nothing is charged, and the film waits until the disk is well again.
             log.error(

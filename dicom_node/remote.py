@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import secrets
 import ssl
 import time
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 
 import httpx2
 
+from dicom_node import connection_errors
 from dicom_node.broker import Every
 from dicom_node.claims import Claim
 from dicom_node.config import Work
@@ -36,6 +38,7 @@ T = TypeVar("T", bound=Reply)
 
 _CONNECT_SECONDS = 5.0
 _AGAIN_SECONDS = 1.0
+_LOOK_SECONDS = 20.0  # between two looks of an idle worker whether the node still knows it
 _PIECE = 256 * 1024  # bytes that are sent before the clock is looked at
 
 
@@ -51,6 +54,8 @@ class RemoteNode:
         self._children: set[int] = set()
         self._dead: set[int] = set()  # of which the node was not told yet
         self._every = Every(60.0)
+        self._is_refused = False
+        self._next_look = 0.0
 
     @classmethod
     def of(cls, work: Work, instance: str, model: str = "", model_digest: str = "") -> RemoteNode:
@@ -162,6 +167,7 @@ class RemoteNode:
     # -- the worker's parent -----------------------------------------------------------------------------------
 
     def ready(self) -> int:
+        self._next_look = time.monotonic() + _LOOK_SECONDS
         return self._told(Ready, self._call("GET", "/v1/ready", patience=0)).ready
 
     def bury_the_dead(self) -> bool:
@@ -173,6 +179,8 @@ class RemoteNode:
             body = {"instance": self._instance, "pids": sorted(living), "dead": sorted(self._dead)}
             self._call("POST", "/v1/living", patience=0, json=body)
             self._dead = set()
+        elif time.monotonic() > self._next_look:
+            self.ready()  # where Redis wakes us nobody else would notice that our token was revoked
         return True
 
     # -- the line ----------------------------------------------------------------------------------------------
@@ -205,7 +213,7 @@ class RemoteNode:
                 )
                 problem = None if answer.status_code < 500 and answer.status_code != 429 else f"status {answer.status_code}"
             except (httpx2.TransportError, OSError) as error:
-                problem = type(error).__name__
+                problem = connection_errors.why(error, host=self._client.base_url.host, ca_key="work.node_ca")
             if problem is None:
                 break
             if time.monotonic() + _AGAIN_SECONDS > until:
@@ -213,12 +221,19 @@ class RemoteNode:
             time.sleep(_AGAIN_SECONDS)
         if answer.status_code == 401 and self._has_a_new_token():
             return self._call(method, path, claim=claim, patience=patience, accept=accept, paced=paced, **body)
+        if answer.status_code not in (401, 403) and self._is_refused:
+            self._is_refused = False
+            log.info("the node takes our token again")
         if answer.is_success or answer.status_code in accept:
             return answer
         if answer.status_code == 409:
             raise LostClaim("the node says that the claim is not ours (any more)")
         if answer.status_code in (401, 403):
-            raise NodeAway(f"{self._work.node} does not know our token: `workers add NAME` on the node makes a new one")
+            self._is_refused = True
+            raise NodeAway(
+                f"{self._work.node} does not know our token: it was revoked or replaced; `workers add NAME` on the node makes "
+                "a new one for work.token_file, which is read again without a restart"
+            )
         raise NodeAway(f"{self._work.node} answered {answer.status_code} to {method} {path.split('/')[-1]}")
 
     def _has_a_new_token(self) -> bool:
@@ -268,7 +283,10 @@ def read_token(work: Work) -> str:
     try:
         token = Path(work.token_file).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"work.token_file: {work.token_file} can not be read ({type(error).__name__})") from error
+        if re.fullmatch(r"[A-Za-z0-9_-]{40,}", Path(work.token_file).name):  # it would be shown
+            raise ConfigError("work.token_file: is not the token, but the name of a file that holds it") from error
+        said = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigError(f"work.token_file: {work.token_file} can not be read ({said})") from error
     if not token.isascii() or not token:
         raise ConfigError(f"work.token_file: {work.token_file} holds no token")
     return token
@@ -278,4 +296,5 @@ def _trust(work: Work) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=work.node_ca or None)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"work.node_ca: {work.node_ca} can not be used ({error})") from error
+        said = error.strerror or getattr(error, "reason", None) or type(error).__name__
+        raise ConfigError(f"work.node_ca: {work.node_ca} holds no certificates in PEM that can be read ({said})") from error

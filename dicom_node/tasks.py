@@ -1,4 +1,4 @@
-"""The Celery worker: a parent that rings, children that answer what is ready at each bell."""
+"""The Celery worker: a parent that sends wake-ups, children that answer the films that are ready at each."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from celery.exceptions import WorkerShutdown
 
 from dicom_node import broker
 from dicom_node.config import Config
+from dicom_node.config_values import shown
 from dicom_node.conveyor import Conveyor
 from dicom_node.local import LocalNode
 from dicom_node.process import Workbench
@@ -91,7 +92,13 @@ def run_worker(config: Config) -> int:
         gc.freeze()  # what the model brought stays: the collector need not look at it for each film
 
     ringer.stand_apart_from_forks()
-    signals.worker_ready.connect(lambda **_: ringer.start(), weak=False)
+    # With a receiver for it Celery leaves logging alone: else it sets the level of every logger, and films go unlogged.
+    signals.setup_logging.connect(lambda **_: None, weak=False)
+
+    @signals.worker_ready.connect(weak=False)
+    def _ready(**_: object) -> None:
+        log.info("working", extra=_place_of_work(config))
+        ringer.start()
 
     @signals.worker_shutting_down.connect(weak=False)
     def _stop(**_: object) -> None:
@@ -108,6 +115,19 @@ def run_worker(config: Config) -> int:
     except (WorkerShutdown, SystemExit):
         pass
     return int(worker.exitcode or 0)
+
+
+def _place_of_work(config: Config) -> dict[str, object]:
+    """What the log says at the start."""
+    return {
+        "node": config.work.node or "this machine",
+        "processes": config.work.processes,
+        "woken_by": "the ledger" if not config.work.node else shown(config.queue.broker) if _has_redis(config) else "the node",
+    }
+
+
+def _has_redis(config: Config) -> bool:
+    return not config.queue.broker.startswith("memory://")
 
 
 def _local_ringer(app: broker.Celery, config: Config, name: str) -> broker.Ringer:
@@ -134,7 +154,7 @@ def _remote_ringer(app: broker.Celery, config: Config, name: str) -> broker.Ring
         RemoteNode.of(config.work, name),
         children=2 * config.work.processes,  # one bell ahead: the next film need not wait for a look at the node
         poll_seconds=max(config.queue.poll_seconds, REMOTE_POLL_SECONDS),
-        rings=config.queue.broker.startswith("memory://"),
+        rings=not _has_redis(config),
         stuck_seconds=config.work.time_limit_seconds + MODEL_SECONDS,
     )
 

@@ -180,6 +180,7 @@ class Orthanc:
     http_port: int = field(default_factory=free_port)
     modalities: Mapping[str, Any] = field(default_factory=dict)  # whom it knows (DicomModalities)
     plugins: Sequence[str] = ()  # its shared libraries, by path
+    more: Mapping[str, Any] = field(default_factory=dict)  # further settings; they go before those here
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Orthanc:
@@ -198,6 +199,7 @@ class Orthanc:
             "DicomAlwaysAllowGet": True,
             "Plugins": list(self.plugins),
             "DicomModalities": dict(self.modalities),
+            **self.more,
         }
         (self.folder / "orthanc.json").write_text(json.dumps(settings))
         log = (self.folder / "orthanc.log").open("ab")

@@ -179,7 +179,7 @@ TROUBLES = {LATE: "no answer within `send.response_seconds`", CLOSE: "the connec
 DONE = {
     DeliveryState.DELIVERED: "delivered, never sent again",
     DeliveryState.PENDING: "sent again, the identical bytes, for `send.give_up_days`",
-    DeliveryState.REFUSED: "refused: kept, not repeated; `retry` sends it after mending",
+    DeliveryState.REFUSED: "refused, kept, not repeated: fix the cause, then run `retry`",
 }
 
 

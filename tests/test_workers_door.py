@@ -27,7 +27,7 @@ from receiver_node import send
 from remote_worker import CONTENT, MODEL, Hand, RemoteWorker, encoded, result, seg_of
 from servers import free_port, wait_for
 
-from dicom_node import guests
+from dicom_node import guests, remote
 from dicom_node.cli import main
 from dicom_node.config import Config, Work, load
 from dicom_node.errors import DiskReserve, NodeAway
@@ -371,6 +371,17 @@ def test_a_new_token_is_taken_without_a_restart(door: Door) -> None:
         node.ready()
     token.write_text(door.token())
     assert node.ready() == 0
+
+
+def test_an_idle_worker_that_redis_wakes_notices_a_revocation(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_LOOK_SECONDS", 0.0)
+    token = door.config_file.with_name("token")
+    token.write_text(door.token())
+    node = RemoteNode.of(Work(node=door.url, token_file=str(token)), "ab")
+    assert node.bury_the_dead()
+    assert CliRunner().invoke(main, ["workers", "revoke", "gpu1", "--config", str(door.config_file)]).exit_code == 0
+    with pytest.raises(NodeAway, match="it was revoked or replaced"):
+        node.bury_the_dead()
 
 
 def test_numbers_are_bounded(door: Door) -> None:
