@@ -34,6 +34,7 @@ from dicom_node.options import (
     resolved,
     start,
 )  # fmt: skip
+from dicom_node.store import is_damage
 
 PROCESSES = ("run", "receive", "work", "serve", "send")  # they stay: what nobody foresaw is logged whole
 EXIT_INTERNAL, EXIT_CONFIG, EXIT_FILM_FAILED, EXIT_MISSING = 1, 2, 3, 4
@@ -59,7 +60,9 @@ class Group(click.Group):
             package = str(error.name).partition(".")[0]
             message = f"{package} is not installed here; install the extra worker-cpu (or worker: with torch, for GPUs)"
         except (OSError, sqlite3.Error) as error:
-            if ctx.invoked_subcommand in PROCESSES or (isinstance(error, OSError) and error.errno == errno.EPIPE):
+            known = isinstance(error, PermissionError) or (isinstance(error, sqlite3.Error) and is_damage(error))
+            is_process = ctx.invoked_subcommand in PROCESSES
+            if (is_process and not known) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise
             code = EXIT_MISSING
             message = in_words(error)

@@ -21,6 +21,7 @@ from dicom_node.claims import Claim
 from dicom_node.errors import LostClaim, NodeAway, NodeError, SourceDamaged, SpoolError
 from dicom_node.film import UNREADABLE, read_film
 from dicom_node.job import INDETERMINATE, Job, Outcome, State, StoredObject
+from dicom_node.threads import EssentialThread
 from segmenter.errors import Refused
 from segmenter.kinds import Kind
 
@@ -101,7 +102,7 @@ class Heartbeat:
         self._node = node
         self._held = {claim.owner: claim for claim in claims}
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread = EssentialThread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()
@@ -127,7 +128,7 @@ class Heartbeat:
                     self._node.renew(claim)
                 except LostClaim:
                     self.drop(claim)  # finish() will say so
-                except (NodeAway, sqlite3.OperationalError):
+                except (NodeAway, sqlite3.Error):
                     pass  # the next beat may get through
 
 
