@@ -163,6 +163,7 @@ class Work(Section):
     node: Url = Field("", description="URL of the node to work for (`serve`); empty: the one on this machine.")
     node_ca: str = Field("", description="CA certificates (PEM) that the node is verified against; empty: the system's.")
     token_file: str = Field("", description="File with this worker's token (`workers add NAME` on the node prints it).")
+    allow_plain: bool = Field(False, description="Let the token and films cross the network without TLS (a node by http://).")
     on_resend: Literal["count", "redeliver"] = Field(
         "count", description="A film that was answered already: only count it, or send its stored objects again."
     )

@@ -164,6 +164,9 @@ def work(config: Config) -> int:
     if not config.work.processes:
         raise ConfigError("work.processes: 0, so there is nothing to run here; set 1 or more")
     if config.work.node:
+        from dicom_node.remote import refuse_plain
+
+        refuse_plain(config.work)
         runnable_model(config.segment)  # what is wrong with it is said now, and not by every child
         return run_worker(config)
     refuse_demo_model(config, runnable_model(config.segment).manifest.intended_use)
