@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from dicom_node import __version__
+from dicom_node.cli_backup import backup, restore
 from dicom_node.cli_jobs import deliver, jobs, purge, rerun, retry, show
 from dicom_node.cli_workers import workers
 from dicom_node.conformance import conformance
@@ -212,17 +213,8 @@ _mode("resume", "running", "running", "End a pause or a drain.")
 _mode("drain", "draining", "draining: no new films, what is here is finished", "Take no new films, finish the rest.")
 
 
-@main.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@config_option
-def backup(file: Path, config_path: Path | None) -> None:
-    """A consistent copy of the ledger while the node runs."""
-    _, ledger = open_ledger(config_path)
-    try:
-        ledger.store.backup(file)
-    except FileExistsError as error:
-        raise ConfigError(f"{file} exists; name a new file") from error
-    click.echo(f"{file}: {file.stat().st_size} bytes")
+main.add_command(backup)
+main.add_command(restore)
 
 
 @main.command()
