@@ -115,7 +115,7 @@ class Queue(Section):
     poll_seconds: float = Field(0.02, gt=0, le=WEEK, description="How often the ledger is looked at for work.")
     urgent_from: tuple[AETitle, ...] = Field((), description="Calling AE titles whose films go before the others.")
     urgent_when: dict[str, str] = Field(
-        default_factory=dict, description="DICOM keyword = regular expression; a film whose value matches is urgent."
+        default_factory=dict, description="DICOM keyword = regular expression (RE2); a film whose value matches is urgent."
     )
     normal_waits_seconds: float = Field(
         300, ge=0, le=WEEK, description="A normal film that has waited so long goes before urgent ones: nothing starves."
