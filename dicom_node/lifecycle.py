@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from dicom_node import tls
 from dicom_node.children import Child, Children, Forked, verb_process
 from dicom_node.config import Config, Serve
-from dicom_node.errors import ConfigError, NodeError
+from dicom_node.errors import ConfigError, LedgerUnusable, NodeError
 from dicom_node.listening import listening
 from dicom_node.spool import Spool, is_locked
 from dicom_node.threads import EssentialThread
@@ -101,6 +101,7 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
     spool, stop = Spool.of(config), stop_event()
     with only_instance(spool, "receive"):
         tls.incoming(config.receive)  # what is wrong is said now, and not by every child
+        _refuse_films_without_ledger(config)
         Ledger(config.ledger_path).store.close()  # here too; nothing of it crosses a fork
         listener = listener or bind(config.receive)
         log.info("receiving", extra={"ae_title": config.receive.ae_title})
@@ -345,6 +346,7 @@ def _try_ledger(config: Config) -> None:
     """Raises LedgerUnusable. What may be over in a moment, as a full disk, is left to the children: they try again."""
     from dicom_node.ledger import Ledger
 
+    _refuse_films_without_ledger(config)
     store = Ledger(config.ledger_path).store
     try:
         store.try_out(LOOK_THROUGH_SECONDS)
@@ -352,6 +354,18 @@ def _try_ledger(config: Config) -> None:
         log.error("the ledger can not be used now", extra={"error": str(error)})
     finally:
         store.close()
+
+
+def _refuse_films_without_ledger(config: Config) -> None:
+    """Raises LedgerUnusable when a new ledger would be begun beside films: retention would remove what no row of it names."""
+    ledger = config.ledger_path
+    if any(file.is_file() and file.stat().st_size for file in (ledger, ledger.with_name(f"{ledger.name}-wal"))):
+        return
+    if not ledger.is_dir() and next((config.spool_directory / "arrivals").rglob("*.dcm"), None) is not None:
+        raise LedgerUnusable(
+            f"{ledger}: is not there or empty, but films are in {config.spool_directory}; restore a backup (`restore FILE`), "
+            "or move that folder away and send its films again"
+        )
 
 
 def running_verbs(config: Config) -> list[str]:

@@ -97,6 +97,16 @@ def test_what_the_spool_lacks_is_named(house: House, tmp_path: Path) -> None:
     assert "`resume`" in done.output
 
 
+def test_a_lost_ledger_is_restored(house: House, tmp_path: Path) -> None:
+    assert house.says("backup", tmp_path / "copy").exit_code == 0
+    house.node.ledger.store.close()
+    for file in house.config.ledger_path.parent.glob("ledger.sqlite*"):
+        file.unlink()
+    done = house.says("restore", tmp_path / "copy", "--json")
+    assert done.exit_code == 0 and json.loads(done.stdout)["kept"] is None
+    assert house.jobs() == {house.first}
+
+
 @pytest.mark.parametrize("verb", ["run", "receive", "work", "send", "serve"])
 def test_nothing_is_restored_while_the_node_runs(verb: str, house: House, tmp_path: Path) -> None:
     house.says("backup", tmp_path / "copy")

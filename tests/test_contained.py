@@ -196,7 +196,7 @@ def a_folder(ledger: Path) -> None:
 
 def broken_by(how: Callable[[Path], None], config_file: Path) -> None:
     config = load(config_file)
-    Spool.of(config)
+    Spool.of(config).write(b"film")
     ledger = Ledger(config.ledger_path)
     for number in range(200):
         ledger.add_arrival(Arrival(f"1.2.{number}", "1.2", "1.2", "sha", "", 1, "A", "B", "127.0.0.1"))
@@ -205,7 +205,23 @@ def broken_by(how: Callable[[Path], None], config_file: Path) -> None:
     how(config.ledger_path)
 
 
-BROKEN = {newer: "schema version", no_database: "is damaged", torn: "is damaged", a_folder: "is no file"}
+def lost(ledger: Path) -> None:
+    """Films are in the spool, and a new ledger would name none of them."""
+    ledger.unlink()
+
+
+def emptied(ledger: Path) -> None:
+    ledger.write_bytes(b"")
+
+
+BROKEN = {
+    newer: "schema version",
+    no_database: "is damaged",
+    torn: "is damaged",
+    a_folder: "is no file",
+    lost: "films are in",
+    emptied: "films are in",
+}
 
 
 @pytest.mark.parametrize("how", BROKEN)
