@@ -28,7 +28,7 @@ class Node(Section):
     """Where the node keeps its truth."""
 
     directory: Path = Field(Path("var"), description="Folder of spool and ledger; local disk only, created 0700.")
-    reserve_mb: int = Field(1024, ge=0, le=100_000_000, description="MB that stay free; below it films are refused with A700.")
+    reserve_mb: int = Field(1024, ge=0, le=10**12, description="MB that stay free; below it films are refused with A700.")
     stop_seconds: float = Field(30, gt=0, le=WEEK, description="Seconds that a stop may take before children are killed.")
 
 
@@ -195,7 +195,7 @@ class Retention(Section):
         3, ge=0, le=36_500, description="Days before the removal of a failed film from which the log warns."
     )
     watermark_mb: int = Field(
-        2048, ge=0, le=100_000_000, description="MB free under which finished films are removed before their time."
+        2048, ge=0, le=10**12, description="MB free under which finished films are removed before their time."
     )
     journal_days: float = Field(365, ge=1, le=36_500, description="Days that the journal of associations goes back.")
 
