@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 QUICK_DEATH_SECONDS = 10.0  # a child that lives shorter is restarted with a growing delay
 MOST_DELAY_SECONDS = 30.0
+START_SECONDS = 120.0  # that a child may take to start on a slow machine; one that lived longer has run
 EXIT_CONFIG, EXIT_MISSING = 2, 4  # of a verb that only an administrator can make start
 FAILED_START_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
@@ -93,7 +94,7 @@ class Children:
         self._processes: dict[str, Child] = {}
         self._started: dict[str, float] = {}
         self._deaths: dict[str, int] = {}  # quick ones in a row
-        self._stayed: set[str] = set()  # those that once lived longer than a quick death
+        self._stayed: set[str] = set()  # those that have run
         self._restart_at: dict[str, float] = {}
 
     @property
@@ -116,11 +117,12 @@ class Children:
             if (code := child.poll()) is None:
                 continue
             if name not in self._restart_at:
-                quick = now - self._started[name] < QUICK_DEATH_SECONDS
-                if not quick:
+                lived = now - self._started[name]
+                if lived > START_SECONDS:
                     self._stayed.add(name)
-                elif name not in self._stayed:
+                if name not in self._stayed:
                     _give_up(name, code)
+                quick = lived < QUICK_DEATH_SECONDS
                 self._deaths[name] = self._deaths.get(name, 0) + 1 if quick else 0
                 delay = min(MOST_DELAY_SECONDS, 2.0 ** min(self._deaths[name], 10) - 1)
                 self._restart_at[name] = now + delay
