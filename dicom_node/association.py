@@ -35,10 +35,11 @@ from dicom_node import tls
 from dicom_node.association_pdu import APPLICATION_CONTEXT, NO_TRANSFER_SYNTAX, is_ae_title
 from dicom_node.commitment_report import PUSH_MODEL, EventStatus, Reports, context_as_scu
 from dicom_node.config import Queue, Receive
-from dicom_node.errors import ConfigError, SpoolError
+from dicom_node.errors import SpoolError
 from dicom_node.inbound import Desk, Inbound, Rejection
 from dicom_node.job import Arrival
 from dicom_node.ledger import Ledger
+from dicom_node.listening import listening
 from dicom_node.printable import printable
 from dicom_node.seats import Seats
 from dicom_node.server import Server
@@ -93,26 +94,7 @@ def supported_contexts(receive: Receive) -> list[PresentationContext]:
 
 def bind(receive: Receive) -> socket.socket:
     """The listening socket, to be handed to one or more receivers. Raises ConfigError with the remedy."""
-    try:
-        family, *_, address = socket.getaddrinfo(
-            receive.host or None, receive.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(128)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise ConfigError(
-            f"receive.host, receive.port: can not listen on {receive.host}:{receive.port} ({error.strerror}); "
-            "stop what listens there, or choose another port (under 1024 needs CAP_NET_BIND_SERVICE)"
-        ) from error
-    listener.setblocking(False)
-    listener.set_inheritable(True)
-    return listener
+    return listening(receive.host, receive.port, "receive.host, receive.port")
 
 
 class Receiver:

@@ -11,7 +11,6 @@ import logging
 import os
 import sqlite3
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from dicom_node import connection_errors
 from dicom_node.config import Queue, Work
 from dicom_node.errors import NodeAway
 from dicom_node.processes import children_of
+from dicom_node.threads import EssentialThread, end_this_process
 
 log = logging.getLogger(__name__)
 
@@ -113,12 +113,6 @@ class Bells(Protocol):
     def close(self) -> None: ...
 
 
-def end_this_process() -> None:
-    """At once: a stop in order would wait for the pool. The children see that they are orphans."""
-    sys.stderr.flush()
-    os._exit(1)
-
-
 class Ringer:
     """In the worker's parent: rings when there is work, at most one outstanding bell per child, and frees the claims of
     dead children. With `rings` off somebody else rings (the node's dispatcher)."""
@@ -155,7 +149,7 @@ class Ringer:
         self._worked = time.monotonic()  # when it was last known that a child has a film, or that there is none
         self._stopping = threading.Event()
         self._looking = threading.Lock()  # held while the node is asked
-        self._thread = threading.Thread(target=self._run, name="ringer", daemon=True)
+        self._thread = EssentialThread(target=self._run, name="ringer", daemon=True)
         self._rung = 0
         self._heard = 0
         self._last_ring = 0.0
@@ -255,7 +249,7 @@ class Dispatcher:
         self._node = node
         self._poll_seconds = poll_seconds
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+        self._thread = EssentialThread(target=self._run, name="dispatcher", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

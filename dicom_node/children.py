@@ -14,9 +14,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from dicom_node.errors import ConfigError, Missing
+
 log = logging.getLogger(__name__)
 
 QUICK_DEATH_SECONDS = 10.0  # a child that lives shorter is restarted with a growing delay
+MOST_DELAY_SECONDS = 30.0
+START_SECONDS = 120.0  # that a child may take to start on a slow machine; one that lived longer has run
+EXIT_CONFIG, EXIT_MISSING = 2, 4  # of a verb that only an administrator can make start
 FAILED_START_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
@@ -88,7 +93,8 @@ class Children:
         self._starts: dict[str, Callable[[], Child]] = {}
         self._processes: dict[str, Child] = {}
         self._started: dict[str, float] = {}
-        self._deaths: dict[str, int] = {}
+        self._deaths: dict[str, int] = {}  # quick ones in a row
+        self._stayed: set[str] = set()  # those that have run
         self._restart_at: dict[str, float] = {}
 
     @property
@@ -101,15 +107,24 @@ class Children:
         self._started[name] = time.monotonic()
 
     def look_after(self) -> bool:
-        """Start again who died; whether one was."""
+        """Start again who died; whether one was.
+
+        Raises ConfigError or Missing when a verb ends with their exit code and never ran: trying again helps nobody. One that
+        has run goes on being tried: the others work, and its cause may be a file that is being edited just now.
+        """
         now, changed = time.monotonic(), False
         for name, child in list(self._processes.items()):
             if (code := child.poll()) is None:
                 continue
             if name not in self._restart_at:
-                quick = now - self._started[name] < QUICK_DEATH_SECONDS
+                lived = now - self._started[name]
+                if lived > START_SECONDS:
+                    self._stayed.add(name)
+                if name not in self._stayed:
+                    _give_up(name, code)
+                quick = lived < QUICK_DEATH_SECONDS
                 self._deaths[name] = self._deaths.get(name, 0) + 1 if quick else 0
-                delay = min(30.0, 2.0 ** self._deaths[name] - 1)
+                delay = min(MOST_DELAY_SECONDS, 2.0 ** min(self._deaths[name], 10) - 1)
                 self._restart_at[name] = now + delay
                 log.error("a process died", extra={"child": name, "exit": code, "restart_seconds": delay})
             if now >= self._restart_at[name]:
@@ -136,3 +151,11 @@ class Children:
                 log.warning("a process did not stop in time and is killed", extra={"child": name})
                 child.kill()
                 child.wait()
+
+
+def _give_up(name: str, code: int) -> None:
+    sentence = f"`{name}` can not start, so nothing is started; its own sentence stands above"
+    if code == EXIT_CONFIG:
+        raise ConfigError(sentence)
+    if code == EXIT_MISSING:
+        raise Missing(sentence)

@@ -11,7 +11,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -86,7 +86,7 @@ class Claims:
         if self.mode() == "paused":
             return None
         again = owner is not None and _held(self.store.read(), owner) is not None
-        if beside and not again and not _untried(self._next(self.store.read(), normal_waits_seconds)[0]):
+        if not again and not _may_be_taken(self._next(self.store.read(), normal_waits_seconds)[0], beside):
             return None  # nothing was written
         owner, pid = owner or secrets.token_hex(16), os.getpid() if pid is None else pid
         with self.store.write() as db:
@@ -94,7 +94,7 @@ class Claims:
             if held is not None:
                 return Claim(to_job(held), owner)
             found, turn = self._next(db, normal_waits_seconds)
-            if found is None or (beside and not _untried(found)):
+            if found is None or not _may_be_taken(found, beside):
                 return None
             if turn is not None:
                 query = "INSERT INTO meta VALUES ('last_queue', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -144,13 +144,20 @@ class Claims:
 
     def renew(self, claim: Claim, lease_seconds: float) -> None:
         """Heartbeat. Raises LostClaim when another worker owns the job."""
-        with self.store.write() as db:
-            changed = db.execute(
-                "UPDATE jobs SET lease_until = ? WHERE id = ? AND state = 'claimed' AND owner = ?",
-                (self._clock() + lease_seconds, claim.job.job_id, claim.owner),
-            ).rowcount
-        if not changed:
+        if self.renew_all([claim.owner], lease_seconds):
             raise LostClaim(f"job {claim.job.job_id} was taken over")
+
+    def renew_all(self, owners: Collection[str], lease_seconds: float, remote: str | None = None) -> set[str]:
+        """Heartbeat of several claims in one transaction; those of `owners` that are no longer valid. `remote`: only claims of
+        that worker on another machine are."""
+        marks = ",".join("?" * len(owners))
+        with self.store.write() as db:
+            rows = db.execute(
+                "UPDATE jobs SET lease_until = ?1 WHERE state = 'claimed' AND (?2 IS NULL OR remote = ?2)"
+                f" AND owner IN ({marks}) RETURNING owner",
+                (self._clock() + lease_seconds, remote, *owners),
+            ).fetchall()
+        return set(owners) - {row["owner"] for row in rows}
 
     def claim_of(self, job_id: str, owner: str, remote: str) -> Claim | None:
         """The claim that `owner` holds on a job as the worker `remote`, None when it does not (any more)."""
@@ -237,8 +244,9 @@ def _held(db: sqlite3.Connection, owner: str) -> sqlite3.Row | None:
     return row
 
 
-def _untried(row: sqlite3.Row | None) -> bool:
-    return row is not None and row["attempts"] == 0
+def _may_be_taken(row: sqlite3.Row | None, beside: bool) -> bool:
+    """What was tried before is not worked on beside others."""
+    return row is not None and (row["attempts"] == 0 or not beside)
 
 
 def owns(db: sqlite3.Connection, claim: Claim) -> bool:

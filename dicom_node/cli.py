@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from dicom_node import __version__
+from dicom_node.cli_backup import backup, restore
 from dicom_node.cli_jobs import deliver, jobs, purge, rerun, retry, show
 from dicom_node.cli_workers import workers
 from dicom_node.conformance import conformance
@@ -34,6 +35,7 @@ from dicom_node.options import (
     resolved,
     start,
 )  # fmt: skip
+from dicom_node.store import is_damage
 
 PROCESSES = ("run", "receive", "work", "serve", "send")  # they stay: what nobody foresaw is logged whole
 EXIT_INTERNAL, EXIT_CONFIG, EXIT_FILM_FAILED, EXIT_MISSING = 1, 2, 3, 4
@@ -59,7 +61,9 @@ class Group(click.Group):
             package = str(error.name).partition(".")[0]
             message = f"{package} is not installed here; install the extra worker-cpu (or worker: with torch, for GPUs)"
         except (OSError, sqlite3.Error) as error:
-            if ctx.invoked_subcommand in PROCESSES or (isinstance(error, OSError) and error.errno == errno.EPIPE):
+            known = isinstance(error, PermissionError) or (isinstance(error, sqlite3.Error) and is_damage(error))
+            is_process = ctx.invoked_subcommand in PROCESSES
+            if (is_process and not known) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise
             code = EXIT_MISSING
             message = in_words(error)
@@ -209,17 +213,8 @@ _mode("resume", "running", "running", "End a pause or a drain.")
 _mode("drain", "draining", "draining: no new films, what is here is finished", "Take no new films, finish the rest.")
 
 
-@main.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@config_option
-def backup(file: Path, config_path: Path | None) -> None:
-    """A consistent copy of the ledger while the node runs."""
-    _, ledger = open_ledger(config_path)
-    try:
-        ledger.store.backup(file)
-    except FileExistsError as error:
-        raise ConfigError(f"{file} exists; name a new file") from error
-    click.echo(f"{file}: {file.stat().st_size} bytes")
+main.add_command(backup)
+main.add_command(restore)
 
 
 @main.command()

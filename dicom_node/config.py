@@ -46,6 +46,8 @@ from dicom_node.config_values import (
 )  # fmt: skip
 from dicom_node.errors import ConfigError
 
+WEEK = 604_800  # seconds; no wait is longer: sockets and timers of the system count in 32 bits of milliseconds
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -66,8 +68,8 @@ class Node(Section):
     directory: Path = Field(
         Path("var"), description="Folder of the spool (files) and the ledger (SQLite); local disk only, created 0700."
     )
-    reserve_mb: int = Field(1024, ge=0, description="MB that stay free; below it films are refused with A700.")
-    stop_seconds: float = Field(30, gt=0, description="Seconds that a stop may take before children are killed.")
+    reserve_mb: int = Field(1024, ge=0, le=10**12, description="MB that stay free; below it films are refused with A700.")
+    stop_seconds: float = Field(30, gt=0, le=WEEK, description="Seconds that a stop may take before children are killed.")
 
 
 class Receive(Section):
@@ -88,18 +90,19 @@ class Receive(Section):
     processes: int = Field(
         0, ge=0, le=16, description="Receiver processes on the one port; 0: one for each core, at most 4. Limits are totals."
     )
-    max_associations: int = Field(20, ge=1, description="Established associations at once; more are rejected.")
+    max_associations: int = Field(20, ge=1, le=10_000, description="Established associations at once; more are rejected.")
     max_per_host: int = Field(
         10,
         ge=1,
+        le=10_000,
         description="Associations at once from one host; silent connections have the same number again in each process.",
     )
-    max_silent: int = Field(50, ge=1, description="Connections that have not yet asked for an association.")
+    max_silent: int = Field(50, ge=1, le=10_000, description="Connections that have not yet asked for an association.")
     max_pdu_kb: int = Field(128, ge=16, le=1024, description="Largest PDU that we take, KiB.")
-    max_object_mb: int = Field(200, ge=1, description="Largest object that we take, MiB; more aborts the association.")
-    establish_seconds: float = Field(10, gt=0, description="Seconds from TCP accept to an established association.")
-    pdu_seconds: float = Field(30, gt=0, description="Seconds that one PDU may take to arrive.")
-    idle_seconds: float = Field(60, gt=0, description="Seconds of silence after which an association is aborted.")
+    max_object_mb: int = Field(200, ge=1, le=4096, description="Largest object that we take, MiB; more aborts the association.")
+    establish_seconds: float = Field(10, gt=0, le=WEEK, description="Seconds from TCP accept to an established association.")
+    pdu_seconds: float = Field(30, gt=0, le=WEEK, description="Seconds that one PDU may take to arrive.")
+    idle_seconds: float = Field(60, gt=0, le=WEEK, description="Seconds of silence after which an association is aborted.")
     tls_certificate: File = Field(
         "", description="Our certificate chain (PEM). Set with tls_key: only TLS is spoken (BCP 195)."
     )
@@ -132,15 +135,17 @@ class Send(Section):
         description="What a destination gets of a positive film: seg; seg-positioned (for dcmqi and 3D Slicer); sr (structured "
         "report); capture (picture with the outline burned in); presentation (outline over the film).",
     )
-    connect_seconds: float = Field(10, gt=0, description="Seconds to wait for TCP and for the association.")
-    response_seconds: float = Field(60, gt=0, description="Seconds to wait for a C-STORE response.")
-    first_delay_seconds: float = Field(5, gt=0, description="Wait after the first failed try; doubles with jitter.")
-    max_delay_seconds: float = Field(900, gt=0, description="The longest wait between two tries.")
-    give_up_days: float = Field(7, gt=0, description="Days after which a delivery that never worked is refused.")
+    connect_seconds: float = Field(10, gt=0, le=WEEK, description="Seconds to wait for TCP and for the association.")
+    response_seconds: float = Field(60, gt=0, le=WEEK, description="Seconds to wait for a C-STORE response.")
+    first_delay_seconds: float = Field(5, gt=0, le=WEEK, description="Wait after the first failed try; doubles with jitter.")
+    max_delay_seconds: float = Field(900, gt=0, le=WEEK, description="The longest wait between two tries.")
+    give_up_days: float = Field(7, gt=0, le=36_500, description="Days after which a delivery that never worked is refused.")
     tls_ca: File = Field("", description="CA certificates (PEM) that destinations with tls = true are verified against.")
     tls_certificate: File = Field("", description="Client certificate (PEM) that we show when a destination asks.")
     tls_key: File = Field("", description="Private key of tls_certificate (PEM).")
-    commit_again_hours: float = Field(24, gt=0, description="Hours after which an unanswered commitment is asked again.")
+    commit_again_hours: float = Field(
+        24, gt=0, le=8760, description="Hours after which an unanswered commitment is asked again."
+    )
 
 
 class Queue(Section):
@@ -154,13 +159,13 @@ class Queue(Section):
         "",
         description="CA certificates (PEM) that a rediss:// broker is verified against; empty: those of work.node_ca.",
     )
-    poll_seconds: float = Field(0.02, gt=0, description="Seconds between two looks at the ledger for films that wait.")
+    poll_seconds: float = Field(0.02, gt=0, le=WEEK, description="Seconds between two looks at the ledger for films that wait.")
     urgent_from: tuple[AETitle, ...] = Field((), description="Calling AE titles whose films go before the others.")
     urgent_when: Patterns = Field(
-        default_factory=dict, description="DICOM keyword = regular expression; a film whose value matches is urgent."
+        default_factory=dict, description="DICOM keyword = regular expression (RE2); a film whose value matches is urgent."
     )
     normal_waits_seconds: float = Field(
-        300, ge=0, description="A normal film that has waited so long goes before urgent ones: nothing starves."
+        300, ge=0, le=WEEK, description="A normal film that has waited so long goes before urgent ones: nothing starves."
     )
 
     _known = field_validator("urgent_when")(lambda rules: patterns(rules))
@@ -190,22 +195,24 @@ class Work(Section):
     """The workers."""
 
     processes: int = Field(
-        1, ge=0, description="Worker processes; one per GPU, one per CPU machine. 0: only workers on other machines."
+        1, ge=0, le=64, description="Worker processes; one per GPU, one per CPU machine. 0: only workers on other machines."
     )
     batch: int = Field(
         0,
         ge=0,
+        le=1024,
         description="Films that a process works on at once: read, on the device, written. 0: three times what fills the device "
         "(8 films of a GPU; of a CPU one for each core, or for two cores with flips); 1: singly.",
     )
-    lease_seconds: float = Field(30, gt=1, description="A claim without a heartbeat for so long is taken over.")
-    heartbeat_seconds: float = Field(5, gt=0, description="How often a claim is renewed.")
-    time_limit_seconds: int = Field(60, ge=1, description="A film that takes longer loses its process (a crash).")
-    max_crashes: int = Field(3, ge=1, description="Crashes of the process while on one film before it is quarantined.")
-    max_attempts: int = Field(20, ge=1, description="Hard cap of tries for one film, whatever the reason.")
+    lease_seconds: float = Field(30, gt=1, le=WEEK, description="A claim without a heartbeat for so long is taken over.")
+    heartbeat_seconds: float = Field(5, gt=0, le=WEEK, description="How often a claim is renewed.")
+    time_limit_seconds: int = Field(60, ge=1, le=WEEK, description="A film that takes longer loses its process (a crash).")
+    max_crashes: int = Field(3, ge=1, le=1000, description="Crashes of the process while on one film before it is quarantined.")
+    max_attempts: int = Field(20, ge=1, le=1_000_000, description="Hard cap of tries for one film, whatever the reason.")
     node: NodeUrl = Field("", description="URL of the node to work for (`serve`); empty: the one on this machine.")
     node_ca: File = Field("", description="CA certificates (PEM) that the node is verified against; empty: the system's.")
     token_file: File = Field("", description="File with this worker's token (`workers add NAME` on the node prints it).")
+    allow_plain: bool = Field(False, description="Let the token and films cross the network without TLS (a node by http://).")
     on_resend: Literal["count", "redeliver"] = Field(
         "count", description="A film that was answered already: only count it, or send its stored objects again."
     )
@@ -220,18 +227,26 @@ class Serve(Section):
     tls_certificate: File = Field("", description="Certificate chain (PEM).")
     tls_key: File = Field("", description="Private key of tls_certificate (PEM).")
     allow_plain: bool = Field(False, description="Let tokens and films cross the network without TLS.")
-    max_object_mb: int = Field(64, ge=1, description="Largest object that a worker may return, MiB.")
+    max_object_mb: int = Field(64, ge=1, le=4096, description="Largest object that a worker may return, MiB.")
     receiver_host: Host = Field("", description="Where /readyz calls the receiver, when that is another host or container.")
 
 
 class Retention(Section):
     """How long films and results stay on this disk. UIDs and sha256 stay for ever; nothing undelivered is removed."""
 
-    finished_days: float = Field(7, ge=0, description="Days after which films that were answered or skipped are removed.")
-    failed_days: float = Field(30, ge=0, description="Days after which films that failed or were refused are removed.")
-    warn_days: float = Field(3, ge=0, description="Days before the removal of a failed film from which the log warns.")
-    watermark_mb: int = Field(2048, ge=0, description="MB free under which finished films are removed before their time.")
-    journal_days: float = Field(365, ge=1, description="Days that the journal of associations goes back.")
+    finished_days: float = Field(
+        7, ge=0, le=36_500, description="Days after which films that were answered or skipped are removed."
+    )
+    failed_days: float = Field(
+        30, ge=0, le=36_500, description="Days after which films that failed or were refused are removed."
+    )
+    warn_days: float = Field(
+        3, ge=0, le=36_500, description="Days before the removal of a failed film from which the log warns."
+    )
+    watermark_mb: int = Field(
+        2048, ge=0, le=10**12, description="MB free under which finished films are removed before their time."
+    )
+    journal_days: float = Field(365, ge=1, le=36_500, description="Days that the journal of associations goes back.")
 
 
 class Segment(Section):
@@ -244,16 +259,21 @@ class Segment(Section):
     engine: Literal["auto", "torch", "onnx"] = Field(
         "auto", description="auto: torch on a GPU, ONNX Runtime on a CPU where it is installed and the model has its graph."
     )
-    threads: int = Field(0, ge=0, description="CPU threads of the forward pass; 0: all cores.")
-    min_side_px: int = Field(256, ge=1, description="Films with a shorter side are skipped.")
-    max_pixels: int = Field(100_000_000, ge=1, description="Films with more pixels are skipped before decoding.")
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads of the forward pass; 0: all cores.")
+    min_side_px: int = Field(256, ge=1, le=100_000, description="Films with a shorter side are skipped.")
+    max_pixels: int = Field(
+        100_000_000, ge=1, le=10_000_000_000, description="Films with more pixels are skipped before decoding."
+    )
     min_age_years: float = Field(
-        0, ge=0, description="Films of patients known to be younger are skipped; 0: answered, and children marked by a note."
+        0,
+        ge=0,
+        le=150,
+        description="Films of patients known to be younger are skipped; 0: answered, and children marked by a note.",
     )
     for_processing: Literal["skip", "answer"] = Field(
         "skip", description="Films not processed for display (For Processing): skipped, or answered from their X-ray intensity."
     )
-    series_number: int = Field(9100, ge=1, description="SeriesNumber of our results.")
+    series_number: int = Field(9100, ge=1, le=2**31 - 1, description="SeriesNumber of our results.")
     report_negative: bool = Field(True, description="A film without pneumothorax gets an SR and a capture that say so.")
     language: Literal["en"] = Field("en", description="Language of the sentences in our objects.")
     plane_orientation: bool = Field(True, description="Write the orientation that OHIF needs to show a SEG on an X-ray.")

@@ -42,7 +42,7 @@ _RULES = """\
 # name = "portable unit on trial"
 # calling_ae = ["PORTABLE1"]                      # sent by one of these; []: by any
 # called_ae = ["PTXTRIAL"]                        # sent to one of our AE titles (receive.also_called); []: to any
-# all_of = { Modality = "^(CR|DX)$" }             # DICOM keyword = regular expression; all match
+# all_of = { Modality = "^(CR|DX)$" }             # DICOM keyword = regular expression (RE2); all match
 # any_of = { StudyDescription = "(?i)thorax", BodyPartExamined = "CHEST" }    # at least one matches
 # none_of = { StationName = "^TEST" }             # none matches
 # mode = "shadow"                                 # live; shadow: answered and kept, nothing is sent; ignore: skipped

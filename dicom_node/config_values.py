@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import re._parser as sre_parser  # type: ignore[import-not-found]  # nothing public tells how a pattern is built
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints
 from pydicom.datadict import tag_for_keyword
+
+from dicom_node.patterns import compiled
 
 
 def patterns(rules: dict[str, str]) -> dict[str, str]:
@@ -19,33 +19,10 @@ def patterns(rules: dict[str, str]) -> dict[str, str]:
         if tag_for_keyword(keyword) is None:
             raise ValueError(f"{keyword} is no DICOM keyword (example: RequestedProcedurePriority)")
         try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"{keyword}: {pattern!r} is no regular expression ({error})") from error
-        if _repeats_a_repeat(sre_parser.parse(pattern)):
-            raise ValueError(f"{keyword}: {pattern!r} repeats a repetition, which can take for ever; leave the outer one out")
+            compiled(pattern)
+        except ValueError as error:
+            raise ValueError(f"{keyword}: {error}") from error
     return rules
-
-
-def _repeats_a_repeat(parsed: Iterable[Any], inside: bool = False) -> bool:
-    """Whether something without an upper limit stands in something without one, as in (a+)+: backtracking then takes
-    exponential time, and it is the header of a film that decides."""
-    for operation, what in parsed:
-        endless = operation in (sre_parser.MAX_REPEAT, sre_parser.MIN_REPEAT) and what[1] == sre_parser.MAXREPEAT
-        if endless and inside:
-            return True
-        if any(_repeats_a_repeat(part, inside or endless) for part in _parts(what)):
-            return True
-    return False
-
-
-def _parts(what: Any) -> Iterator[Iterable[Any]]:
-    """The patterns inside an operation of a parsed pattern, however deep its arguments hold them."""
-    if isinstance(what, sre_parser.SubPattern):
-        yield what
-    elif isinstance(what, (tuple, list)):
-        for one in what:
-            yield from _parts(one)
 
 
 class Allowed(NamedTuple):

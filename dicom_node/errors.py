@@ -3,6 +3,7 @@
 NodeError
 ├── ConfigError        the configuration is wrong           -> exit 2
 ├── Missing            something needed is not there        -> exit 4
+│   └── LedgerUnusable it is damaged, or of a newer program -> exit 4
 ├── SpoolError         bytes could not be made safe         -> the sender is told to try again
 │   └── DiskReserve    free space is under the reserve
 ├── NodeAway           the node can not be reached           -> nothing is charged, the lease runs out
@@ -21,6 +22,10 @@ class ConfigError(NodeError):
 
 class Missing(NodeError):
     """Something that is needed is not there; the message says how to get it."""
+
+
+class LedgerUnusable(Missing):
+    """The ledger is damaged, of a newer program, or not ours to write; the message says what to do."""
 
 
 class SpoolError(NodeError):

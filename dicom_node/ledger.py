@@ -52,11 +52,12 @@ class Ledger(Claims):
                 " queue = CASE WHEN excluded.queue = 'urgent' THEN 'urgent' ELSE queue END,"
                 # A film whose bytes were purged or damaged is healed by its resend; a damaged one is answered again.
                 " kept_since = CASE WHEN path IS NULL THEN excluded.received_at ELSE kept_since END,"
-                " path = CASE WHEN path IS NULL OR code IS 'source-damaged' THEN excluded.path ELSE path END,"
-                " state = CASE WHEN code IS 'source-damaged' THEN 'received' ELSE state END,"
-                " code = CASE WHEN code IS 'source-damaged' THEN NULL ELSE code END RETURNING id, path",
+                " path = CASE WHEN path IS NULL OR code IS 'source-damaged' THEN excluded.path ELSE path END"
+                " RETURNING id, path, code",
                 (job_id, *values, named, State.RECEIVED, time.time()),
             ).fetchone()
+            if row["code"] == "source-damaged":
+                _reopen(db, row["id"])
             _answer_after_all(db, row["id"], arrival, named)
         return Arrived(row["id"], row["path"] == arrival.path)
 
@@ -241,19 +242,12 @@ class Ledger(Claims):
         if State.RECEIVED not in LEGAL[job.state] or job.state not in FINISHED:
             raise NodeError(f"job {job.job_id} is {job.state}; only a finished job can be run again")
         with self.store.write() as db:
-            row = db.execute(
-                "UPDATE jobs SET state = 'received', generation = generation + 1, attempts = 0, crashes = 0, code = NULL,"
-                " sentence = NULL, finding = NULL, probability = NULL, threshold = NULL, area_mm2 = NULL, model = NULL,"
-                " model_digest = NULL, seconds = NULL, finished_at = NULL, notes = '[]', same_as = NULL"
-                " WHERE id = ? AND state = ? AND path IS NOT NULL"
-                " RETURNING *",
-                (job.job_id, job.state),
-            ).fetchone()
-        if row is None:
-            raise NodeError(
-                f"job {job.job_id} was purged: its film is not on this disk any more; send the film again, then `rerun`"
-            )
-        return to_job(row)
+            found = db.execute("SELECT path FROM jobs WHERE id = ? AND state = ?", (job.job_id, job.state)).fetchone()
+            if found is None or found["path"] is None:
+                raise NodeError(
+                    f"job {job.job_id} was purged: its film is not on this disk any more; send the film again, then `rerun`"
+                )
+            return to_job(_reopen(db, job.job_id, anew=True))
 
     def purgeable(self, job_id: str) -> Job:
         """The job. Raises NodeError with the reason when it must not be purged now."""
@@ -306,16 +300,35 @@ def forget_files(db: sqlite3.Connection, job_id: str) -> list[str]:
     return [path for (path,) in paths if path is not None]
 
 
+def _reopen(db: sqlite3.Connection, job_id: str, *, anew: bool = False) -> sqlite3.Row:
+    """Let a worker have the film (again), in the caller's transaction: who works on it loses the claim.
+
+    A finished one is as it was when it came: no outcome, no time of its end, no tries and no crashes. One that was not finished
+    keeps those. `anew`: the objects of a finished one are asked for again, as a new generation.
+    """
+    finished, unfinished = (f"(state {word} ('segmented', 'skipped', 'failed'))" for word in ("IN", "NOT IN"))
+    row: sqlite3.Row = db.execute(
+        f"UPDATE jobs SET state = 'received', owner = NULL, lease_until = NULL, generation = generation + (?2 AND {finished}),"
+        f" attempts = attempts * {unfinished}, crashes = crashes * {unfinished}, finished_at = NULL, code = NULL,"
+        " sentence = NULL, finding = NULL, probability = NULL, threshold = NULL, area_mm2 = NULL, model = NULL,"
+        " model_digest = NULL, seconds = NULL, notes = '[]', same_as = NULL WHERE id = ?1 RETURNING *",
+        (job_id, anew),
+    ).fetchone()
+    return row
+
+
 def _answer_after_all(db: sqlite3.Connection, job_id: str, arrival: Arrival, destinations: str | None) -> None:
     """A film that came first to be kept or ignored, and now to be answered, is answered: who works on it loses the claim,
     and one that was finished is opened again."""
-    if arrival.mode == "live":
-        db.execute(
-            "UPDATE jobs SET mode = 'live', rule = ?, why = ?, destinations = ?, calling_ae = ?, called_ae = ?, owner = NULL,"
-            " generation = generation + (state NOT IN ('received', 'claimed')), state = 'received', code = NULL,"
-            " sentence = NULL WHERE id = ? AND mode != 'live'",
-            (arrival.rule, arrival.why, destinations, arrival.calling_ae, arrival.called_ae, job_id),
-        )
+    if arrival.mode != "live":
+        return
+    changed = db.execute(
+        "UPDATE jobs SET mode = 'live', rule = ?, why = ?, destinations = ?, calling_ae = ?, called_ae = ?"
+        " WHERE id = ? AND mode != 'live'",
+        (arrival.rule, arrival.why, destinations, arrival.calling_ae, arrival.called_ae, job_id),
+    ).rowcount
+    if changed:
+        _reopen(db, job_id, anew=True)
 
 
 def _deliver(db: sqlite3.Connection, job_id: str, answer_id: int, routes: Sequence[Route], *, again: bool) -> None:

@@ -29,8 +29,10 @@ from typing import TYPE_CHECKING
 from dicom_node import tls
 from dicom_node.children import Child, Children, Forked, verb_process
 from dicom_node.config import Config, Serve
-from dicom_node.errors import ConfigError, NodeError
+from dicom_node.errors import ConfigError, LedgerUnusable, NodeError
+from dicom_node.listening import listening
 from dicom_node.spool import Spool, is_locked
+from dicom_node.threads import EssentialThread
 
 if TYPE_CHECKING:
     from dicom_node.ledger import Ledger
@@ -41,6 +43,7 @@ VERBS = ("receive", "serve", "work", "send")  # in the order of the stop
 MOST_RECEIVERS = 4  # that receive.processes = 0 starts
 LOOK_SECONDS = 0.05  # for a signal
 ANNOUNCE_AGAIN_SECONDS = 5.0
+LOOK_THROUGH_SECONDS = 2.0  # the ledger at the start: a few gigabytes take longer, and `check` reads it all
 
 
 @contextlib.contextmanager
@@ -93,10 +96,13 @@ def stop_event() -> Stop:
 def receive(config: Config, listener: socket.socket | None = None) -> None:
     """The SCP, until SIGTERM: this process, or copies of it that accept on one socket."""
     from dicom_node.association import bind
+    from dicom_node.ledger import Ledger
 
     spool, stop = Spool.of(config), stop_event()
     with only_instance(spool, "receive"):
         tls.incoming(config.receive)  # what is wrong is said now, and not by every child
+        _refuse_films_without_ledger(config)
+        Ledger(config.ledger_path).store.close()  # here too; nothing of it crosses a fork
         listener = listener or bind(config.receive)
         log.info("receiving", extra={"ae_title": config.receive.ae_title})
         processes = config.receive.processes or min(MOST_RECEIVERS, len(os.sched_getaffinity(0)))
@@ -140,11 +146,11 @@ def _take_films(config: Config, listener: socket.socket, stop: threading.Event, 
         grace_seconds=config.node.stop_seconds / 3,
         reports=Reports(config, Commitments(ledger.store, config.send.max_delay_seconds)),
     )
-    serving = threading.Thread(target=receiver.serve, args=(listener,), name="serve")
+    serving = EssentialThread(target=receiver.serve, args=(listener,), name="serve")
     serving.start()
     if keeps:
         retention = Retention(config, ledger, spool)
-        threading.Thread(target=retention.run, args=(stop,), name="retention", daemon=True).start()
+        EssentialThread(target=retention.run, args=(stop,), name="retention", daemon=True).start()
     while not stop.wait(0.5) and serving.is_alive():
         pass
     receiver.stop()
@@ -159,6 +165,9 @@ def work(config: Config) -> int:
     if not config.work.processes:
         raise ConfigError("work.processes: 0, so there is nothing to run here; set 1 or more")
     if config.work.node:
+        from dicom_node.remote import refuse_plain
+
+        refuse_plain(config.work)
         runnable_model(config.segment)  # what is wrong with it is said now, and not by every child
         return run_worker(config)
     refuse_demo_model(config, runnable_model(config.segment).manifest.intended_use)
@@ -191,7 +200,7 @@ def serve(config: Config) -> None:
     settings, stop = config.serve, stop_event()
     verify_door(settings)
     with only_instance(Spool.of(config), "serve"):
-        door = Door(config)
+        door, listener = Door(config), listening(settings.host, settings.port, "serve.host, serve.port")
         server = uvicorn.Server(
             uvicorn.Config(
                 app_of(door, router(config)),
@@ -213,7 +222,7 @@ def serve(config: Config) -> None:
             dispatcher = broker.Dispatcher(broker.celery_app(config.queue, config.work), door.here, 0.1)
             dispatcher.start()
         # Not in the main thread: there uvicorn would take the signals, and stop before distant benches are clear.
-        serving = threading.Thread(target=server.run, name="http")
+        serving = EssentialThread(target=server.run, args=([listener],), name="http")
         serving.start()
         while not stop.wait(0.2) and serving.is_alive():
             pass
@@ -226,7 +235,7 @@ def serve(config: Config) -> None:
         server.should_exit = True
         serving.join(10)
         if not stop.is_set():
-            raise NodeError(f"the HTTP server on {settings.host}:{settings.port} ended by itself; is the port taken?")
+            raise NodeError(f"the HTTP server on {settings.host}:{settings.port} ended by itself")
 
 
 def _has_distant_claims(ledger: Ledger) -> bool:
@@ -279,15 +288,18 @@ class Supervisor:
             refuse_demo_model(config, runnable_model(config.segment).manifest.intended_use)
         spool = Spool.of(config)
         with only_instance(spool, "run"):
+            _try_ledger(config)
             listener = bind(config.receive)
-            for verb in self._verbs:
-                self._start(verb, listener)
-            self._announce(listener)
-            log.info("running", extra={"ae_title": config.receive.ae_title, "port": listener.getsockname()[1]})
-            while not stop.wait(0.2):
-                self._look_after(listener)
-            self._stop()
-            self._state_file.unlink(missing_ok=True)
+            try:
+                for verb in self._verbs:
+                    self._start(verb, listener)
+                self._announce(listener)
+                log.info("running", extra={"ae_title": config.receive.ae_title, "port": listener.getsockname()[1]})
+                while not stop.wait(0.2):
+                    self._look_after(listener)
+            finally:
+                self._stop()
+                self._state_file.unlink(missing_ok=True)
 
     @property
     def _state_file(self) -> Path:
@@ -323,9 +335,37 @@ class Supervisor:
             self._announce_at = time.monotonic() + ANNOUNCE_AGAIN_SECONDS
 
     def _stop(self) -> None:
+        """Those that were started."""
         until = time.monotonic() + self._config.node.stop_seconds
         for verb in self._verbs:
-            self._children.stop([verb], until)
+            if verb in self._children.pids:
+                self._children.stop([verb], until)
+
+
+def _try_ledger(config: Config) -> None:
+    """Raises LedgerUnusable. What may be over in a moment, as a full disk, is left to the children: they try again."""
+    from dicom_node.ledger import Ledger
+
+    _refuse_films_without_ledger(config)
+    store = Ledger(config.ledger_path).store
+    try:
+        store.try_out(LOOK_THROUGH_SECONDS)
+    except sqlite3.Error as error:
+        log.error("the ledger can not be used now", extra={"error": str(error)})
+    finally:
+        store.close()
+
+
+def _refuse_films_without_ledger(config: Config) -> None:
+    """Raises LedgerUnusable when a new ledger would be begun beside films: retention would remove what no row of it names."""
+    ledger = config.ledger_path
+    if any(file.is_file() and file.stat().st_size for file in (ledger, ledger.with_name(f"{ledger.name}-wal"))):
+        return
+    if not ledger.is_dir() and next((config.spool_directory / "arrivals").rglob("*.dcm"), None) is not None:
+        raise LedgerUnusable(
+            f"{ledger}: is not there or empty, but films are in {config.spool_directory}; restore a backup (`restore FILE`), "
+            "or move that folder away and send its films again"
+        )
 
 
 def running_verbs(config: Config) -> list[str]:

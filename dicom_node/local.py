@@ -85,8 +85,8 @@ class LocalNode:
             return Outcome(State.FAILED, code="too-many-attempts", sentence=sentence)
         return None
 
-    def renew(self, claim: Claim) -> None:
-        self.ledger.renew(claim, self.work.lease_seconds)
+    def renew(self, claims: Sequence[Claim]) -> set[str]:
+        return self.ledger.renew_all([claim.owner for claim in claims], self.work.lease_seconds, self.remote)
 
     def release(self, claim: Claim) -> None:
         self.ledger.release(claim)

@@ -28,6 +28,9 @@ _WAITED_FOR = (
     " SELECT (SELECT min(destination) FROM deliveries WHERE state = 'pending' AND destination > name) FROM one"
     " WHERE name IS NOT NULL) SELECT name FROM one WHERE name IS NOT NULL"
 )
+_RESENT = (
+    "SELECT 1 FROM jobs INDEXED BY jobs_resent_unanswered WHERE resends > resends_answered AND state = 'segmented' LIMIT 1"
+)
 # Bytes that were removed can not go again.
 MAX_CRASHES = 3  # of the sender over one delivery; from the second on nothing else is on the wire beside it
 _CRASHED = f"the sending process died {MAX_CRASHES} times while it sent this object; look at the object, then `retry`"
@@ -172,6 +175,8 @@ class Outbox:
 
     def redeliver_resent(self) -> int:
         """Open the deliveries of films that arrived again since (work.on_resend = "redeliver")."""
+        if self._store.read().execute(_RESENT).fetchone() is None:
+            return 0  # asked many times a second: nothing was written, and no other writer waited
         with self._store.write() as db:
             rows = db.execute(
                 "UPDATE jobs INDEXED BY jobs_resent_unanswered SET resends_answered = resends WHERE resends > resends_answered"

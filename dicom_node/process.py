@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ from dicom_node.claims import Claim
 from dicom_node.errors import LostClaim, NodeAway, NodeError, SourceDamaged, SpoolError
 from dicom_node.film import UNREADABLE, read_film
 from dicom_node.job import INDETERMINATE, Job, Outcome, State, StoredObject
+from dicom_node.threads import EssentialThread
 from segmenter.errors import Refused
 from segmenter.kinds import Kind
 
@@ -52,8 +53,8 @@ class Node(Protocol):
         """The next job, or None when there is nothing to do. `beside`: the next one that nobody has tried, to be worked on
         beside others."""
 
-    def renew(self, claim: Claim) -> None:
-        """Heartbeat."""
+    def renew(self, claims: Sequence[Claim]) -> Collection[str]:
+        """Heartbeat of all of them in one go; the owner tokens of those that are lost."""
 
     def release(self, claim: Claim) -> None:
         """Give the job back untouched."""
@@ -101,7 +102,7 @@ class Heartbeat:
         self._node = node
         self._held = {claim.owner: claim for claim in claims}
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread = EssentialThread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()
@@ -122,13 +123,13 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while not self._done.wait(self._node.heartbeat_seconds):
-            for claim in list(self._held.values()):
-                try:
-                    self._node.renew(claim)
-                except LostClaim:
-                    self.drop(claim)  # finish() will say so
-                except (NodeAway, sqlite3.OperationalError):
-                    pass  # the next beat may get through
+            if not (claims := list(self._held.values())):
+                continue
+            try:
+                for owner in self._node.renew(claims):
+                    self._held.pop(owner, None)  # finish() will say so
+            except (NodeAway, sqlite3.Error):
+                pass  # the next beat may get through
 
 
 @dataclass(frozen=True)

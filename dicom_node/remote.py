@@ -14,10 +14,11 @@ import re
 import secrets
 import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -27,9 +28,25 @@ from dicom_node.claims import Claim
 from dicom_node.config import Work
 from dicom_node.errors import ConfigError, LostClaim, NodeAway, SourceDamaged
 from dicom_node.job import Job, Outcome, State
+from dicom_node.model import is_loopback
 from dicom_node.process import Known
 from dicom_node.processes import children_of
-from dicom_node.wire import OWNER_HEADER, Content, Ended, Kept, Ready, Reply, Result, Returned, Seen, Task, Trouble, claim_of
+from dicom_node.wire import (
+    OWNER_HEADER,
+    Content,
+    Ended,
+    Kept,
+    Leases,
+    Lost,
+    Ready,
+    Reply,
+    Result,
+    Returned,
+    Seen,
+    Task,
+    Trouble,
+    claim_of,
+)
 from segmenter.errors import Refused
 
 log = logging.getLogger(__name__)
@@ -56,10 +73,12 @@ class RemoteNode:
         self._every = Every(60.0)
         self._is_refused = False
         self._next_look = 0.0
+        self._renews_singly = False
 
     @classmethod
     def of(cls, work: Work, instance: str, model: str = "", model_digest: str = "") -> RemoteNode:
-        """Raises ConfigError when the token or the CA can not be read."""
+        """Raises ConfigError when the token or the CA can not be read, or they would cross the network in plain."""
+        refuse_plain(work)
         client = httpx2.Client(
             base_url=work.node.rstrip("/"),
             headers={"Authorization": f"Bearer {read_token(work)}"},
@@ -101,8 +120,24 @@ class RemoteNode:
         self._lease_seconds = task.lease_seconds
         return claim_of(task, owner)
 
-    def renew(self, claim: Claim) -> None:
-        self._call("PUT", f"/v1/claims/{claim.job.job_id}/lease", claim=claim, patience=0)
+    def renew(self, claims: Sequence[Claim]) -> set[str]:
+        if len(claims) > 1 and not self._renews_singly:
+            leases = Leases(owners=tuple(claim.owner for claim in claims))
+            answer = self._call("PUT", "/v1/leases", patience=0, accept=(404, 405), json=leases.model_dump())
+            if answer.is_success:
+                return set(self._told(Lost, answer).owners)
+            self._renews_singly = True  # a node of an older version
+        return {claim.owner for claim in claims if not self._renewed(claim)}
+
+    def _renewed(self, claim: Claim) -> bool:
+        """False when it is lost. A line that is cut between two claims keeps none of the others."""
+        try:
+            self._call("PUT", f"/v1/claims/{claim.job.job_id}/lease", claim=claim, patience=0)
+        except LostClaim:
+            return False
+        except NodeAway:
+            pass  # the next beat may get through
+        return True
 
     def release(self, claim: Claim) -> None:
         self._call("DELETE", f"/v1/claims/{claim.job.job_id}", claim=claim)
@@ -212,7 +247,7 @@ class RemoteNode:
                     else self._client.request(method, path, headers=headers, **body)
                 )
                 problem = None if answer.status_code < 500 and answer.status_code != 429 else f"status {answer.status_code}"
-            except (httpx2.TransportError, OSError) as error:
+            except (httpx2.RequestError, OSError) as error:  # a body that can not be decoded is one, and no TransportError
                 problem = connection_errors.why(error, host=self._client.base_url.host, ca_key="work.node_ca")
             if problem is None:
                 break
@@ -274,6 +309,16 @@ class RemoteNode:
         with self._client.stream(method, path, headers=headers, **body) as answer:
             held = b"".join(paced(answer.iter_raw()))
         return httpx2.Response(answer.status_code, headers=answer.headers, content=held, request=answer.request)
+
+
+def refuse_plain(work: Work) -> None:
+    """Raises ConfigError when the node is called on another machine without TLS and nobody allowed it."""
+    url = urlsplit(work.node)
+    if url.scheme != "https" and not work.allow_plain and not is_loopback(url.hostname or ""):
+        raise ConfigError(
+            f"work.node: {work.node} is not this machine, and without TLS token and films would cross the network in plain; "
+            "call it by https:// (serve.tls_certificate there; or set work.allow_plain = true, behind a tunnel)"
+        )
 
 
 def read_token(work: Work) -> str:

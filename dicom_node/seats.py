@@ -24,7 +24,8 @@ class Seat(NamedTuple):
 
 
 class Seats:
-    """`total` seats, `per_host` of them for one host. Every process opens the file once (locks go with the first close)."""
+    """`total` seats (at most 2^20), `per_host` (at most 2^14) of them for one host. Every process opens the file once (locks go
+    with the first close)."""
 
     def __init__(self, file: Path, total: int, per_host: int) -> None:
         """Raises OSError."""
@@ -39,16 +40,21 @@ class Seats:
             of_all = self._first_free(0, self._total)
             if of_all is None:
                 return None
-            of_host = self._first_free(_OF_HOSTS + _number(host) * self._per_host, self._per_host)
-            if of_host is None:
-                self._free(of_all)
-                return None
-            return Seat(of_all, of_host)
+            of_host = None
+            try:
+                of_host = self._first_free(_OF_HOSTS + _number(host) * self._per_host, self._per_host)
+            finally:  # the kernel may be out of locks (ENOLCK): the first byte must not stay ours then
+                if of_host is None:
+                    self._free(of_all)
+            return None if of_host is None else Seat(of_all, of_host)
 
     def leave(self, seat: Seat) -> None:
+        """Raises OSError; nothing is kept then either."""
         with self._lock:
-            for byte in seat:
-                self._free(byte)
+            try:
+                self._free(seat.of_host)
+            finally:
+                self._free(seat.of_all)
 
     def close(self) -> None:
         os.close(self._file)
@@ -59,8 +65,8 @@ class Seats:
                 continue
             try:
                 fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-            except BlockingIOError:
-                continue  # another process has it
+            except (BlockingIOError, PermissionError):
+                continue  # another process has it; some file systems say it with EACCES (POSIX fcntl)
             self._ours.add(byte)
             return byte
         return None

@@ -25,7 +25,22 @@ from dicom_node.ledger import finisher
 from dicom_node.local import LocalNode
 from dicom_node.returned import BadResult, outcome_of
 from dicom_node.spool import sha256_of
-from dicom_node.wire import OWNER_HEADER, Ask, Content, Ended, Kept, Living, Ready, Result, Seen, Task, Trouble, task_of
+from dicom_node.wire import (
+    OWNER_HEADER,
+    Ask,
+    Content,
+    Ended,
+    Kept,
+    Leases,
+    Living,
+    Lost,
+    Ready,
+    Result,
+    Seen,
+    Task,
+    Trouble,
+    task_of,
+)
 from dicom_node.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -127,8 +142,14 @@ def _claims(door: Door) -> APIRouter:
 
     @router.put("/claims/{job_id}/lease", status_code=204)
     def renew(held: Held, who: Who) -> None:
-        """Heartbeat."""
-        door.here.far(who).renew(held)
+        """Heartbeat of one claim, as workers before `/v1/leases` know it."""
+        door.ledger.renew(held, door.config.work.lease_seconds)
+
+    @router.put("/leases")
+    def renew_all(leases: Leases, who: Who) -> Lost:
+        """Heartbeat of all claims of a process."""
+        lost = door.ledger.renew_all(leases.owners, door.config.work.lease_seconds, who)
+        return Lost(owners=tuple(sorted(lost)))
 
     @router.delete("/claims/{job_id}", status_code=204)
     def release(held: Held, who: Who) -> None:

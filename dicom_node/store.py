@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-from dicom_node.errors import NodeError
+from dicom_node.errors import LedgerUnusable
 
 # Version 1. Never edited: a new ledger is this, and then every step below, as an old one is.
 _SCHEMA = """
@@ -175,13 +176,19 @@ class Store:
         self._local: threading.local | SimpleNamespace = SimpleNamespace() if in_turn else threading.local()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600, exist_ok=True)
+        if not path.is_file():
+            raise LedgerUnusable(f"{path}: is no file; move it out of the way, or restore a backup there")
+        with sentences(path):
+            self._bring_up_to_date()
+
+    def _bring_up_to_date(self) -> None:
         if self.read().execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
             return  # who only looks never waits for a writer
         with self.write() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA_VERSION:
-                raise NodeError(
-                    f"{path}: has schema version {version}, this program knows {SCHEMA_VERSION}; "
+                raise LedgerUnusable(
+                    f"{self.path}: has schema version {version}, this program knows {SCHEMA_VERSION}; "
                     "run the program version that wrote it, or restore a backup"
                 )
             if version < SCHEMA_VERSION:
@@ -226,6 +233,26 @@ class Store:
             self.read().backup(copy)
         copy.close()
 
+    def try_out(self, seconds: float) -> None:
+        """Begin a write, and look through as much of the file as `seconds` allow. Raises LedgerUnusable, and sqlite3.Error for
+        what may be over in a moment (a full disk)."""
+        until = time.monotonic() + seconds
+        with sentences(self.path):
+            with self.write():
+                pass
+            db = self.read()
+            db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+            try:
+                found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                    raise
+                found = "ok"  # as far as it was looked through
+            finally:
+                db.set_progress_handler(None, 0)
+        if found != "ok":
+            raise LedgerUnusable(damaged(self.path, found.splitlines()[-1]))
+
     def integrity(self) -> str:
         """SQLite's own check; "ok" when the file is sound."""
         return str(self.read().execute("PRAGMA integrity_check").fetchone()[0])
@@ -238,3 +265,27 @@ class Store:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
         return db
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether it speaks of the file and not of the moment."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def damaged(path: Path, why: str) -> str:
+    return f"{path}: is damaged ({why}); stop the node and restore a backup (`restore FILE`, deploy/RUNBOOK.md)"
+
+
+@contextmanager
+def sentences(path: Path) -> Iterator[None]:
+    """What SQLite says of a file that can not be used becomes LedgerUnusable; the rest passes."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if is_damage(error):
+            raise LedgerUnusable(damaged(path, str(error))) from error
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+            raise LedgerUnusable(
+                f"{path}: can not be written; it and the files beside it (-wal, -shm) must belong to the service's user"
+            ) from error
+        raise

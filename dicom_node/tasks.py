@@ -7,7 +7,6 @@ import logging
 import mmap
 import os
 import secrets
-import threading
 import time
 
 from celery import signals
@@ -19,6 +18,7 @@ from dicom_node.config_values import shown
 from dicom_node.conveyor import Conveyor
 from dicom_node.local import LocalNode
 from dicom_node.process import Workbench
+from dicom_node.threads import EssentialThread, end_this_process
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def _make_room_for_another() -> None:
     until = time.monotonic() + DEVICE_TROUBLE_SECONDS
     while time.monotonic() < until and not _stopping[0]:
         time.sleep(0.1)
-    broker.end_this_process()
+    end_this_process()
 
 
 def conveyor(config: Config, name: str) -> Conveyor:
@@ -83,7 +83,7 @@ def run_worker(config: Config) -> int:
     @signals.worker_process_init.connect(weak=False)
     def _child(**_: object) -> None:
         global _belt
-        threading.Thread(target=_die_with, args=(os.getppid(),), name="orphan-watch", daemon=True).start()
+        EssentialThread(target=_die_with, args=(os.getppid(),), name="orphan-watch", daemon=True).start()
         try:
             _belt = conveyor(config, name)
         except Exception:  # a device that is gone, for one: without a bench it would only swallow bells
@@ -163,4 +163,4 @@ def _die_with(parent: int) -> None:
     """A pool child whose parent was killed must not go on: its claims are freed by the next worker."""
     while os.getppid() == parent:
         time.sleep(0.5)
-    broker.end_this_process()
+    end_this_process()

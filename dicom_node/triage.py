@@ -5,7 +5,6 @@ The first of [[rules]] that matches decides; what it leaves open, [send] and [qu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +13,9 @@ from pydicom.dataset import Dataset
 
 from dicom_node.config import Config, Queue, Rule
 from dicom_node.film import UNREADABLE, header
+from dicom_node.patterns import Pattern, compiled, found_in
 
-Patterns = Mapping[str, re.Pattern[str]]
+Patterns = Mapping[str, Pattern]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _Compiled:
     none_of: Patterns
 
 
-MOST_CHARACTERS = 1024  # of a value that patterns see: matching holds the whole process up, and may take its square
+MOST_CHARACTERS = 1024  # of a value that patterns see: what stands further on is no name of anything
 
 
 class Triage:
@@ -81,12 +81,12 @@ def _why(one: _Compiled, calling_ae: str, called_ae: str, values: Mapping[str, s
     return ", ".join(said) or "it has no condition"
 
 
-def _compiled(patterns: Mapping[str, str]) -> dict[str, re.Pattern[str]]:
-    return {keyword: re.compile(pattern) for keyword, pattern in patterns.items()}
+def _compiled(patterns: Mapping[str, str]) -> dict[str, Pattern]:
+    return {keyword: compiled(pattern) for keyword, pattern in patterns.items()}
 
 
-def _matches(values: Mapping[str, str], keyword: str, pattern: re.Pattern[str]) -> bool:
-    return bool(values[keyword] and pattern.search(values[keyword]))
+def _matches(values: Mapping[str, str], keyword: str, pattern: Pattern) -> bool:
+    return bool(values[keyword]) and found_in(pattern, values[keyword])
 
 
 def _value(found: Dataset, keyword: str) -> str:

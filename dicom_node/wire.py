@@ -62,6 +62,18 @@ class Task(Reply):
     kinds: Kinds
 
 
+class Leases(Body):
+    """The owner tokens of claims that go on."""
+
+    owners: Annotated[tuple[Token, ...], Field(min_length=1, max_length=1024)]
+
+
+class Lost(Reply):
+    """Those among them that are no longer valid."""
+
+    owners: tuple[Token, ...]
+
+
 class Trouble(Body):
     """What went wrong with a film in the worker."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from pydantic import BaseModel
 
 from dicom_node.cli import main
 from dicom_node.config import Config, Peer, Rule, Section, load, redacted
@@ -64,6 +65,9 @@ def test_config_toml_is_complete_and_equal_to_the_defaults(tmp_path: Path) -> No
         ("[queue]\nbroker = 'redis://host:notaport/0'", "queue.broker"),
         ("[work]\nnode = 'http://[::1'", "work.node"),
         ("[work]\nnode = 'nonsense'", "work.node"),
+        ("[receive]\nmax_per_host = 40000", "receive.max_per_host"),
+        ("[receive]\nidle_seconds = inf", "receive.idle_seconds"),
+        ("[queue]\npoll_seconds = 1e300", "queue.poll_seconds"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_file(text: str, named: str, tmp_path: Path) -> None:
@@ -74,6 +78,15 @@ def test_what_is_wrong_is_named_with_its_file(text: str, named: str, tmp_path: P
     assert str(file) in str(problem.value)
     result = CliRunner().invoke(main, ["config", "--config", str(file)])
     assert result.exit_code == 2
+
+
+def test_every_number_has_a_largest_value() -> None:
+    """One that is too large for a lock, a timer or a socket of the system is refused here, and not where it is used."""
+    sections = [type(section) for section in vars(load(None)).values() if isinstance(section, BaseModel)]
+    for section in (*sections, Peer, Rule):
+        for name, field in section.model_fields.items():
+            if field.annotation in (int, float, int | None, float | None):
+                assert any(hasattr(limit, "le") for limit in field.metadata), f"{section.__name__}.{name}"
 
 
 def test_all_settings_are_printed(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import yaml
 from click.testing import CliRunner
 
+from dicom_node import __version__
 from dicom_node.cli import main
 from dicom_node.config import load
 
@@ -17,13 +20,46 @@ DEPLOY = ROOT / "deploy"
 
 
 def test_systemd_units(tool, tmp_path: Path) -> None:
-    for unit in (DEPLOY / "systemd").glob("*.service"):
+    copies = []
+    for unit in sorted((DEPLOY / "systemd").iterdir()):
         # Only the program's path differs from a real installation.
-        name = unit.name.replace("@.", "@work.")
-        copy = tmp_path / name
-        copy.write_text(re.sub(r"/opt/segmenter-worker/.venv/bin/segmenter-worker", "/bin/true", unit.read_text()))
-        done = subprocess.run([tool("systemd-analyze"), "verify", "--man=no", str(copy)], capture_output=True, text=True)
-        assert not [line for line in done.stderr.splitlines() if name in line], done.stderr
+        copies.append(tmp_path / unit.name.replace("@.", "@work."))
+        copies[-1].write_text(re.sub(r"/opt/segmenter-worker/.venv/bin/segmenter-worker", "/bin/true", unit.read_text()))
+    assert {copy.suffix for copy in copies} == {".service", ".timer"}
+    command = [tool("systemd-analyze"), "verify", "--man=no", *map(str, copies)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"SYSTEMD_UNIT_PATH": f"{tmp_path}:"})
+    said = [line for line in done.stderr.splitlines() if any(copy.name in line for copy in copies)]
+    assert not said, done.stderr
+
+
+def test_the_units_call_verbs_with_options_that_exist(tmp_path: Path) -> None:
+    for unit in (DEPLOY / "systemd").glob("*.service"):
+        [line] = re.findall(r"^ExecStart=\S+/segmenter-worker (.+)$", unit.read_text(), re.M)
+        done = CliRunner().invoke(main, [*line.replace("%i", "work").split(), "--help"])
+        assert done.exit_code == 0, done.output
+    timer = (DEPLOY / "systemd" / "segmenter-worker-backup.timer").read_text()
+    assert "OnCalendar=" in timer and (DEPLOY / "systemd" / "segmenter-worker-backup.service").is_file()
+
+
+def test_the_version_is_written_in_one_place_and_has_its_chapter() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert __version__ == version
+    assert CliRunner().invoke(main, ["--version"]).output.split()[-1] == version
+    releases = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert releases[0] == version and len(set(releases)) == len(releases)
+    tags = re.findall(r"git (?:checkout|tag -a) v(\S+)", (DEPLOY / "RUNBOOK.md").read_text())
+    assert set(tags) == {version}, "the runbook speaks of this release"
+
+
+def test_an_update_keeps_an_installation_without_torch_without_torch() -> None:
+    """The runbook's own line that finds out what is installed, run here."""
+    chapter = (DEPLOY / "RUNBOOK.md").read_text().split("## Update the software")[1].split("\n## ")[0]
+    assert '".[$EXTRA]"' in chapter and "'.[worker]'" not in chapter
+    [find] = re.findall(r"EXTRA=\$\((.+)\)$", chapter, re.M)
+    for python, extra in (("true", "worker"), ("false", "worker-cpu")):
+        line = find.replace(".venv/bin/python -c 'import torch'", python)
+        assert line != find
+        assert subprocess.run(["sh", "-c", line], capture_output=True, text=True).stdout.strip() == extra
 
 
 def test_stop_timeouts_leave_the_program_time_to_stop() -> None:

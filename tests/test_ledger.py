@@ -312,6 +312,26 @@ def test_a_ledger_of_another_version_is_refused_and_a_failed_write_leaves_nothin
         Store(tmp_path / "l")
 
 
+def test_one_beat_is_one_transaction_and_a_look_is_none(ledger: Ledger) -> None:
+    """A bench of 24 films is renewed at once; who only looks for work, or for films that came again, writes nothing."""
+    begun: list[str] = []
+    for number in range(24):
+        ledger.add_arrival(arrival(uid=f"1.2.{number}"))
+    claims = [ledger.claim("w", 30, beside=number > 0) for number in range(24)]
+    assert all(claims)
+    ledger.store.read().set_trace_callback(lambda said: begun.append(said) if said.startswith("BEGIN") else None)
+    assert ledger.renew_all([claim.owner for claim in claims], 60) == set()
+    assert len(begun) == 1
+    ledger.release(claims[7])
+    begun.clear()
+    assert ledger.renew_all([claim.owner for claim in claims], 60) == {claims[7].owner}
+    assert ledger.claim("w", 30) is not None
+    begun.clear()
+    assert ledger.claim("w", 30) is None and ledger.claim("w", 30, beside=True) is None
+    assert Outbox(ledger.store).redeliver_resent() == 0
+    assert begun == []
+
+
 POLICY = Policy(first_delay=4, max_delay=60, give_up=1000)
 
 
@@ -357,3 +377,38 @@ def test_nothing_that_is_asked_while_films_flow_reads_a_table_from_end_to_end(le
         for step in (row["detail"] for row in db.execute("EXPLAIN QUERY PLAN " + query)):
             whole = step.startswith("SCAN") and step != "SCAN CONSTANT ROW" and not partial & set(step.split())
             assert not whole or step.split()[1] == "meta", f"{step}: {query}"
+
+
+@pytest.mark.parametrize("way", ["rerun", "healed", "answered after all"])
+@pytest.mark.parametrize("crashed", [0, 2])
+def test_a_job_that_is_opened_again_is_as_it_was_when_it_came(way: str, crashed: int, ledger: Ledger) -> None:
+    """By the administrator, by a resend of a film that was damaged on disk, by a resend to be answered of a film that was only
+    kept. Result: nothing of the first outcome is left, neither in its row nor in what retention looks at."""
+    code = "source-damaged" if way == "healed" else "undecodable-pixel-data"
+    first = replace(arrival(), mode="shadow" if way == "answered after all" else "live")
+    job_id = ledger.add_arrival(first).job_id
+    for _ in range(crashed):
+        ledger.charge(claimed(ledger), "internal-error", "...", max_crashes=9)
+    failed = Outcome(State.FAILED, code=code, sentence="What was wrong.", seconds=3.0, notes=("polarity-suspect",))
+    ledger.finish(claimed(ledger), failed, [])
+    if way == "rerun":
+        ledger.rerun(job_id)
+    else:
+        ledger.add_arrival(arrival())
+    job = ledger.job(job_id)
+    assert (job.state, job.attempts, job.crashes, job.owner) == (State.RECEIVED, 0, 0, None)
+    assert (job.code, job.sentence, job.finished_at, job.seconds, job.notes) == (None, None, None, None, ())
+    assert job.generation == (1 if way == "healed" else 2)
+    assert ledger.claim("w", 30, beside=True) is not None, "it counts as a film that nobody has tried"
+
+
+def test_a_kept_film_in_work_that_is_to_be_answered_keeps_its_crashes(ledger: Ledger) -> None:
+    """Its sender sends it again while it is tried: three crashes are three crashes."""
+    job_id = ledger.add_arrival(replace(arrival(), mode="shadow")).job_id
+    ledger.charge(claimed(ledger), "internal-error", "...", max_crashes=9)
+    late = claimed(ledger)
+    ledger.add_arrival(arrival())
+    job = ledger.job(job_id)
+    assert (job.state, job.crashes, job.attempts, job.generation, job.owner) == (State.RECEIVED, 1, 2, 1, None)
+    with pytest.raises(LostClaim):
+        ledger.finish(late, answered(), [])

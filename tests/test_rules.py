@@ -91,7 +91,10 @@ def test_the_first_rule_that_matches_decides(film, rule, mode, queue, why):
         ("[[rules]]\nname = 'a'\ndestinations = ['NOWHERE']", "does not hold"),
         ("[[rules]]\nname = 'a'\n[[rules]]\nname = 'a'", "same name"),
         ("[[rules]]\nname = 'a'\nmode = 'loud'", "rules"),
-        ("[[rules]]\nname = 'a'\nall_of = { StudyDescription = '(\\w+\\s?)+STAT' }", "repeats a repetition"),
+        ("[[rules]]\nname = 'a'\nall_of = { StudyDescription = '(?=STAT)' }", "no look-around"),
+        ("[queue.urgent_when]\nStudyDescription = '(A)\\1'", "no back-references"),
+        ("[queue.urgent_when]\nStudyDescription = '\\bÜbersicht'", "knows ASCII letters only"),
+        ("[queue.urgent_when]\nStudyDescription = '(\\w{1,1000} ?)+'", "too large"),
         ("[peers.A]\nhost = 'a'\nport = 1\nobjects = ['segs']", "objects"),
     ],
 )
@@ -102,7 +105,7 @@ def test_a_rule_that_is_none_is_named(rules: str, named: str, tmp_path: Path) ->
 
 
 def test_an_overlong_value_is_looked_at_in_part() -> None:
-    """A pattern may take the square of what it sees, and the whole process waits for it."""
+    """Where a name of something would stand; matching holds the whole process up."""
     rule = Rule(name="urgent", all_of={"StudyDescription": ".*(STAT|URGENT)"}, priority="urgent")
     film = Dataset()
     film.StudyDescription = "S" * 200_000 + "STAT"

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -30,7 +31,7 @@ from servers import free_port, wait_for
 from dicom_node import guests, remote
 from dicom_node.cli import main
 from dicom_node.config import Config, Work, load
-from dicom_node.errors import DiskReserve, NodeAway
+from dicom_node.errors import ConfigError, DiskReserve, NodeAway
 from dicom_node.job import State
 from dicom_node.ledger import Ledger
 from dicom_node.local import LocalNode
@@ -64,6 +65,11 @@ class Door:
 
     def worker(self, name: str = "gpu1") -> RemoteWorker:
         return RemoteWorker(self.url, self.token(name))
+
+    def remote_node(self, name: str) -> RemoteNode:
+        token = self.config_file.with_name(f"token-{name}")
+        token.write_text(self.token(name))
+        return RemoteNode.of(Work(node=self.url, token_file=str(token)), "ab", "m 1", MODEL)
 
     def film(self, seed: int = 1, private: int = 0) -> str:
         """A film that was received; its SOP Instance UID. `private`: bytes of a private element before the patient."""
@@ -100,6 +106,13 @@ def door(tmp_path: Path) -> Iterator[Door]:
         process.wait(120)
         text = (tmp_path / "serve.log").read_text()
         assert "Zzyzx" not in text and "Quilliam" not in text
+
+
+def heard(node: RemoteNode) -> list[str]:
+    """What it asks from now on."""
+    calls: list[str] = []
+    node._client.event_hooks = {"request": [lambda request: calls.append(f"{request.method} {request.url.path}")]}
+    return calls
 
 
 def _answers(port: int) -> bool:
@@ -416,6 +429,70 @@ def test_what_is_no_answer_of_a_node_means_that_it_is_away(tmp_path: Path) -> No
         server.shutdown()
 
 
+def test_all_claims_of_a_process_are_renewed_by_one_call(door: Door) -> None:
+    """Three films at a worker, one of them lost meanwhile; another worker's token renews none of them."""
+    uids = [door.film(seed) for seed in (1, 2, 3)]
+    node, other = door.remote_node("gpu1"), door.remote_node("gpu2")
+    claims = [claim for claim in (node.claim(beside=at > 0) for at in range(3)) if claim is not None]
+    assert len(claims) == 3
+    calls = heard(node)
+    assert node.renew(claims) == set()
+    assert calls == ["PUT /v1/leases"]
+    assert other.renew(claims) == {claim.owner for claim in claims}
+    node.release(claims[1])
+    assert node.renew(claims) == {claims[1].owner}
+    assert [door.job_of(uid).state for uid in uids].count(State.CLAIMED) == 2
+
+
+def test_a_node_that_knows_only_single_leases_is_asked_for_them(tmp_path: Path) -> None:
+    """Nodes before `/v1/leases`: one call each, and a lost one costs no other."""
+    asked = []
+
+    class OldNode(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            asked.append(self.path)
+            single = self.path.endswith("/lease")
+            self.send_response((409 if "job2" in self.path else 204) if single else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    token = tmp_path / "token"
+    token.write_text("x")
+    with ThreadingHTTPServer(("127.0.0.1", 0), OldNode) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        node = RemoteNode.of(Work(node=f"http://127.0.0.1:{server.server_port}", token_file=str(token)), "ab")
+        claims = [SimpleNamespace(job=SimpleNamespace(job_id=f"job{n}"), owner=f"{n:032x}") for n in range(4)]
+        for _ in range(2):
+            assert node.renew(claims) == {f"{2:032x}"}  # type: ignore[arg-type]
+        server.shutdown()
+    singles = [f"/v1/claims/job{n}/lease" for n in range(4)]
+    assert asked == ["/v1/leases", *singles, *singles]
+
+
+def test_a_body_that_can_not_be_decoded_means_that_the_node_is_away(tmp_path: Path) -> None:
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
+            self.end_headers()
+            self.wfile.write(b"this was never packed")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    token = tmp_path / "token"
+    token.write_text("x")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        node = RemoteNode.of(Work(node=f"http://127.0.0.1:{server.server_port}", token_file=str(token)), "ab")
+        with pytest.raises(NodeAway):
+            node.ready()
+        server.shutdown()
+
+
 def test_a_line_that_is_too_slow_for_a_film_is_no_fault_of_the_film(door: Door) -> None:
     """Result: what is sent and what is fetched end long before the time limit, which would charge the film with a crash."""
     door.film(private=900_000)
@@ -523,3 +600,21 @@ def test_plain_http_over_the_network_is_refused(tmp_path: Path) -> None:
     file.write_text("[serve]\nhost = '0.0.0.0'\nport = 0\n")
     done = CliRunner().invoke(main, ["serve", "--config", str(file)])
     assert done.exit_code == 2 and "serve.tls_certificate" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "node", ["http://192.0.2.5:8114", "http://node.invalid:8114", "http://[2001:db8::5]:8114", "HTTP://192.0.2.5"]
+)
+def test_a_worker_sends_its_token_over_the_network_by_tls_only(node: str, tmp_path: Path) -> None:
+    """The same rule as the node's own. Result: said at start, and never called."""
+    token, file = tmp_path / "token", tmp_path / "config.toml"
+    token.write_text("secret")
+    file.write_text(f"[work]\nnode = '{node}'\ntoken_file = '{token}'\n")
+    done = CliRunner().invoke(main, ["work", "--config", str(file)])
+    assert done.exit_code == 2 and "work.allow_plain" in done.stderr and "secret" not in done.output
+    work = load(file).work
+    with pytest.raises(ConfigError, match="in plain"):
+        RemoteNode.of(work, "ab")
+    RemoteNode.of(work.model_copy(update={"allow_plain": True}), "ab")
+    for loopback in ("http://127.0.0.1:8114", "http://[::1]:8114", "https://192.0.2.5:8114"):
+        RemoteNode.of(work.model_copy(update={"node": loopback}), "ab")
