@@ -74,7 +74,7 @@ def associate(
     if association.is_established:
         return association
     if context is not None and context.problem is not None:
-        raise NoAssociation(Verdict.TRY_LATER, f"{name}: {handshake.of_destination(context.problem)}")
+        raise NoAssociation(Verdict.TRY_LATER, f"{name}: {handshake.of_destination(context.problem, name)}")
     raise _why_not(association, config, name, peer)
 
 
@@ -149,11 +149,13 @@ def _silence(association: Outbound, name: str, peer: Peer) -> str:
             return "can not be reached: it aborted the association request; does its log say why?"
         if association.is_silent:
             return f"can not be reached: {where} takes the connection and does not answer; is it a DICOM port?"
+        if not peer.tls and handshake.speaks_tls(peer.host, peer.port):
+            return f"can not be reached: it speaks TLS on this port; set peers.{name}.tls = true, or name its plain port"
         return f"can not be reached: {where} takes the connection and closes it; is it a DICOM port, and does it know us?"
     if isinstance(problem, ConnectionRefusedError):
         return f"can not be reached: nothing listens on {where} (connection refused); does it run, is peers.{name}.port right?"
     if isinstance(problem, SSLError):
-        return f"can not be reached: {handshake.of_destination(problem)}"
+        return f"can not be reached: {handshake.of_destination(problem, name)}"
     if isinstance(problem, TimeoutError):
         return f"can not be reached: {where} does not answer; is the address right, does a firewall stand between?"
     if isinstance(problem, socket.gaierror) or problem.errno in _NO_ROUTE:
