@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from segmenter.gate import NotOurs, SkipCode, assumptions
-from segmenter.header import integer, number, numbers, present, text, words
+from segmenter.header import integer, malformed, number, numbers, present, text, words
 from segmenter.notes import NoteCode
 from segmenter.pixels import Stored, Values, stored_values
 from segmenter.placement import turned
@@ -24,6 +24,10 @@ _MOST_PADDING = 0.9  # of the film: such a padding value is the film's own black
 _SPACING_MM = (0.01, 10.0)
 _LONGEST_MM = 800.0  # no chest film is nearly as long
 _DIGEST_PIXELS = 1 << 16  # at a time: they stay in the cache
+_NUMBERS = (
+    "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "PixelSpacing", "ImagerPixelSpacing",
+    "EstimatedRadiographicMagnificationFactor", "PixelAspectRatio",
+)  # fmt: skip
 _OPPOSITE = {"L": "R", "R": "L", "H": "F", "F": "H"}
 
 
@@ -39,17 +43,17 @@ def decode(dataset: Dataset) -> Radiograph:
         digest = beside.submit(_digest, stored, tone, padding, inverted, turn, spacing)
         film = _film(stored.values, padding)
         try:
-            image, assumed = greys(stored.values, tone, film, inverted)
+            image, window, assumed = greys(stored.values, tone, film, inverted)
         except ValueError as error:
             raise NotOurs(SkipCode.BLANK) from error
         if film is not None:
             image[~film] = 0
         suspect = (NoteCode.POLARITY_SUSPECT,) if looks_inverted(turned(image, turn)) else ()
     notes = (
-        *assumptions(dataset), *stored.notes, *unread(dataset, tone), *assumed, *_grey_notes(dataset, stored, padding, film),
+        *assumptions(dataset), *stored.notes, *_repaired(dataset), *unread(dataset, tone), *assumed, *_grey_notes(dataset, stored, padding, film),
         *_place_notes(dataset, spacing, turn), *suspect,
     )  # fmt: skip
-    return Radiograph(image, turn, spacing, digest.result(), tuple(dict.fromkeys(notes)))
+    return Radiograph(image, turn, spacing, digest.result(), tuple(dict.fromkeys(notes)), window)
 
 
 def spacing_of(dataset: Dataset) -> Spacing | None:
@@ -142,6 +146,10 @@ def _grey_notes(
     if ignored and padding:
         ignored = bool(((stored.values >= padding[0]) & (stored.values <= padding[1])).any())  # else there is none in the film
     return (*((NoteCode.INVERSE_CONFLICT,) if conflict else ()), *((NoteCode.PADDING_IGNORED,) if ignored else ()))
+
+
+def _repaired(dataset: Dataset) -> tuple[NoteCode, ...]:
+    return (NoteCode.NUMBER_REPAIRED,) if any(malformed(dataset, keyword) for keyword in _NUMBERS) else ()
 
 
 def _place_notes(dataset: Dataset, spacing: Spacing | None, turn: Turn) -> tuple[NoteCode, ...]:

@@ -51,6 +51,16 @@ class Spacing:
 
 
 @dataclass(frozen=True)
+class AssumedWindow:
+    """The output values of the modality LUT that a film without a usable window is shown between; `falls`: the lowest is white,
+    before PhotometricInterpretation is applied."""
+
+    lowest: float
+    highest: float
+    falls: bool
+
+
+@dataclass(frozen=True)
 class Radiograph:
     """A decoded film: `image` (H, W) float32 [0, 1] in the native matrix, lungs dark."""
 
@@ -59,7 +69,11 @@ class Radiograph:
     spacing: Spacing | None
     content_sha256: str  # stored pixel values and every tag that affects decoding
     notes: tuple[NoteCode, ...] = ()  # what was assumed, guessed or repaired; not part of the content
+<<<<<<< HEAD
     indeterminate: IndeterminateCode | None = None  # why its pixels allow no answer, whatever the network says
+=======
+    window: AssumedWindow | None = None  # None: the film's own is used
+>>>>>>> 73f50d0 (Pixels are found by what they are; unused bits are cut; lookup tables and numbers are read as they were meant)
 
     @property
     def in_detector_plane(self) -> bool:
