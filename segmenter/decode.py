@@ -43,7 +43,7 @@ def decode(dataset: Dataset) -> Radiograph:
         digest = beside.submit(_digest, stored, tone, padding, inverted, turn, spacing)
         film = _film(stored.values, padding)
         try:
-            image, window, assumed = greys(stored.values, tone, film, inverted)
+            image, shown, assumed = greys(stored.values, tone, film, inverted)
         except ValueError as error:
             raise NotOurs(SkipCode.BLANK) from error
         if film is not None:
@@ -53,7 +53,7 @@ def decode(dataset: Dataset) -> Radiograph:
         *assumptions(dataset), *stored.notes, *_repaired(dataset), *unread(dataset, tone), *assumed, *_grey_notes(dataset, stored, padding, film),
         *_place_notes(dataset, spacing, turn), *suspect,
     )  # fmt: skip
-    return Radiograph(image, turn, spacing, digest.result(), tuple(dict.fromkeys(notes)), window)
+    return Radiograph(image, turn, spacing, digest.result(), tuple(dict.fromkeys(notes)), shown=shown)
 
 
 def spacing_of(dataset: Dataset) -> Spacing | None:
@@ -122,9 +122,11 @@ def _padding(dataset: Dataset, stored: Stored) -> tuple[int, int] | None:
 
 
 def _as_stored(value: int, stored: Stored) -> int:
-    """The element may be US where pixels are signed, or SS where they are not."""
-    value &= 0xFFFF
-    return value - 0x10000 if stored.signed and value > 0x7FFF else value
+    """The element may be US where pixels are signed, or SS where they are not; bits that were cut from the pixels are cut from
+    it, too."""
+    bits = stored.bits if NoteCode.UNUSED_BITS in stored.notes else 16
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if stored.signed and value >> (bits - 1) else value
 
 
 def _film(values: Values, padding: tuple[int, int] | None) -> NDArray[np.bool_] | None:

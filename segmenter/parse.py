@@ -20,6 +20,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from segmenter.encapsulated import end_of_items
 from segmenter.errors import Refused
@@ -30,7 +31,6 @@ _INFLATED_AT_ONCE = 16 * 2**20  # bytes
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_DATA = Tag("PixelData")
 _FIRST_GROUP = 0x0008  # of a dataset
-_LONGEST_HEAD = 12  # bytes of tag, VR and length (PS3.5 section 7.1.2)
 _PART10_PREFIX = 132  # bytes
 
 # What pydicom raises on bytes that are no dataset.
@@ -50,13 +50,14 @@ def parse(part10: bytes) -> FileDataset:
     """
     with quietly():
         file = BytesIO(part10)
+        file.seek(_PART10_PREFIX)
+        meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 0x0002)
+        data, at, deflated = part10, file.tell(), meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+        if deflated:
+            data, at, file = _inflated(part10[at:]), 0, BytesIO(part10[:at])
+        file.seek(0)
         opened = read_partial(file, stop_when=lambda *_: True)  # preamble and File Meta
-        data, at = part10, file.tell()
-        if opened.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            file.seek(_PART10_PREFIX)
-            read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 0x0002)
-            data, at = _inflated(part10[file.tell() :]), 0
-        implicit_vr, little_endian = (bool(one) for one in opened.original_encoding)
+        implicit_vr, little_endian = (False, True) if deflated else (bool(one) for one in opened.original_encoding)
         found = _film(data, at, implicit_vr, little_endian)
         film = FileDataset(file, found, opened.preamble, opened.file_meta, implicit_vr, little_endian)
         film.set_original_encoding(implicit_vr, little_endian, found._character_set)
@@ -88,20 +89,22 @@ def read_elements(
         last[:] = [_Head(tag, vr, length, file.tell())]
         return stop(tag)
 
-    def read(most: int) -> Dataset:
+    def read() -> Dataset:
         file.seek(at)
+        most = len(data) - at
         return read_dataset(file, implicit_vr, little_endian, most, look, specific_tags=list(tags) or None)  # type: ignore[arg-type]
 
     file = BytesIO(data)
     try:
-        found = read(len(data) - at)
+        found = read()
     except RecursionError:
         raise
     except UNREADABLE:
         if not last:
             raise
         failed = last[0]
-        found = read(failed.value - _LONGEST_HEAD - at)
+        file = BytesIO(data[: failed.value - (12 if failed.vr in EXPLICIT_VR_LENGTH_32 else 8)])  # PS3.5 section 7.1.2
+        found = read()
         last[:] = [failed]
     return found, last[0] if last else None
 
@@ -129,10 +132,10 @@ def _raw(dataset: Dataset) -> Elements:
 
 
 def _is_whole(data: bytes, found: Dataset, last: _Head | None) -> bool:
-    """Whether a dataset without pixels ends where its last element ends; one byte may be padding."""
+    """Whether a dataset without pixels ends where its last element ends."""
     if last is None or last.tag not in found:
         return False
-    return last.length == _UNDEFINED_LENGTH or len(data) - 1 <= last.value + last.length <= len(data)
+    return last.length == _UNDEFINED_LENGTH or last.value + last.length == len(data)
 
 
 def _behind(data: bytes, at: int, implicit_vr: bool, little_endian: bool) -> Elements:

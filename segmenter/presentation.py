@@ -21,7 +21,8 @@ from segmenter.decode import aspect_of
 from segmenter.envelope import Envelope
 from segmenter.header import integer, number, text
 from segmenter.outline import parts_of
-from segmenter.tone import LookupTable, Tone, tone_of
+from segmenter.lookup import LookupTable
+from segmenter.tone import Shown, Tone, Window, tone_of
 from segmenter.values import Finding
 
 T = TypeVar("T", VOILUT, ModalityLUT)
@@ -35,7 +36,7 @@ def build_presentation(finding: Finding, envelope: Envelope) -> FileDataset:
     if decision is None or radiograph is None or not decision.positive:
         raise ValueError("only a positive film has a presentation state")
     header = _header(source, decision.mask.shape, envelope)
-    tone = tone_of(source, integer(source, "PixelRepresentation") == 1)
+    shown = radiograph.shown or Shown(tone_of(source, integer(source, "PixelRepresentation") == 1))
     said = envelope.words
     lines = [said.answer(finding), said.notice]
     if envelope.identity.demo:
@@ -55,9 +56,9 @@ def build_presentation(finding: Finding, envelope: Envelope) -> FileDataset:
         content_description=said.notice,
         graphic_layers=[layer],
         graphic_annotations=[annotation],
-        modality_lut_transformation=_modality(tone),
-        voi_lut_transformations=_voi(tone) if window is None else _assumed(window),
-        presentation_lut_transformation=PresentationLUTTransformation(presentation_lut_shape=_shape(source, window)),
+        modality_lut_transformation=_modality(source, shown.tone),
+        voi_lut_transformations=_voi(shown.tone),
+        presentation_lut_transformation=PresentationLUTTransformation(presentation_lut_shape=_shape(source, shown.falls)),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **envelope.arguments,
         **envelope.maker,
@@ -82,21 +83,30 @@ def _modality(source: Dataset, tone: Tone) -> ModalityLUTTransformation | None:
     if tone.modality is not None:
         table = ModalityLUT("US", tone.modality.first % 65536, tone.modality.entries.astype(np.uint16))
         return ModalityLUTTransformation(modality_lut=_of_its_bits(table, tone.modality))
-    if number(source, "RescaleSlope") is None or number(source, "RescaleIntercept") is None:
+    said = number(source, "RescaleSlope") is not None and number(source, "RescaleIntercept") is not None
+    if not said and (tone.slope, tone.intercept) == (1, 0):
         return None
     return ModalityLUTTransformation(rescale_intercept=tone.intercept, rescale_slope=tone.slope, rescale_type="US")
 
 
 def _voi(tone: Tone) -> list[SoftcopyVOILUTTransformation] | None:
-    """The film's first VOI LUT, else its first window."""
+    """The VOI LUT or window that was used. A film that has none is shown by its whole range of bits, which may be much wider
+    than its pixels: then the window is the one that was made up for reading it."""
     if tone.voi is not None:
         table = VOILUT(tone.voi.first % 65536, tone.voi.entries.astype(np.uint16))
         return [SoftcopyVOILUTTransformation(voi_luts=[_of_its_bits(table, tone.voi)])]
     window = tone.window
-    if window is None or not (1 <= window.width <= _WIDEST and abs(window.centre) <= _WIDEST):
+    if window is None or not (window.width <= _WIDEST and abs(window.centre) <= _WIDEST):
         return None
+    if window.is_exact and window.function != "SIGMOID":  # in the words that every viewer knows (C.11.2.1.3.2)
+        window = Window(window.centre + 0.5, window.width + 1, "LINEAR")
     function = None if window.function == "LINEAR" else window.function
-    return [SoftcopyVOILUTTransformation(window.centre, window.width, voi_lut_function=function)]
+    return [SoftcopyVOILUTTransformation(_decimal(window.centre), _decimal(window.width), voi_lut_function=function)]
+
+
+def _decimal(said: float) -> float:
+    """As a DS can say it, in 16 characters."""
+    return float(f"{said:.8g}")
 
 
 def _of_its_bits(made: T, table: LookupTable) -> T:
@@ -105,7 +115,8 @@ def _of_its_bits(made: T, table: LookupTable) -> T:
     return made
 
 
-def _shape(source: Dataset) -> str:
+def _shape(source: Dataset, falls: bool) -> str:
     """A presentation state overrides the film's own: what was inverted stays inverted (PS3.3 C.11.6)."""
     first_is_white = text(source, "PhotometricInterpretation").upper() == "MONOCHROME1"
-    return "INVERSE" if first_is_white or text(source, "PresentationLUTShape").upper() == "INVERSE" else "IDENTITY"
+    inverted = first_is_white or text(source, "PresentationLUTShape").upper() == "INVERSE"
+    return "INVERSE" if inverted != falls else "IDENTITY"

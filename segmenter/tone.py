@@ -17,7 +17,6 @@ from pydicom.uid import ExplicitVRBigEndian
 from segmenter.header import items, number, numbers_or_gaps, present, text
 from segmenter.lookup import LookupTable, first_table
 from segmenter.notes import NoteCode
-from segmenter.values import AssumedWindow
 
 _MOST_CLIPPED = 0.5  # of the film at black or white: such a window was made for other pixels
 _LEAST_CONTRAST = 0.25  # of the grey scale between the 2nd and the 98th percentile
@@ -67,6 +66,15 @@ class Tone:
         return b"|".join([f"{self.slope!r},{self.intercept!r},{self.window!r}".encode(), *tables])
 
 
+@dataclass(frozen=True)
+class Shown:
+    """How a film became grey: of its header's tone what was used, and the window that was made up where none could be. `falls`:
+    black and white are exchanged on top of that, as a table that was not used would have done."""
+
+    tone: Tone
+    falls: bool = False
+
+
 def tone_of(dataset: Dataset, signed: bool) -> Tone:
     """Read from the header; what is absent or senseless (slope 0, width 0, an empty table) is left out.
 
@@ -96,9 +104,9 @@ def unread(dataset: Dataset, tone: Tone) -> tuple[NoteCode, ...]:
 
 def greys(
     values: NDArray, tone: Tone, film: NDArray[np.bool_] | None, inverted: bool = False
-) -> tuple[NDArray[np.float32], AssumedWindow | None, tuple[NoteCode, ...]]:
-    """(H, W) stored values of 8 or 16 bits -> (H, W) float32 [0, 1], the window that had to be made up, and what was assumed.
-    `film` (H, W) bool: pixels that are not padding.
+) -> tuple[NDArray[np.float32], Shown, tuple[NoteCode, ...]]:
+    """(H, W) stored values of 8 or 16 bits -> (H, W) float32 [0, 1], how they became so, and what was assumed. `film` (H, W)
+    bool: pixels that are not padding.
 
     Falls back to percentiles when there is no window, or one that shows nothing: 1 film in 50 has a window for other
     pixels. Raises ValueError when all pixels of the film are equal.
@@ -109,50 +117,66 @@ def greys(
     step = max(1, int((values.size / _SAMPLE) ** 0.5))
     thin = values[::step, ::step] if film is None else values[::step, ::step][film[::step, ::step]]
     counts = np.bincount(thin.view(unsigned).ravel(), minlength=len(every))
-    table, window, notes = _table_of(every, counts, tone)
+    shown, notes = _shown(every, counts, tone)
+    table = _grey(shown, every)
     table = np.float32(1) - table if inverted else table
-    return np.asarray(cv2.LUT(values.view(unsigned), table[None]), np.float32), window, notes
+    return np.asarray(cv2.LUT(values.view(unsigned), table[None]), np.float32), shown, notes
 
 
-def _table_of(
-    every: NDArray, counts: NDArray[np.intp], tone: Tone
-) -> tuple[NDArray[np.float32], AssumedWindow | None, tuple[NoteCode, ...]]:
-    """The grey [0, 1] of each stored value of `every`; `counts`: how often it occurs in the film's sample."""
+def _shown(every: NDArray, counts: NDArray[np.intp], tone: Tone) -> tuple[Shown, tuple[NoteCode, ...]]:
+    """What of the tone shows something of this film. `counts`: how often each of `every` occurs in the film's sample."""
     there = counts > 0
-    physical, falls, notes = _physical(every, there, tone)
-    sample = _Sample(physical[there], counts[there])
+    tone, falls, notes = _fitting(every[there], tone)
+    sample = _Sample(_physical(every[there], tone), counts[there])
     if len(sample.values) == 0 or float(sample.values.min()) == float(sample.values.max()):
         raise ValueError("all pixels are equal")
-    exact = tone.window and replace(tone.window, function="LINEAR_EXACT")  # 0.5, 1 over values of 0 to 1 can mean nothing else
-    for shown in (tone.voi, tone.window, exact):
-        if shown is None:
+    windows = (tone.window, _exact(tone.window))
+    for one in (replace(tone, window=None), *(replace(tone, voi=None, window=window) for window in windows)):
+        if one.voi is None and one.window is None:
             continue
-        scale = float(2**shown.bits - 1) if isinstance(shown, LookupTable) else 1.0
-        if _shows_something(sample, np.clip(shown(sample.values) / scale, 0, 1)):
-            seen = np.clip(shown(physical) / np.float32(scale), 0, 1)
-            return (np.float32(1) - seen if falls else seen), None, notes
-        notes = (*notes, NoteCode.WINDOW_IGNORED)
+        if _shows_something(sample, _displayed(one, sample.values)):
+            return Shown(one, falls), notes
+        notes = (NoteCode.WINDOW_IGNORED,)
     falls ^= tone.voi is not None and tone.voi.falls  # the polarity that a table carries outlives it
     low, high = sample.percentiles(_PERCENTILES)
     if high <= low:  # nearly all pixels are equal: the whole range then
         low, high = float(sample.values.min()), float(sample.values.max())
-    seen = np.clip((physical - np.float32(low)) / np.float32(high - low), 0, 1)
-    notes = (*dict.fromkeys(notes), NoteCode.GREYS_ASSUMED)
-    return (np.float32(1) - seen if falls else seen), AssumedWindow(low, high, falls), notes
+    window = Window((low + high) / 2, high - low, "LINEAR_EXACT")
+    return Shown(replace(tone, voi=None, window=window), falls), (*notes, NoteCode.GREYS_ASSUMED)
 
 
-def _physical(
-    every: NDArray, there: NDArray[np.bool_], tone: Tone
-) -> tuple[NDArray[np.float32], bool, tuple[NoteCode, ...]]:
-    """Behind the modality LUT; whether a table that had to be dropped would have turned black and white. One that makes all of
-    the film equal was made for other pixels."""
-    linear = every.astype(np.float32) * np.float32(tone.slope) + np.float32(tone.intercept)
-    if tone.modality is None:
-        return linear, False, ()
-    physical = tone.modality(every)
-    if np.ptp(physical[there]) == 0 and np.ptp(linear[there]) > 0:
-        return linear, tone.modality.falls, (NoteCode.RESCALE_IGNORED,)
-    return physical, False, ()
+def _exact(window: Window | None) -> Window | None:
+    """A window that shows nothing as LINEAR may have been meant as LINEAR_EXACT: 0.5, 1 over values of 0 to 1."""
+    return replace(window, function="LINEAR_EXACT") if window is not None and window.function == "LINEAR" else None
+
+
+def _fitting(values: NDArray, tone: Tone) -> tuple[Tone, bool, tuple[NoteCode, ...]]:
+    """The tone without a modality LUT that makes all of the film equal, because it was made for other pixels; and whether that
+    would have exchanged black and white."""
+    without = replace(tone, modality=None)
+    if tone.modality is None or np.ptp(_physical(values, tone)) > 0 or np.ptp(_physical(values, without)) == 0:
+        return tone, False, ()
+    return without, tone.modality.falls, (NoteCode.RESCALE_IGNORED,)
+
+
+def _grey(shown: Shown, values: NDArray) -> NDArray[np.float32]:
+    """Stored values -> [0, 1]."""
+    grey = _displayed(shown.tone, _physical(values, shown.tone))
+    return np.float32(1) - grey if shown.falls else grey
+
+
+def _physical(values: NDArray, tone: Tone) -> NDArray[np.float32]:
+    """Stored values -> output values of the modality LUT."""
+    if tone.modality is not None:
+        return tone.modality(values)
+    return values.astype(np.float32) * np.float32(tone.slope) + np.float32(tone.intercept)
+
+
+def _displayed(tone: Tone, physical: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Output values of the modality LUT -> [0, 1]."""
+    if tone.voi is not None:
+        return np.clip(tone.voi(physical) / np.float32(2**tone.voi.bits - 1), 0, 1)
+    return tone.window(physical) if tone.window is not None else physical
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.notes import NoteCode
+from segmenter.tone import Shown
 
 Image = NDArray[np.float32]  # (H, W), [0, 1], lungs dark (the sense of MONOCHROME2)
 Probability = NDArray[np.float32]  # (S, S) on the model grid, [0, 1]
@@ -51,16 +52,6 @@ class Spacing:
 
 
 @dataclass(frozen=True)
-class AssumedWindow:
-    """The output values of the modality LUT that a film without a usable window is shown between; `falls`: the lowest is white,
-    before PhotometricInterpretation is applied."""
-
-    lowest: float
-    highest: float
-    falls: bool
-
-
-@dataclass(frozen=True)
 class Radiograph:
     """A decoded film: `image` (H, W) float32 [0, 1] in the native matrix, lungs dark."""
 
@@ -69,11 +60,8 @@ class Radiograph:
     spacing: Spacing | None
     content_sha256: str  # stored pixel values and every tag that affects decoding
     notes: tuple[NoteCode, ...] = ()  # what was assumed, guessed or repaired; not part of the content
-<<<<<<< HEAD
     indeterminate: IndeterminateCode | None = None  # why its pixels allow no answer, whatever the network says
-=======
-    window: AssumedWindow | None = None  # None: the film's own is used
->>>>>>> 73f50d0 (Pixels are found by what they are; unused bits are cut; lookup tables and numbers are read as they were meant)
+    shown: Shown | None = None  # None: as its header says
 
     @property
     def in_detector_plane(self) -> bool:
