@@ -36,6 +36,7 @@ _MOST_TILES = 65535  # their numbers have two bytes
 _J2K_START = b"\xff\x4f\xff\x51"  # SOC, SIZ (ISO/IEC 15444-1 annex A)
 _JPEG_START = b"\xff\xd8\xff"
 _MOST_TRAILER = 64  # bytes behind an end of image that are never asked what they are
+_MOST_ZEROS = 16  # at the end of a tile-part
 _RLE_HEAD = 64  # bytes: number of segments, then where each begins (PS3.5 annex G.5)
 
 _BY_FRAME = {
@@ -197,4 +198,7 @@ def _end_of_tiles(data: bytes, at: int, tiles: int) -> int:
             raise _truncated()
     if missing:
         raise _unreadable() if END_OF_IMAGE in data[at:] else _truncated()
-    return max(at, data.find(END_OF_IMAGE, at))
+    end = data.find(END_OF_IMAGE, at)
+    if end < 0 and (len(data) - at > 1 or not data[at - _MOST_ZEROS : at].strip(b"\0")):  # filled up, or more was to come
+        raise _truncated()
+    return max(at, end)

@@ -26,10 +26,12 @@ def fragments(value: bytes) -> list[bytes]:
     found, at = [], 0
     while value[at : at + 4] == ITEM and at + _HEAD <= len(value):
         begin, at = at + _HEAD, min(at + _HEAD + _length(value, at), len(value))
-        if at < len(value) and value[at : at + 4] != ITEM:
-            odd = value[at + 1 : at + 5] == ITEM
-            at = at + 1 if odd else max(value.find(ITEM, at), 0) or len(value)
-        found.append(value[begin:at])
+        end = at
+        if at + 1 < len(value) and value[at : at + 4] != ITEM:
+            is_padded = value[at + 1 : at + 5] == ITEM
+            at = at + 1 if is_padded else max(value.find(ITEM, at), 0) or len(value)
+            end = at - 1 if is_padded else at
+        found.append(value[begin:end])
     return found
 
 
