@@ -94,7 +94,7 @@ FILMS = {
         "explicit", lambda f: with_element(f, PIXEL_DATA, b"OW", bytes(100), 0xFFFFFFFE),
         {"truncated-pixel-data", "not-dicom"}),
     "length FFFFFFFE of a header element": (
-        "implicit", lambda f: with_element(f, 0x00081030, b"LO", b"x " * 20, 0xFFFFFFFE), {"missing-uid"}),
+        "implicit", lambda f: with_element(f, 0x00081030, b"LO", b"x " * 20, 0xFFFFFFFE), {"truncated-dataset"}),
     "another UID inside, with path characters": (
         "explicit", lambda f: with_element(f, SOP_INSTANCE_UID, b"UI", b"../../../../tmp/x\0"), {"uid-mismatch"}),
     "another UID inside, of 200 bytes": (
