@@ -150,7 +150,8 @@ def numbers_or_gaps(dataset: Dataset, keyword: str) -> tuple[float | None, ...]:
 
 def malformed(dataset: Dataset, keyword: str) -> bool:
     """Whether a number that was read is not written as DS or IS (PS3.5 section 6.2)."""
-    return any(as_number(one) is not None and not is_proper(one) for one in _written(dataset, keyword) or ())
+    written = _written(dataset, keyword) or ()
+    return any(not is_proper(one) and (as_number(one) is not None or as_pair(one) is not None) for one in written)
 
 
 def _written(dataset: Dataset, keyword: str) -> tuple[str, ...] | None:

@@ -130,24 +130,24 @@ def _shown(every: NDArray, counts: NDArray[np.intp], tone: Tone) -> tuple[Shown,
     sample = _Sample(_physical(every[there], tone), counts[there])
     if len(sample.values) == 0 or float(sample.values.min()) == float(sample.values.max()):
         raise ValueError("all pixels are equal")
-    windows = (tone.window, _exact(tone.window))
-    for one in (replace(tone, window=None), *(replace(tone, voi=None, window=window) for window in windows)):
-        if one.voi is None and one.window is None:
-            continue
-        if _shows_something(sample, _displayed(one, sample.values)):
-            return Shown(one, falls), notes
-        notes = (NoteCode.WINDOW_IGNORED,)
+    table, window = replace(tone, window=None), replace(tone, voi=None)
+    for alike in ((table,) if table.voi else (), (window, _exact(window)) if window.window else ()):
+        for one in alike:
+            if _shows_something(sample, _displayed(one, sample.values)):
+                return Shown(one, falls), notes
+        notes = (*notes, NoteCode.WINDOW_IGNORED) if alike else notes
     falls ^= tone.voi is not None and tone.voi.falls  # the polarity that a table carries outlives it
     low, high = sample.percentiles(_PERCENTILES)
     if high <= low:  # nearly all pixels are equal: the whole range then
         low, high = float(sample.values.min()), float(sample.values.max())
-    window = Window((low + high) / 2, high - low, "LINEAR_EXACT")
-    return Shown(replace(tone, voi=None, window=window), falls), (*notes, NoteCode.GREYS_ASSUMED)
+    made_up = Window((low + high) / 2, high - low, "LINEAR_EXACT")
+    return Shown(replace(tone, voi=None, window=made_up), falls), (*notes, NoteCode.GREYS_ASSUMED)
 
 
-def _exact(window: Window | None) -> Window | None:
+def _exact(tone: Tone) -> Tone:
     """A window that shows nothing as LINEAR may have been meant as LINEAR_EXACT: 0.5, 1 over values of 0 to 1."""
-    return replace(window, function="LINEAR_EXACT") if window is not None and window.function == "LINEAR" else None
+    is_linear = tone.window is not None and tone.window.function == "LINEAR"
+    return replace(tone, window=replace(tone.window, function="LINEAR_EXACT")) if is_linear else tone  # type: ignore[type-var]
 
 
 def _fitting(values: NDArray, tone: Tone) -> tuple[Tone, bool, tuple[NoteCode, ...]]:
