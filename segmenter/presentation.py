@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -36,7 +37,7 @@ def build_presentation(finding: Finding, envelope: Envelope) -> FileDataset:
     if decision is None or radiograph is None or not decision.positive:
         raise ValueError("only a positive film has a presentation state")
     header = _header(source, decision.mask.shape, envelope)
-    shown = radiograph.shown or Shown(tone_of(source, integer(source, "PixelRepresentation") == 1))
+    shown = _in_stored_values(radiograph.shown or Shown(tone_of(source, integer(source, "PixelRepresentation") == 1)))
     said = envelope.words
     lines = [said.answer(finding), said.notice]
     if envelope.identity.demo:
@@ -79,12 +80,23 @@ def _header(source: Dataset, shape: tuple[int, ...], envelope: Envelope) -> Data
 # A presentation state stands in the place of all that the film says of its greys (PS3.4 N.2): the film must look as without us.
 
 
+def _in_stored_values(shown: Shown) -> Shown:
+    """The same without a rescale that makes small numbers: viewers, dcmtk among them, round what it gives to whole ones."""
+    tone, window = shown.tone, shown.tone.window
+    if tone.modality is not None or tone.voi is not None or window is None or not 0 < abs(tone.slope) < 1:
+        return shown
+    if window.function == "LINEAR" and not window.is_exact:
+        window = Window(window.centre - 0.5, window.width - 1, "LINEAR_EXACT")
+    stored = replace(window, centre=(window.centre - tone.intercept) / tone.slope, width=window.width / abs(tone.slope))
+    return Shown(replace(tone, slope=1.0, intercept=0.0, window=stored), shown.falls != (tone.slope < 0))
+
+
 def _modality(source: Dataset, tone: Tone) -> ModalityLUTTransformation | None:
     if tone.modality is not None:
         table = ModalityLUT("US", tone.modality.first % 65536, tone.modality.entries.astype(np.uint16))
         return ModalityLUTTransformation(modality_lut=_of_its_bits(table, tone.modality))
-    said = number(source, "RescaleSlope") is not None and number(source, "RescaleIntercept") is not None
-    if not said and (tone.slope, tone.intercept) == (1, 0):
+    is_said = number(source, "RescaleSlope") is not None and number(source, "RescaleIntercept") is not None
+    if not is_said and (tone.slope, tone.intercept) == (1, 0):
         return None
     return ModalityLUTTransformation(rescale_intercept=tone.intercept, rescale_slope=tone.slope, rescale_type="US")
 
