@@ -21,8 +21,8 @@ _LOOKED_AT = 1 << 18  # pixels, where two arrangements are compared
 
 
 def grey_of(readings: Iterable[NDArray], bits: int) -> NDArray:
-    """(H, W) of the first reading (H, W, 3) of `bits` bits that is grey: its middle channel where all three are equal, its first
-    where the other two are constant (luminance and constant chroma). Raises NotOurs (`colour`) when none is."""
+    """(H, W) of the first reading (H, W, 3) of `bits` bits that is grey: its middle channel where all three are equal, its
+    first where the other two are constant (luminance and constant chroma). Raises NotOurs (`colour`) when none is."""
     limit = _TOLERANCE * (1 << bits) // 256
     for reading in readings:
         if float((_spread(reading) > limit).mean()) <= _MOST_COLOURED:
@@ -55,7 +55,9 @@ def from_palette(dataset: Dataset, values: NDArray) -> tuple[NDArray, int]:
     are no greys."""
     tables: list[LookupTable] = []
     for name in ("Red", "Green", "Blue"):
-        table = first_table([dataset], f"{name}PaletteColorLookupTableDescriptor", f"{name}PaletteColorLookupTableData", signed=False)
+        table = first_table(
+            [dataset], f"{name}PaletteColorLookupTableDescriptor", f"{name}PaletteColorLookupTableData", signed=False
+        )
         if table is None:
             raise NotOurs(SkipCode.COLOUR)
         tables.append(table)

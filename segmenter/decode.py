@@ -50,8 +50,8 @@ def decode(dataset: Dataset) -> Radiograph:
             image[~film] = 0
         suspect = (NoteCode.POLARITY_SUSPECT,) if looks_inverted(turned(image, turn)) else ()
     notes = (
-        *assumptions(dataset), *stored.notes, *_repaired(dataset), *unread(dataset, tone), *assumed, *_grey_notes(dataset, stored, padding, film),
-        *_place_notes(dataset, spacing, turn), *suspect,
+        *assumptions(dataset), *stored.notes, *_repaired(dataset), *unread(dataset, tone), *assumed,
+        *_grey_notes(dataset, stored, padding, film), *_place_notes(dataset, spacing, turn), *suspect,
     )  # fmt: skip
     return Radiograph(image, turn, spacing, digest.result(), tuple(dict.fromkeys(notes)), shown=shown)
 

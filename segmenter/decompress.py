@@ -4,6 +4,7 @@ the film's own header that the stream does not need."""
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,27 +32,26 @@ def decompress(
     rows, columns, samples = shape
     if stream.frame is not None and stream.syntax == JPEGExtended12Bit and stream.frame.precision > 8:
         return _extended_12_bit(stream.data, shape)
+    said: dict[str, Any] = {
+        "number_of_frames": 1,
+        "rows": rows,
+        "columns": columns,
+        "samples_per_pixel": samples,
+        "photometric_interpretation": photometric,
+        "planar_configuration": 0,
+        "bits_allocated": allocated,
+        "bits_stored": bits,
+        "pixel_representation": int(signed),
+        "correct_unused_bits": False,
+    }
     try:
-        array, _ = get_decoder(stream.syntax).as_array(
-            encapsulate([stream.data], has_bot=False),
-            index=0,
-            raw=raw,
-            number_of_frames=1,
-            rows=rows,
-            columns=columns,
-            samples_per_pixel=samples,
-            photometric_interpretation=photometric,
-            planar_configuration=0,
-            bits_allocated=allocated,
-            bits_stored=bits,
-            pixel_representation=int(signed),
-            correct_unused_bits=False,
-        )
+        array, _ = get_decoder(stream.syntax).as_array(encapsulate([stream.data], has_bot=False), index=0, raw=raw, **said)
     except _DECODER_ERRORS as error:
         if stream.syntax == RLELossless:  # its head was sound: a segment ends before its rows do
             raise Refused("truncated-pixel-data", "The RLE stream holds fewer pixels than the film has.") from error
         raise Refused(
-            "undecodable-pixel-data", f"No decoder reads this stream of transfer syntax {stream.syntax} ({type(error).__name__})."
+            "undecodable-pixel-data",
+            f"No decoder reads this stream of transfer syntax {stream.syntax} ({type(error).__name__}).",
         ) from error
     return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "i" else array
 

@@ -1,5 +1,5 @@
-"""Numbers that are written as text (DS and IS, PS3.5 section 6.2), as they are really written: with a decimal comma, in brackets,
-with a unit."""
+"""Numbers that are written as text (DS and IS, PS3.5 section 6.2), as they are really written: with a decimal comma, in
+brackets, with a unit."""
 
 from __future__ import annotations
 

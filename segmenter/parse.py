@@ -121,9 +121,11 @@ def _film(data: bytes, at: int, implicit_vr: bool, little_endian: bool) -> Datas
         end = behind = min(last.value + last.length, len(data))
     if end == last.value and last.length:
         raise Refused("truncated-pixel-data", "The file stops where its pixels begin.")
-    pixels = RawDataElement(_PIXEL_DATA, last.vr, last.length, data[last.value : end], last.value, last.vr is None, little_endian)
+    pixels = RawDataElement(
+        _PIXEL_DATA, last.vr, last.length, data[last.value : end], last.value, last.vr is None, little_endian
+    )
     film = Dataset(_behind(data, behind, implicit_vr, little_endian) | _raw(found) | {_PIXEL_DATA: pixels})
-    film.set_original_encoding(*found.original_encoding, found._character_set)  # type: ignore[arg-type]
+    film.set_original_encoding(implicit_vr, little_endian, found._character_set)
     return film
 
 
@@ -140,6 +142,7 @@ def _is_whole(data: bytes, found: Dataset, last: _Head | None) -> bool:
 
 def _behind(data: bytes, at: int, implicit_vr: bool, little_endian: bool) -> Elements:
     """What can be read behind the pixels: elements of a film whose tags are out of order, or nothing."""
+
     def stop(tag: BaseTag) -> bool:
         return not _FIRST_GROUP <= tag.group < _PIXEL_DATA.group
 

@@ -4,10 +4,11 @@ anything is allocated, because a header may lie."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     JPEG2000,
@@ -164,9 +165,9 @@ def _refuse_contradiction(said: _Description) -> None:
         raise Refused("bad-pixel-description", f"SamplesPerPixel {said.samples} does not fit PhotometricInterpretation.")
 
 
-def _found(element: RawDataElement | DataElement, syntax: UID, said: _Description) -> Stream | bytes:
+def _found(element: Any, syntax: UID, said: _Description) -> Stream | bytes:
     """The compressed stream, or the uncompressed pixels: what the element holds, whatever the transfer syntax calls it."""
-    data = element.value
+    data: bytes = element.value
     has_items = element.length == _UNDEFINED if isinstance(element, RawDataElement) else element.is_undefined_length
     if syntax in NATIVE and not has_items and len(data) >= said.needed:
         return data
@@ -181,9 +182,7 @@ def _found(element: RawDataElement | DataElement, syntax: UID, said: _Descriptio
     if not begins_like_one(data) and said.needed <= len(data) <= said.needed + 1:
         return data
     if said.rows * said.columns > max(_ALWAYS_AFFORDABLE, len(data) * _MOST_PIXELS_PER_BYTE):
-        raise Refused(
-            "absurd-size", f"{said.rows} x {said.columns} pixels are announced and only {len(data)} bytes are there."
-        )
+        raise Refused("absurd-size", f"{said.rows} x {said.columns} pixels are announced and only {len(data)} bytes are there.")
     return read_stream(data, syntax)
 
 
@@ -197,9 +196,7 @@ def _as_in_stream(said: _Description, stream: Stream) -> _Description:
         )
     if frame is not None and frame.samples != said.samples and frame.samples in (1, 3):
         photometric = "YBR_FULL" if frame.samples == 3 else "MONOCHROME2"
-        said = replace(
-            said, samples=frame.samples, photometric=photometric, notes=(*said.notes, NoteCode.SAMPLES_ASSUMED)
-        )
+        said = replace(said, samples=frame.samples, photometric=photometric, notes=(*said.notes, NoteCode.SAMPLES_ASSUMED))
     _refuse_contradiction(said)
     return said
 
@@ -218,7 +215,8 @@ def _decompressed(stream: Stream, said: _Description) -> tuple[NDArray, tuple[No
     if not is_colour:
         return read("MONOCHROME2"), ()
     # As PhotometricInterpretation says, then the samples as they are in the stream.
-    return grey_of((read(name, raw=raw) for name, raw in ((said.photometric, False), ("YBR_FULL", True))), said.bits or bits), ()
+    ways = ((said.photometric, False), ("YBR_FULL", True))
+    return grey_of((read(name, raw=raw) for name, raw in ways), said.bits or bits), ()
 
 
 def _native(data: bytes, said: _Description, big_endian: bool, *, swapped: bool) -> tuple[NDArray, tuple[NoteCode, ...]]:
@@ -234,8 +232,9 @@ def _native(data: bytes, said: _Description, big_endian: bool, *, swapped: bool)
         cells = np.frombuffer(data, np.dtype(np.uint8 if said.allocated == 8 else ">u2" if big_endian else "<u2"), said.cells)
     if said.samples == 1:
         return cells.reshape(said.rows, said.columns), ()
+    notes: tuple[NoteCode, ...] = ()
     if said.photometric == "YBR_FULL_422":
-        samples, notes = _upsampled(cells, said), ()
+        samples = _upsampled(cells, said)
     else:
         samples, planar = arranged(cells, said.rows, said.columns, said.planar)
         notes = (NoteCode.PLANAR_ASSUMED,) if planar != said.planar else ()

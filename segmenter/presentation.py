@@ -21,8 +21,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 from segmenter.decode import aspect_of
 from segmenter.envelope import Envelope
 from segmenter.header import integer, number, text
-from segmenter.outline import parts_of
 from segmenter.lookup import LookupTable
+from segmenter.outline import parts_of
 from segmenter.tone import Shown, Tone, Window, tone_of
 from segmenter.values import Finding
 

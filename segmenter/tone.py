@@ -84,7 +84,9 @@ def tone_of(dataset: Dataset, signed: bool) -> Tone:
     modality = _table(dataset, "ModalityLUTSequence", signed)
     below_zero = signed if modality is None else False  # a modality LUT gives unsigned values
     below_zero = below_zero or (intercept or 0) < 0 or (slope or 0) < 0
-    return Tone(slope or _sign(dataset), intercept or 0.0, modality, _table(dataset, "VOILUTSequence", below_zero), _window(dataset))
+    return Tone(
+        slope or _sign(dataset), intercept or 0.0, modality, _table(dataset, "VOILUTSequence", below_zero), _window(dataset)
+    )
 
 
 def unread(dataset: Dataset, tone: Tone) -> tuple[NoteCode, ...]:

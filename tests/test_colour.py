@@ -94,7 +94,9 @@ def test_a_grey_film_in_colour_is_read(name: str) -> None:
     found = decode(read_back(dataset))
     assert np.abs(found.image - RIGHT).max() < (0.05 if "JPEG" in name else 0.011)
     assert (NoteCode.GREY_FROM_COLOUR in found.notes) == ("one sample" not in name)
-    unsaid = "JPEG" not in name and any(word in name for word in ("absent", "without", "not said", "are none", "said to be", " 2"))
+    unsaid = "JPEG" not in name and any(
+        word in name for word in ("absent", "without", "not said", "are none", "said to be", " 2")
+    )
     assert (NoteCode.PLANAR_ASSUMED in found.notes) == (unsaid and "YBR that" not in name and "RGB that" not in name)
 
 

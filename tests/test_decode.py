@@ -281,11 +281,12 @@ BAD = {
     "unknown photometric": ("bad-pixel-description", lambda f: setattr(f, "PhotometricInterpretation", "CMYK")),
     "MPEG": ("unsupported-transfer-syntax", lambda f: set_syntax(f, "1.2.840.10008.1.2.4.102")),
     "no file meta": ("missing-transfer-syntax", lambda f: delattr(f, "file_meta")),
-    "raw pixels called JPEG": ("undecodable-pixel-data", lambda f: set_syntax(f, JPEGLosslessSV1)),
+    "half of raw pixels called JPEG": (
+        "undecodable-pixel-data", lambda f: set_syntax(f, JPEGLosslessSV1, f.PixelData[: len(f.PixelData) // 2])),
     "garbage called JPEG": (
         "undecodable-pixel-data", lambda f: set_syntax(f, JPEGBaseline8Bit, encapsulate([b"garbage!" * 9]))),
     "garbage called JPEG 2000": (
-        "undecodable-pixel-data", lambda f: set_syntax(f, JPEG2000Lossless, encapsulate([b"\xff\x4f\xff\x51" * 9]))),
+        "undecodable-pixel-data", lambda f: set_syntax(f, JPEG2000Lossless, encapsulate([b"\xff\x4f\xff\x51" * 90]))),
     "garbage called RLE": ("undecodable-pixel-data", lambda f: set_syntax(f, RLELossless, encapsulate([b"x" * 99]))),
     "a huge picture in a small stream": (
         "undecodable-pixel-data", lambda f: set_syntax(f, JPEGLosslessSV1, encapsulate([JPEG_OF_65500]))),

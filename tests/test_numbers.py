@@ -1,4 +1,5 @@
-"""Numbers as they are really written, and the windows that they make (fo-dicom#1296, fo-dicom#1915, dcmjs#287, dicom-rs#826)."""
+"""Numbers as they are really written, and the windows that they make (fo-dicom#1296, fo-dicom#1915,
+dcmjs#287, dicom-rs#826)."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ from segmenter.number_text import as_number, as_pair
         ("0.143 mm", 0.143), ("0,143mm", 0.143), ("0.143 mm2", 0.143), ("0.143 mm/pixel", 0.143), ("2048 HU", 2048),
         ("W: 2048", 2048), ("2048;", 2048), ("~2048", 2048), ("2048 (auto)", 2048),
         ("", None), ("x", None), ("NaN", None), ("nan", None), ("inf", None), ("-Infinity", None), ("1.#QNAN", None),
-        ("1.#IND", None), ("1e999", None), ("1.2.3", None), ("1,2,3", None), ("12abc34", None), ("2020-01-02", None), ("1-2", None),
-        ("--", None), (".", None), (",", None), ("1_000", None), ("0x10", None), ("N/A", None), ("1/2", None),
+        ("1.#IND", None), ("1e999", None), ("1.2.3", None), ("1,2,3", None), ("12abc34", None), ("2020-01-02", None),
+        ("1-2", None), ("--", None), (".", None), (",", None), ("1_000", None), ("0x10", None), ("N/A", None), ("1/2", None),
     ],
 )  # fmt: skip
 def test_a_number_is_read_as_it_was_meant(said: str, meant: float | None) -> None:
@@ -36,8 +37,8 @@ def test_a_number_is_read_as_it_was_meant(said: str, meant: float | None) -> Non
 
 @pytest.mark.parametrize(
     "said",
-    ["0.2;0.1", "0.2 0.1", "0.2, 0.1", "0.2,0.1", "0,2;0,1", "0,2 0,1", "0,2, 0,1", "0,2,0,1", "[0.2, 0.1]", "0.2x0.1", "0.2/0.1",
-     "0.2 x 0.1", "0.2|0.1"],
+    ["0.2;0.1", "0.2 0.1", "0.2, 0.1", "0.2,0.1", "0,2;0,1", "0,2 0,1", "0,2, 0,1", "0,2,0,1", "[0.2, 0.1]", "0.2x0.1",
+     "0.2/0.1", "0.2 x 0.1", "0.2|0.1"],
 )  # fmt: skip
 def test_two_numbers_in_one_text(said: str) -> None:
     assert as_pair(said) == (0.2, 0.1)

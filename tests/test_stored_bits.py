@@ -41,7 +41,7 @@ def letters() -> np.ndarray:
 
 ABOVE = {
     "a constant": np.full(SHAPE, 0xA),
-    "the left half": X < SHAPE[1] // 2,
+    "the left half": SHAPE[1] // 2 > X,
     "a gradient": X * 16 // SHAPE[1],
     "a checkerboard": (X + Y) % 2 * 5,
     "noise": np.random.default_rng(1).integers(0, 16, SHAPE),

@@ -101,7 +101,12 @@ def test_half_a_stream_is_truncated_however_it_is_put(name: str, film: Dataset, 
     stream = streams[name]
     for share in (0.3, 0.6, 0.95):
         half = stream[: int(share * len(stream)) // 2 * 2]
-        for value in (item(b"") + item(half) + END, item(half) + END, item(b"") + pieces(half), item(b"") + item(half + bytes(900)) + END):
+        for value in (
+            item(b"") + item(half) + END,
+            item(half) + END,
+            item(b"") + pieces(half),
+            item(b"") + item(half + bytes(900)) + END,
+        ):
             with pytest.raises(Refused) as refused:
                 read(part10(film, ENCODERS[name][0], value))
             assert refused.value.code == "truncated-pixel-data"
