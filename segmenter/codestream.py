@@ -62,12 +62,13 @@ class Frame:
 @dataclass(frozen=True)
 class Stream:
     """One whole compressed picture: `data` from its start to its end, and nothing else. `frame` None: RLE, which does not
-    name its size. `surplus`: bytes that stood behind the end."""
+    name its size, but has one of the `segments` for each byte of a pixel. `surplus`: bytes that stood behind the end."""
 
     syntax: UID
     data: bytes
     frame: Frame | None
     surplus: int = 0
+    segments: int = 0
 
 
 def begins_like_one(data: bytes) -> bool:
@@ -90,7 +91,7 @@ def read_stream(data: bytes, said: UID) -> Stream:
         raise _truncated() if len(data) < _RLE_HEAD else _unreadable()
     if segments[-1] >= len(data):
         raise _truncated()
-    return Stream(RLELossless, data, None)
+    return Stream(RLELossless, data, None, segments=len(segments))
 
 
 def _unreadable() -> Refused:

@@ -97,6 +97,7 @@ def stored_values(dataset: Dataset) -> Stored:
         cells, more = _decompressed(found, said)
         is_other, is_surplus = found.syntax != syntax, found.surplus > 0
     else:
+        said = _as_long(said, len(found))
         _refuse_contradiction(said)
         big_endian = syntax == ExplicitVRBigEndian
         cells, more = _native(found, said, big_endian, swapped=big_endian and dataset["PixelData"].VR == "OW")
@@ -186,6 +187,17 @@ def _found(element: Any, syntax: UID, said: _Description) -> Stream | bytes:
     return read_stream(data, syntax)
 
 
+def _as_long(said: _Description, length: int) -> _Description:
+    """Of uncompressed pixels whose SamplesPerPixel and PhotometricInterpretation contradict each other, the number of bytes
+    says which is wrong."""
+    is_colour, plane = said.photometric in COLOUR_SPACES, said.rows * said.columns * said.allocated // 8
+    if is_colour == (said.samples == 3) or length < plane:
+        return said
+    samples, photometric = (3, "RGB") if length >= 3 * plane else (1, "MONOCHROME2")
+    photometric = said.photometric if is_colour == (samples == 3) else photometric
+    return replace(said, samples=samples, photometric=photometric, notes=(*said.notes, NoteCode.SAMPLES_ASSUMED))
+
+
 def _as_in_stream(said: _Description, stream: Stream) -> _Description:
     """A stream that names its size and samples is believed in its samples, and has to agree in its size."""
     frame = stream.frame
@@ -204,8 +216,8 @@ def _as_in_stream(said: _Description, stream: Stream) -> _Description:
 def _decompressed(stream: Stream, said: _Description) -> tuple[NDArray, tuple[NoteCode, ...]]:
     """(H, W) cells, of three samples the grey."""
     precision = stream.frame.precision if stream.frame is not None else 0
-    allocated = 16 if precision > 8 else said.allocated
-    bits = max(said.bits or allocated, precision)  # GDCM would cut the values to BitsStored
+    allocated = _allocated(stream, said)
+    bits = max(min(said.bits or allocated, allocated), precision)  # GDCM would cut the values to BitsStored
     shape = said.rows, said.columns, said.samples
     is_colour = said.photometric in COLOUR_SPACES
 
@@ -217,6 +229,16 @@ def _decompressed(stream: Stream, said: _Description) -> tuple[NDArray, tuple[No
     # As PhotometricInterpretation says, then the samples as they are in the stream.
     ways = ((said.photometric, False), ("YBR_FULL", True))
     return grey_of((read(name, raw=raw) for name, raw in ways), said.bits or bits), ()
+
+
+def _allocated(stream: Stream, said: _Description) -> int:
+    """Bits of the cells that the decoder fills, by the stream where it says so."""
+    if stream.frame is not None:
+        lossy = stream.syntax in (JPEGBaseline8Bit, JPEGExtended12Bit)
+        return 16 if stream.frame.precision > 8 else 8 if lossy else said.allocated
+    if stream.segments not in (said.samples, 2 * said.samples):
+        raise Refused("undecodable-pixel-data", f"The RLE stream has {stream.segments} segments, for {said.samples} samples.")
+    return 8 * stream.segments // said.samples
 
 
 def _native(data: bytes, said: _Description, big_endian: bool, *, swapped: bool) -> tuple[NDArray, tuple[NoteCode, ...]]:

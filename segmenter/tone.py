@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
-from segmenter.header import items, number, numbers_or_gaps, present, text
+from segmenter.header import items, number, numbers_or_gaps, present, words
 from segmenter.lookup import LookupTable, first_table
 from segmenter.notes import NoteCode
 
@@ -222,10 +222,10 @@ def _sign(dataset: Dataset) -> float:
 
 
 def _window(dataset: Dataset) -> Window | None:
-    """The first pair that is one; the others are alternatives (C.11.2.1.2)."""
-    function = text(dataset, "VOILUTFunction").upper().replace(" ", "_") or "LINEAR"
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        return None
+    """The first pair that is one; the others are alternatives (C.11.2.1.2). A function of another name is taken as LINEAR, as
+    an absent one is."""
+    named = next(iter(words(dataset, "VOILUTFunction")), "").replace(" ", "_")
+    function = named if named in ("LINEAR_EXACT", "SIGMOID") else "LINEAR"
     pairs = zip(numbers_or_gaps(dataset, "WindowCenter"), numbers_or_gaps(dataset, "WindowWidth"), strict=False)
     for centre, width in pairs:
         if centre is not None and width is not None and width > 0:

@@ -73,6 +73,8 @@ GREY_FILMS = {
     "a constant tint": lambda: film("YBR_FULL", TINTED),
     "YBR_FULL_422": lambda: film("YBR_FULL_422", np.stack([GREY[:, ::2], GREY[:, 1::2], FLAT[:, ::2], FLAT[:, ::2]], 2)),
     "YBR_FULL_422 that is whole": lambda: film("YBR_FULL_422", np.stack([GREY, FLAT, FLAT], 2)),
+    "three samples, MONOCHROME2": lambda: film("MONOCHROME2", RGB),
+    "three samples, nothing": lambda: film("", RGB),
     "JPEG": lambda: film("YBR_FULL_422", jpeg(RGB)),
     "JPEG, RGB said": lambda: film("RGB", jpeg(RGB)),
     "JPEG, RGB said, no JFIF": lambda: film("RGB", jpeg(RGB, jfif=False)),
@@ -98,6 +100,17 @@ def test_a_grey_film_in_colour_is_read(name: str) -> None:
         word in name for word in ("absent", "without", "not said", "are none", "said to be", " 2")
     )
     assert (NoteCode.PLANAR_ASSUMED in found.notes) == (unsaid and "YBR that" not in name and "RGB that" not in name)
+
+
+def test_the_number_of_bytes_says_how_many_samples_there_are() -> None:
+    right = decode(base(kind="SC", bits=8, window=False)).content_sha256
+    one = base(kind="SC", bits=8, window=False)
+    one.SamplesPerPixel = 3
+    three = film("RGB", RGB)
+    three.SamplesPerPixel = 1
+    for dataset in (one, three):
+        found = decode(read_back(dataset))
+        assert NoteCode.SAMPLES_ASSUMED in found.notes and found.content_sha256 == right
 
 
 @pytest.mark.parametrize("samples", [1, None, ""])

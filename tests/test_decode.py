@@ -277,7 +277,7 @@ BAD = {
     "60,000 x 60,000": ("truncated-pixel-data", lambda f: f.update({"Rows": 60000, "Columns": 60000})),
     "0 x 0": ("bad-pixel-description", lambda f: f.update({"Rows": 0, "Columns": 0})),
     "32 bits": ("bad-pixel-description", lambda f: setattr(f, "BitsAllocated", 32)),
-    "three samples of grey": ("bad-pixel-description", lambda f: setattr(f, "SamplesPerPixel", 3)),
+    "two samples": ("bad-pixel-description", lambda f: setattr(f, "SamplesPerPixel", 2)),
     "unknown photometric": ("bad-pixel-description", lambda f: setattr(f, "PhotometricInterpretation", "CMYK")),
     "MPEG": ("unsupported-transfer-syntax", lambda f: set_syntax(f, "1.2.840.10008.1.2.4.102")),
     "no file meta": ("missing-transfer-syntax", lambda f: delattr(f, "file_meta")),

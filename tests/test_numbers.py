@@ -127,7 +127,7 @@ def scaled(k: float, centre: float, width: float, function: str = "") -> Dataset
     return film
 
 
-@pytest.mark.parametrize("function", ["", "LINEAR", "LINEAR_EXACT", "LINEAR EXACT", "linear_exact"])
+@pytest.mark.parametrize("function", ["", "LINEAR", "LINEAR_EXACT", "LINEAR EXACT", "linear_exact", "LINEAR\\LINEAR", "LOG"])
 @pytest.mark.parametrize("k", [1 / 4095, 1e-5, 1 / 500, 1 / 820])
 def test_a_window_over_small_values_is_exact(k: float, function: str) -> None:
     """Slopes that bring the pixels to 0..1 and the width below 1, or a little above it."""
