@@ -21,7 +21,9 @@ Values = NDArray[np.uint8] | NDArray[np.int8] | NDArray[np.uint16] | NDArray[np.
 _LINES = 400  # rows, and as many columns, in which neighbours are compared
 _ALIKE = 95  # per cent of neighbours: their difference is what close means
 _CLEARLY = 2  # times as many close neighbours, for another reading than the header's
-_NOISE = 0.8  # mean step of neighbours in standard deviations of the picture; 1.1 where they have nothing to do with each other
+# Mean step of neighbours in standard deviations of the picture: 1.1 where they have nothing to do with each other, less than 0.1 on films.
+_NOISE = 0.4
+_FAR_SMOOTHER = 4  # times
 _LEAST_VOTES = 1e-4  # of the neighbours that are compared
 
 
@@ -100,7 +102,7 @@ def _closest(said: Reading, cells: NDArray) -> Reading:
     unlike = {one: float(steps[one].mean()) / max(float(one.of(cells[::7, ::7]).std()), 1.0) for one in steps}
     if unlike[said] > _NOISE:  # the lowest bits of a wide value look like noise
         smoothest = min(others, key=lambda one: unlike[one])
-        return smoothest if unlike[smoothest] < unlike[said] / _CLEARLY else said
+        return smoothest if unlike[smoothest] < unlike[said] / _FAR_SMOOTHER else said
     agreed = np.logical_and.reduce([steps[one] == ours for one in others])
     close = max(1.0, float(np.percentile(ours[agreed], _ALIKE))) if agreed.any() else float(1 << max(said.bits - 6, 0))
     best, most = said, 0
