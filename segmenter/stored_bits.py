@@ -21,7 +21,8 @@ Values = NDArray[np.uint8] | NDArray[np.int8] | NDArray[np.uint16] | NDArray[np.
 _LINES = 400  # rows, and as many columns, in which neighbours are compared
 _ALIKE = 95  # per cent of neighbours: their difference is what close means
 _CLEARLY = 2  # times as many close neighbours, for another reading than the header's
-# Mean step of neighbours in standard deviations of the picture: 1.1 where they have nothing to do with each other, less than 0.1 on films.
+# Mean step of neighbours in standard deviations of the picture: 1.1 where they have nothing to do with each other, less than
+# 0.1 on films.
 _NOISE = 0.4
 _FAR_SMOOTHER = 4  # times
 _LEAST_VOTES = 1e-4  # of the neighbours that are compared
