@@ -23,7 +23,6 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom.errors import InvalidDicomError
 from pynetdicom import AE
 from pynetdicom.presentation import build_context
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -37,6 +36,8 @@ from dicom_node.lifecycle import running
 from dicom_node.model import model_folder, runnable_model, with_model
 from dicom_node.outbox import Outbox
 from dicom_node.standin import StandInPacs
+from segmenter.errors import Refused
+from segmenter.parse import UNREADABLE, parse
 
 SENDER_AE, NODE_AE = "DEMO", "PTXSEG"
 START_SECONDS, ANSWER_SECONDS = 60.0, 600.0
@@ -183,9 +184,9 @@ def _node(config_file: Path, config: Config) -> Iterator[int]:
 def _send(film: Film, port: int) -> str | None:
     """C-STORE the film as it is; its SOP Instance UID, or None when it is no DICOM film."""
     try:
-        dataset = pydicom.dcmread(film.file)
+        dataset = parse(film.file.read_bytes())
         context = build_context(dataset.SOPClassUID, [dataset.file_meta.TransferSyntaxUID])
-    except (InvalidDicomError, AttributeError, OSError, ValueError):
+    except (Refused, *UNREADABLE):
         return None
     ae = AE(ae_title=SENDER_AE)
     association = ae.associate("127.0.0.1", port, contexts=[context], ae_title=NODE_AE)
@@ -283,7 +284,7 @@ def _picture(film: Film, job: Job, mask: NDArray[np.bool_], out: Path, demo: boo
 
     decision = Decision(job.finding == "pneumothorax", job.probability or 0.0, mask, job.area_mm2, 0, job.threshold or 0.0)
     outcome = "indeterminate" if job.finding == INDETERMINATE else "done"
-    radiograph = decode(pydicom.dcmread(film.file))
+    radiograph = decode(parse(film.file.read_bytes()))
     finding = Finding(outcome, job.code, job.sentence, radiograph, decision)  # type: ignore[arg-type]
     return outline_png(finding, out / f"{film.name}.png", demo=demo, truth=film.truth)
 

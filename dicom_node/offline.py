@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import pydicom
 
 from dicom_node import answers
 from dicom_node.config import Config
 from dicom_node.model import model_folder, runnable_model, segment_settings, with_model
-from dicom_node.process import UNREADABLE
 from segmenter.engine import Segmenter
 from segmenter.errors import Refused
 from segmenter.kinds import kinds_for
+from segmenter.parse import UNREADABLE, parse
 from segmenter.report import outline_png
 
 
@@ -40,7 +39,9 @@ def segment_files(config: Config, files: Sequence[Path], out: Path, as_json: boo
 def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tuple[str, ...]) -> answers.Answer:
     started = time.monotonic()
     try:
-        source = pydicom.dcmread(file)
+        source = parse(file.read_bytes())
+    except Refused as problem:
+        return _failed(file, problem.code, problem.sentence)
     except UNREADABLE as error:
         return _failed(file, "not-dicom", f"{file.name} can not be read as DICOM ({type(error).__name__}).")
     if "TransferSyntaxUID" not in getattr(source, "file_meta", {}):

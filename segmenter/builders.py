@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydicom.dataset import Dataset, FileDataset
 
 from segmenter.capture import build_capture
+from segmenter.colour import PALETTE
 from segmenter.envelope import Envelope
-from segmenter.header import integer
+from segmenter.header import integer, text
 from segmenter.identity import ModelIdentity
 from segmenter.kinds import Kind
 from segmenter.presentation import build_presentation
@@ -22,7 +23,8 @@ def applies(kind: Kind, dataset: Dataset, finding: Finding, settings: Settings) 
     """A film without a region has nothing drawn on it: it has at most a report and a picture, which say so, and an
     indeterminate one always has them. A grey film that is stored in colour has no presentation state: that is of grey pixels
     (PS3.3 A.33.1)."""
-    if kind is Kind.PRESENTATION and (integer(dataset, "SamplesPerPixel") or 1) != 1:
+    is_grey = (integer(dataset, "SamplesPerPixel") or 1) == 1 and text(dataset, "PhotometricInterpretation").upper() != PALETTE
+    if kind is Kind.PRESENTATION and not is_grey:
         return False
     if finding.decision is not None and finding.decision.positive:
         return True

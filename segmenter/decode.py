@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from segmenter.gate import NotOurs, SkipCode, assumptions
-from segmenter.header import integer, number, numbers, present, words
+from segmenter.header import integer, malformed, number, numbers, present, words
 from segmenter.intensity import Intensity, intensity_of, logarithm
 from segmenter.notes import NoteCode
-from segmenter.photometric import photometric_of, settle
+from segmenter.photometric import negative, photometric_of, settle
 from segmenter.pixels import Stored, Values, stored_values
 from segmenter.shutter import shutter_of
 from segmenter.tone import AS_STORED, Tone, greys, tone_of, unread
@@ -26,6 +27,10 @@ _SPACING_MM = (0.01, 10.0)
 _LONGEST_MM = 800.0  # no chest film is nearly as long
 _DIGEST_PIXELS = 1 << 16  # at a time: they stay in the cache
 _PROPORTIONS = ("PixelAspectRatio", "NominalScannedPixelSpacing", "PixelSpacing", "ImagerPixelSpacing")
+_NUMBERS = (
+    "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "PixelSpacing", "ImagerPixelSpacing",
+    "EstimatedRadiographicMagnificationFactor", "PixelAspectRatio", "NominalScannedPixelSpacing",
+)  # fmt: skip
 _OPPOSITE = {"L": "R", "R": "L", "H": "F", "F": "H"}
 
 
@@ -46,22 +51,27 @@ def decode(dataset: Dataset) -> Radiograph:
         film = padded = _film(stored.values, padding)
         if shutter is not None:
             film = shutter if padded is None else padded & shutter
-        values, shown = stored.values, tone
+        values, used = stored.values, tone
         if raw is not None and raw.linear:
-            values, shown = logarithm(values, stored.bits, tone, raw.sign), AS_STORED
+            values, used = logarithm(values, stored.bits, tone, raw.sign), AS_STORED
         try:
-            image, assumed = greys(values, shown, film, said.inverted)
+            image, shown, assumed = greys(values, used, film, said.inverted)
         except ValueError as error:
             raise NotOurs(SkipCode.BLANK) from error
         if film is not None:
             image[~film] = 0
-        image, turned_round, unclear = settle(image, film, turn, said)
+        if used is AS_STORED:  # the logarithm is ours: viewers have the film's own values
+            shown = replace(shown, tone=tone)
+        settled = settle(image, film, turn, said)
+        if settled.exchanged:
+            image, shown = negative(image, film), shown.exchanged
     processing = (NoteCode.FOR_PROCESSING,) if raw is not None else ()
     notes = (
-        *assumptions(dataset), *stored.notes, *processing, *unread(dataset, tone), *assumed,
-        *_grey_notes(stored, padding, padded), *shut_notes, *_place_notes(dataset, spacing, turn), *turned_round,
+        *assumptions(dataset), *stored.notes, *processing, *_repaired(dataset), *unread(dataset, tone), *assumed,
+        *_grey_notes(stored, padding, padded), *shut_notes, *_place_notes(dataset, spacing, turn), *settled.notes,
     )  # fmt: skip
-    return Radiograph(image, turn, spacing, digest.result(), tuple(dict.fromkeys(notes)), indeterminate=unclear, aspect=aspect)
+    said_once = tuple(dict.fromkeys(notes))
+    return Radiograph(image, turn, spacing, digest.result(), shown, said_once, aspect, settled.unclear)
 
 
 def spacing_of(dataset: Dataset) -> Spacing | None:
@@ -135,9 +145,11 @@ def _padding(dataset: Dataset, stored: Stored) -> tuple[int, int] | None:
 
 
 def _as_stored(value: int, stored: Stored) -> int:
-    """The element may be US where pixels are signed, or SS where they are not."""
-    value &= 0xFFFF
-    return value - 0x10000 if stored.signed and value > 0x7FFF else value
+    """The element may be US where pixels are signed, or SS where they are not; bits that were cut from the pixels are cut from
+    it, too."""
+    bits = stored.bits if NoteCode.UNUSED_BITS in stored.notes else 16
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if stored.signed and value >> (bits - 1) else value
 
 
 def _film(values: Values, padding: tuple[int, int] | None) -> NDArray[np.bool_] | None:
@@ -154,6 +166,10 @@ def _grey_notes(stored: Stored, padding: tuple[int, int] | None, film: NDArray[n
     if ignored and padding:
         ignored = bool(((stored.values >= padding[0]) & (stored.values <= padding[1])).any())  # else there is none in the film
     return (NoteCode.PADDING_IGNORED,) if ignored else ()
+
+
+def _repaired(dataset: Dataset) -> tuple[NoteCode, ...]:
+    return (NoteCode.NUMBER_REPAIRED,) if any(malformed(dataset, keyword) for keyword in _NUMBERS) else ()
 
 
 def _place_notes(dataset: Dataset, spacing: Spacing | None, turn: Turn) -> tuple[NoteCode, ...]:

@@ -209,8 +209,6 @@ def _pixels(dataset: Dataset, settings: Settings) -> SkipCode | None:
 def _shape(dataset: Dataset, settings: Settings) -> SkipCode | None:
     if (integer(dataset, "NumberOfFrames") or 1) > 1:
         return SkipCode.MULTI_FRAME
-    if text(dataset, "PhotometricInterpretation").upper() == "PALETTE COLOR":
-        return SkipCode.COLOUR
     rows, columns = integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0
     if min(rows, columns) < settings.min_side_px:
         return SkipCode.TOO_SMALL

@@ -18,10 +18,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from pydicom import config
+from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
+
+from segmenter.number_text import as_number, as_pair, is_proper
 
 _UNREADABLE = (
     ValueError, TypeError, ArithmeticError, LookupError, AttributeError, NotImplementedError, RecursionError, OSError,
@@ -32,6 +35,7 @@ _counting = threading.Lock()
 _quiet = 0  # threads inside `quietly`
 _ACCENTED = re.compile("[\u00c0-\u024f\u0370-\u03ff\u1e00-\u1fff]")  # Latin and Greek: й and ゲ are letters of their own
 _JOINED = str.maketrans({"Ł": "L", "Ø": "O", "Đ": "D", "Æ": "AE", "Œ": "OE", "Ĳ": "IJ", "Þ": "TH", "Ð": "D", "İ": "I"})
+_TEXTS = (None, "DS", "IS", "LO", "SH", "LT", "ST", "UT", "UC", "CS", "UN")  # VRs that a number may be written in
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 
@@ -129,20 +133,60 @@ def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
 
 def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
     """All values as finite floats; () when there is none or any of them is not a finite number."""
+    found = numbers_or_gaps(dataset, keyword)
+    return () if None in found else found  # type: ignore[return-value]
+
+
+def numbers_or_gaps(dataset: Dataset, keyword: str) -> tuple[float | None, ...]:
+    """All values as finite floats, None where one is none. What is written as text is read as it was meant."""
+    written = _written(dataset, keyword)
+    if written is not None:
+        if len(written) == 1 and dictionary_VM(keyword).startswith("2") and (pair := as_pair(written[0])):
+            return pair
+        return tuple(as_number(one) for one in written)
     found = value(dataset, keyword)
     if found is None or isinstance(found, bytes):
         return ()
+    return tuple(_finite(one) for one in (found if isinstance(found, MultiValue | list | tuple) else [found]))
+
+
+def malformed(dataset: Dataset, keyword: str) -> bool:
+    """Whether a number that was read is not written as DS or IS (PS3.5 section 6.2)."""
+    written = _written(dataset, keyword) or ()
+    return any(not is_proper(one) and (as_number(one) is not None or as_pair(one) is not None) for one in written)
+
+
+def _written(dataset: Dataset, keyword: str) -> tuple[str, ...] | None:
+    """The values of a DS or IS as text, whatever VR the file gives it; None for an element of another kind."""
+    tag = Tag(keyword)
+    if tag not in dataset or dictionary_VR(tag) not in ("DS", "IS"):
+        return None
+    element = dataset.get_item(tag, keep_deferred=True)
+    held = element.value
+    if isinstance(held, bytes) and element.VR in _TEXTS:
+        try:
+            held = held.decode("utf-8")
+        except UnicodeDecodeError:
+            held = held.decode("latin-1")
+    if isinstance(held, bytes):
+        return None
+    values = held.split("\\") if isinstance(held, str) else held if isinstance(held, MultiValue | list | tuple) else [held]
+    texts = ["" if one is None else str(one).strip(" \0\t\r\n") for one in values]
+    while texts and not texts[-1]:
+        texts.pop()
+    return tuple(texts)
+
+
+def _finite(one: Any) -> float | None:
     try:
-        values = tuple(float(v) for v in (found if isinstance(found, MultiValue | list | tuple) else [found]))
+        return found if math.isfinite(found := float(one)) else None
     except _UNREADABLE:
-        return ()
-    return values if all(math.isfinite(v) for v in values) else ()
+        return None
 
 
 def number(dataset: Dataset, keyword: str) -> float | None:
-    """The first value as a finite float, or None."""
-    found = numbers(dataset, keyword)
-    return found[0] if found else None
+    """The first value that is a finite float, or None."""
+    return next((one for one in numbers_or_gaps(dataset, keyword) if one is not None), None)
 
 
 def integer(dataset: Dataset, keyword: str) -> int | None:

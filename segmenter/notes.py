@@ -31,19 +31,25 @@ class NoteCode(Reason):
     AGE_CONFLICT = "age-conflict", "PatientAge and PatientBirthDate contradict each other."
 
     # how the pixels were read
-    SAMPLES_ASSUMED = "samples-assumed", "SamplesPerPixel says nothing; one was assumed."
+    SYNTAX_CONFLICT = "syntax-conflict", "The pixels are in another transfer syntax than is said."
+    SAMPLES_ASSUMED = "samples-assumed", "SamplesPerPixel is absent or wrong; found from the pixels."
+    PLANAR_ASSUMED = "planar-assumed", "PlanarConfiguration absent or wrong; found from the pixels."
     BITS_ASSUMED = "bits-assumed", "BitsStored is absent or senseless; all bits were taken."
     HIGH_BIT_ASSUMED = "high-bit-assumed", "HighBit is absent or senseless; the lowest bits were taken."
     SIGN_ASSUMED = "sign-assumed", "PixelRepresentation says nothing; unsigned was assumed."
+    SIGN_CONFLICT = "sign-conflict", "PixelRepresentation does not fit the pixels; they decided."
+    UNUSED_BITS = "unused-bits", "Bits outside BitsStored were set; they were cut off."
     WIDER_VALUES = "wider-values", "Pixel values are wider than BitsStored; taken as they are."
     SURPLUS_PIXELS = "surplus-pixels", "There is more pixel data than pixels; the rest was ignored."
-    GREY_FROM_COLOUR = "grey-from-colour", "A grey film stored in colour; the middle channel was taken."
+    GREY_FROM_COLOUR = "grey-from-colour", "A grey film stored in colour; its brightness was taken."
 
     # how they became grey
     POLARITY_ASSUMED = "polarity-assumed", "PhotometricInterpretation says nothing; taken as MONOCHROME2."
     POLARITY_SUSPECT = "polarity-suspect", "Lungs look bright: polarity or position may be wrong."
     POLARITY_CHANGED = "polarity-changed", "Inverted against the header: the lungs were bright."
     INVERSE_CONFLICT = "inverse-conflict", "PresentationLUTShape contradicts PhotometricInterpretation."
+    TABLE_REPAIRED = "table-repaired", "A lookup table has another size or depth than it says."
+    NUMBER_REPAIRED = "number-repaired", "A number of the header is malformed; read as it was meant."
     RESCALE_IGNORED = "rescale-ignored", "Rescale slope or modality LUT is senseless; not applied."
     WINDOW_IGNORED = "window-ignored", "A window or VOI LUT of the header shows nothing; not used."
     GREYS_ASSUMED = "greys-assumed", "No usable window; the grey range was taken from the pixels."

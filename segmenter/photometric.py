@@ -59,32 +59,38 @@ def photometric_of(dataset: Dataset, *, monochrome1: bool, intensity: Intensity 
     return Photometric(monochrome1, conflict or silent, (NoteCode.INVERSE_CONFLICT,) if conflict else ())
 
 
-def settle(
-    image: Image, film: NDArray[np.bool_] | None, turn: Turn, said: Photometric
-) -> tuple[Image, tuple[NoteCode, ...], IndeterminateCode | None]:
-    """`image` (H, W) as the header wants it, 0 where `film` (H, W) is False -> the image with its lungs dark, what was noted,
-    and why it can not be told, if it can not."""
+@dataclass(frozen=True)
+class Settled:
+    """`exchanged`: black and white are to be, against what the header says. `unclear`: why it can not be told."""
+
+    notes: tuple[NoteCode, ...]
+    exchanged: bool = False
+    unclear: IndeterminateCode | None = None
+
+
+def settle(image: Image, film: NDArray[np.bool_] | None, turn: Turn, said: Photometric) -> Settled:
+    """`image` (H, W) as the header wants it, 0 where `film` (H, W) is False."""
     verdict = judge(image, film, turn, divided=said.divided)
     if verdict is Verdict.UNCLEAR:
-        return image, (*said.notes, NoteCode.POLARITY_SUSPECT), IndeterminateCode.POLARITY
+        return Settled((*said.notes, NoteCode.POLARITY_SUSPECT), unclear=IndeterminateCode.POLARITY)
     if verdict is Verdict.KEEP:
-        return image, said.notes, None
+        return Settled(said.notes)
     changed = () if said.divided else (NoteCode.POLARITY_CHANGED,)
-    return _inverted(image, film), (*said.notes, *changed), None
+    return Settled((*said.notes, *changed), exchanged=True)
 
 
 def judge(image: Image, film: NDArray[np.bool_] | None, turn: Turn, *, divided: bool) -> Verdict:
     """Against a header that is at one with itself only pixels that are sure count. A film that lies on its side and does not
     say so seems to have bright lungs: it is not to be inverted."""
-    negative = None
+    opposite = None
     if film is not None:  # black at the rim would speak for dark lungs, whichever way round the film is
         rows, columns = (np.flatnonzero(film.any(axis=axis)) for axis in (1, 0))
         shown = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        image, negative = image[shown], _inverted(image[shown], film[shown])
+        image, opposite = image[shown], negative(image[shown], film[shown])
     upright = turned(image, turn)
     score = polarity(upright)
-    if negative is not None:
-        score = (score - polarity(turned(negative, turn))) / 2
+    if opposite is not None:
+        score = (score - polarity(turned(opposite, turn))) / 2
     if score >= 0 and not divided:
         return Verdict.KEEP
     sense = 1 if score >= 0 else -1
@@ -97,8 +103,9 @@ def judge(image: Image, film: NDArray[np.bool_] | None, turn: Turn, *, divided: 
     return Verdict.UNCLEAR if unclear else Verdict.KEEP if sense > 0 else Verdict.INVERT
 
 
-def _inverted(image: Image, film: NDArray[np.bool_] | None) -> Image:
-    negative = np.float32(1) - image
+def negative(image: Image, film: NDArray[np.bool_] | None) -> Image:
+    """`image` (H, W) with black and white exchanged; what `film` (H, W) leaves out stays black."""
+    found = np.float32(1) - image
     if film is not None:
-        negative[~film] = 0
-    return np.asarray(negative, np.float32)
+        found[~film] = 0
+    return np.asarray(found, np.float32)

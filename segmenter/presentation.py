@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -18,9 +19,10 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from segmenter.envelope import Envelope
-from segmenter.header import integer, number, text
+from segmenter.header import number
+from segmenter.lookup import LookupTable
 from segmenter.outline import parts_on, sides_of
-from segmenter.tone import LookupTable, Tone, tone_of
+from segmenter.tone import Shown, Tone, Window
 from segmenter.values import Finding
 
 T = TypeVar("T", VOILUT, ModalityLUT)
@@ -34,7 +36,7 @@ def build_presentation(finding: Finding, envelope: Envelope) -> FileDataset:
     if decision is None or radiograph is None or not decision.positive:
         raise ValueError("only a positive film has a presentation state")
     header = _header(source, decision.mask.shape, envelope)
-    tone = tone_of(source, integer(source, "PixelRepresentation") == 1)
+    shown = _in_stored_values(radiograph.shown)
     said = envelope.words
     parts = parts_on(radiograph, decision.mask)
     lines = [said.answer(finding, sides_of(parts)), said.notice]
@@ -53,9 +55,10 @@ def build_presentation(finding: Finding, envelope: Envelope) -> FileDataset:
         content_description=said.notice,
         graphic_layers=[layer],
         graphic_annotations=[annotation],
-        modality_lut_transformation=_modality(source, tone),
-        voi_lut_transformations=_voi(tone),
-        presentation_lut_transformation=PresentationLUTTransformation(presentation_lut_shape=_shape(source)),
+        modality_lut_transformation=_modality(source, shown.tone),
+        voi_lut_transformations=_voi(shown.tone),
+        # A presentation state overrides the film's own: what was inverted stays inverted (PS3.3 C.11.6).
+        presentation_lut_transformation=PresentationLUTTransformation("INVERSE" if shown.inverted else "IDENTITY"),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **envelope.arguments,
         **envelope.maker,
@@ -76,34 +79,48 @@ def _header(source: Dataset, shape: tuple[int, ...], envelope: Envelope) -> Data
 # A presentation state stands in the place of all that the film says of its greys (PS3.4 N.2): the film must look as without us.
 
 
+def _in_stored_values(shown: Shown) -> Shown:
+    """The same without a rescale that makes small numbers: viewers, dcmtk among them, round what it gives to whole ones."""
+    tone, window = shown.tone, shown.tone.window
+    if tone.modality is not None or tone.voi is not None or window is None or not 0 < abs(tone.slope) < 1:
+        return shown
+    if window.function == "LINEAR" and not window.is_exact:
+        window = Window(window.centre - 0.5, window.width - 1, "LINEAR_EXACT")
+    stored = replace(window, centre=(window.centre - tone.intercept) / tone.slope, width=window.width / abs(tone.slope))
+    return Shown(replace(tone, slope=1.0, intercept=0.0, window=stored), shown.inverted != (tone.slope < 0))
+
+
 def _modality(source: Dataset, tone: Tone) -> ModalityLUTTransformation | None:
     if tone.modality is not None:
         table = ModalityLUT("US", tone.modality.first % 65536, tone.modality.entries.astype(np.uint16))
         return ModalityLUTTransformation(modality_lut=_of_its_bits(table, tone.modality))
-    if number(source, "RescaleSlope") is None or number(source, "RescaleIntercept") is None:
+    is_said = number(source, "RescaleSlope") is not None and number(source, "RescaleIntercept") is not None
+    if not is_said and (tone.slope, tone.intercept) == (1, 0):
         return None
     return ModalityLUTTransformation(rescale_intercept=tone.intercept, rescale_slope=tone.slope, rescale_type="US")
 
 
 def _voi(tone: Tone) -> list[SoftcopyVOILUTTransformation] | None:
-    """The film's first VOI LUT, else its first window."""
+    """The VOI LUT or window that was used. A film that has none is shown by its whole range of bits, which may be much wider
+    than its pixels: then the window is the one that was made up for reading it."""
     if tone.voi is not None:
         table = VOILUT(tone.voi.first % 65536, tone.voi.entries.astype(np.uint16))
         return [SoftcopyVOILUTTransformation(voi_luts=[_of_its_bits(table, tone.voi)])]
     window = tone.window
-    if window is None or not (1 <= window.width <= _WIDEST and abs(window.centre) <= _WIDEST):
+    if window is None or not (window.width <= _WIDEST and abs(window.centre) <= _WIDEST):
         return None
+    if window.is_exact and window.function != "SIGMOID":  # in the words that every viewer knows (C.11.2.1.3.2)
+        window = Window(window.centre + 0.5, window.width + 1, "LINEAR")
     function = None if window.function == "LINEAR" else window.function
-    return [SoftcopyVOILUTTransformation(window.centre, window.width, voi_lut_function=function)]
+    return [SoftcopyVOILUTTransformation(_decimal(window.centre), _decimal(window.width), voi_lut_function=function)]
+
+
+def _decimal(said: float) -> float:
+    """As a DS can say it, in 16 characters."""
+    return float(f"{said:.8g}")
 
 
 def _of_its_bits(made: T, table: LookupTable) -> T:
     """highdicom would say 16 bits, and a table of 12 would be shown nearly black."""
     made.LUTDescriptor = [made.LUTDescriptor[0], made.LUTDescriptor[1], table.bits]
     return made
-
-
-def _shape(source: Dataset) -> str:
-    """A presentation state overrides the film's own: what was inverted stays inverted (PS3.3 C.11.6)."""
-    first_is_white = text(source, "PhotometricInterpretation").upper() == "MONOCHROME1"
-    return "INVERSE" if first_is_white or text(source, "PresentationLUTShape").upper() == "INVERSE" else "IDENTITY"

@@ -5,7 +5,7 @@ PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT). Polarity is not decided here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
-from segmenter.header import items, number, numbers, present, text, value
+from segmenter.header import items, number, numbers_or_gaps, present, words
+from segmenter.lookup import LookupTable, first_table
 from segmenter.notes import NoteCode
 
 _MOST_CLIPPED = 0.5  # of the film at black or white: such a window was made for other pixels
@@ -25,19 +26,6 @@ _SAMPLE = 1 << 20  # pixels that percentiles are taken from
 
 
 @dataclass(frozen=True)
-class LookupTable:
-    """`entries` by index; `first`: the input that index 0 stands for; `bits`: of an entry."""
-
-    entries: NDArray[np.int64]
-    first: int
-    bits: int
-
-    def __call__(self, values: NDArray) -> NDArray[np.float32]:
-        at = np.clip(np.rint(values).astype(np.int64) - self.first, 0, len(self.entries) - 1)
-        return self.entries[at].astype(np.float32)
-
-
-@dataclass(frozen=True)
 class Window:
     """Centre and width in output units of the modality LUT; shape as VOILUTFunction names it (C.11.2.1.2, C.11.2.1.3)."""
 
@@ -45,12 +33,16 @@ class Window:
     width: float
     function: Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 
+    @property
+    def is_exact(self) -> bool:
+        """A LINEAR window narrower than 1 can only be meant as LINEAR_EXACT: of values between 0 and 1, say."""
+        return self.function == "LINEAR_EXACT" or self.width < 1
+
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.function == "SIGMOID":
             exponent = np.clip(-4 * (values - self.centre) / self.width, -60, 60)
             return (1 / (1 + np.exp(exponent))).astype(np.float32)
-        exact = self.function == "LINEAR_EXACT"
-        centre, width = (self.centre, self.width) if exact else (self.centre - 0.5, max(self.width - 1, 1e-6))
+        centre, width = (self.centre, self.width) if self.is_exact else (self.centre - 0.5, max(self.width - 1, 1e-6))
         return np.clip((values - centre) / width + 0.5, 0, 1).astype(np.float32)
 
 
@@ -77,8 +69,22 @@ class Tone:
 AS_STORED = Tone(1.0, 0.0, None, None, None)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """How a film became grey: of its header's tone what was used, and the window that was made up where none could be.
+    `inverted`: black and white are exchanged on top of that, because the header or the pixels say so, or a table that was not
+    used would have done it."""
+
+    tone: Tone
+    inverted: bool = False
+
+    @property
+    def exchanged(self) -> Shown:
+        return replace(self, inverted=not self.inverted)
+
+
 def tone_of(dataset: Dataset, signed: bool) -> Tone:
-    """Read from the header; what is absent or senseless (slope 0, width below 1, an empty table) is left out.
+    """Read from the header; what is absent or senseless (slope 0, width 0, an empty table) is left out.
 
     `signed`: stored values are; decides how a table's first input is read (C.11.1.1.1)."""
     slope, intercept = _slope(dataset), number(dataset, "RescaleIntercept")
@@ -86,25 +92,31 @@ def tone_of(dataset: Dataset, signed: bool) -> Tone:
     modality = _table(dataset, "ModalityLUTSequence", signed)
     below_zero = signed if modality is None else False  # a modality LUT gives unsigned values
     below_zero = below_zero or (intercept or 0) < 0 or (slope or 0) < 0
-    return Tone(slope or 1.0, intercept or 0.0, modality, _table(dataset, "VOILUTSequence", below_zero), _window(dataset))
+    return Tone(
+        slope or _sign(dataset), intercept or 0.0, modality, _table(dataset, "VOILUTSequence", below_zero), _window(dataset)
+    )
 
 
 def unread(dataset: Dataset, tone: Tone) -> tuple[NoteCode, ...]:
-    """What stands in the header, and `tone_of` could make no sense of it."""
+    """What stands in the header, and `tone_of` could make no sense of it, or not without mending it."""
     intercept = abs(number(dataset, "RescaleIntercept") or 0) > _MOST_RESCALE
     slope = intercept or (present(dataset, "RescaleSlope") and _slope(dataset) is None)
     table = present(dataset, "ModalityLUTSequence") and tone.modality is None
     window = (present(dataset, "WindowCenter") or present(dataset, "WindowWidth")) and tone.window is None
     voi = present(dataset, "VOILUTSequence") and tone.voi is None
-    rescale = (NoteCode.RESCALE_IGNORED,) if slope or table else ()
-    return (*rescale, *((NoteCode.WINDOW_IGNORED,) if window or voi else ()))
+    repaired = any(one is not None and one.repaired for one in (tone.modality, tone.voi))
+    return (
+        *((NoteCode.TABLE_REPAIRED,) if repaired else ()),
+        *((NoteCode.RESCALE_IGNORED,) if slope or table else ()),
+        *((NoteCode.WINDOW_IGNORED,) if window or voi else ()),
+    )
 
 
 def greys(
     values: NDArray, tone: Tone, film: NDArray[np.bool_] | None, inverted: bool = False
-) -> tuple[NDArray[np.float32], tuple[NoteCode, ...]]:
-    """(H, W) stored values of 8 or 16 bits -> (H, W) float32 [0, 1] and what was assumed. `film` (H, W) bool: pixels that are
-    not padding.
+) -> tuple[NDArray[np.float32], Shown, tuple[NoteCode, ...]]:
+    """(H, W) stored values of 8 or 16 bits -> (H, W) float32 [0, 1], how they became so, and what was assumed. `film` (H, W)
+    bool: pixels that are not padding.
 
     Falls back to percentiles when there is no window, or one that shows nothing: 1 film in 50 has a window for other
     pixels. Raises ValueError when all pixels of the film are equal.
@@ -115,33 +127,66 @@ def greys(
     step = max(1, int((values.size / _SAMPLE) ** 0.5))
     thin = values[::step, ::step] if film is None else values[::step, ::step][film[::step, ::step]]
     counts = np.bincount(thin.view(unsigned).ravel(), minlength=len(every))
-    table, notes = _table_of(every, counts, tone)
-    table = np.float32(1) - table if inverted else table
-    return np.asarray(cv2.LUT(values.view(unsigned), table[None]), np.float32), notes
+    shown, notes = _shown(every, counts, tone)
+    shown = shown.exchanged if inverted else shown
+    table = _grey(shown, every)
+    return np.asarray(cv2.LUT(values.view(unsigned), table[None]), np.float32), shown, notes
 
 
-def _table_of(every: NDArray, counts: NDArray[np.intp], tone: Tone) -> tuple[NDArray[np.float32], tuple[NoteCode, ...]]:
-    """The grey [0, 1] of each stored value of `every`; `counts`: how often it occurs in the film's sample."""
-    if tone.modality is not None:
-        physical = tone.modality(every)
-    else:
-        physical = every.astype(np.float32) * np.float32(tone.slope) + np.float32(tone.intercept)
+def _shown(every: NDArray, counts: NDArray[np.intp], tone: Tone) -> tuple[Shown, tuple[NoteCode, ...]]:
+    """What of the tone shows something of this film. `counts`: how often each of `every` occurs in the film's sample."""
     there = counts > 0
-    sample = _Sample(physical[there], counts[there])
+    tone, falls, notes = _fitting(every[there], tone)
+    sample = _Sample(_physical(every[there], tone), counts[there])
     if len(sample.values) == 0 or float(sample.values.min()) == float(sample.values.max()):
         raise ValueError("all pixels are equal")
-    notes: tuple[NoteCode, ...] = ()
-    for shown in (tone.voi, tone.window):
-        if shown is None:
-            continue
-        scale = float(2**shown.bits - 1) if isinstance(shown, LookupTable) else 1.0
-        if _shows_something(sample, np.clip(shown(sample.values) / scale, 0, 1)):
-            return np.clip(shown(physical) / np.float32(scale), 0, 1), notes
-        notes = (NoteCode.WINDOW_IGNORED,)
+    table, window = replace(tone, window=None), replace(tone, voi=None)
+    for alike in ((table,) if table.voi else (), (window, _exact(window)) if window.window else ()):
+        for one in alike:
+            if _shows_something(sample, _displayed(one, sample.values)):
+                return Shown(one, falls), notes
+        notes = (*notes, NoteCode.WINDOW_IGNORED) if alike else notes
+    falls ^= tone.voi is not None and tone.voi.falls  # the polarity that a table carries outlives it
     low, high = sample.percentiles(_PERCENTILES)
     if high <= low:  # nearly all pixels are equal: the whole range then
         low, high = float(sample.values.min()), float(sample.values.max())
-    return np.clip((physical - np.float32(low)) / np.float32(high - low), 0, 1), (*notes, NoteCode.GREYS_ASSUMED)
+    made_up = Window((low + high) / 2, high - low, "LINEAR_EXACT")
+    return Shown(replace(tone, voi=None, window=made_up), falls), (*notes, NoteCode.GREYS_ASSUMED)
+
+
+def _exact(tone: Tone) -> Tone:
+    """A window that shows nothing as LINEAR may have been meant as LINEAR_EXACT: 0.5, 1 over values of 0 to 1."""
+    is_linear = tone.window is not None and tone.window.function == "LINEAR"
+    return replace(tone, window=replace(tone.window, function="LINEAR_EXACT")) if is_linear else tone  # type: ignore[type-var]
+
+
+def _fitting(values: NDArray, tone: Tone) -> tuple[Tone, bool, tuple[NoteCode, ...]]:
+    """The tone without a modality LUT that makes all of the film equal, because it was made for other pixels; and whether that
+    would have exchanged black and white."""
+    without = replace(tone, modality=None)
+    if tone.modality is None or np.ptp(_physical(values, tone)) > 0 or np.ptp(_physical(values, without)) == 0:
+        return tone, False, ()
+    return without, tone.modality.falls, (NoteCode.RESCALE_IGNORED,)
+
+
+def _grey(shown: Shown, values: NDArray) -> NDArray[np.float32]:
+    """Stored values -> [0, 1]."""
+    grey = _displayed(shown.tone, _physical(values, shown.tone))
+    return np.float32(1) - grey if shown.inverted else grey
+
+
+def _physical(values: NDArray, tone: Tone) -> NDArray[np.float32]:
+    """Stored values -> output values of the modality LUT."""
+    if tone.modality is not None:
+        return tone.modality(values)
+    return values.astype(np.float32) * np.float32(tone.slope) + np.float32(tone.intercept)
+
+
+def _displayed(tone: Tone, physical: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Output values of the modality LUT -> [0, 1]."""
+    if tone.voi is not None:
+        return np.clip(tone.voi(physical) / np.float32(2**tone.voi.bits - 1), 0, 1)
+    return tone.window(physical) if tone.window is not None else physical
 
 
 @dataclass(frozen=True)
@@ -179,44 +224,23 @@ def _slope(dataset: Dataset) -> float | None:
     return found if found is not None and 1 / _MOST_RESCALE < abs(found) < _MOST_RESCALE else None
 
 
+def _sign(dataset: Dataset) -> float:
+    """Of a slope that is not used: the polarity that it carries is."""
+    return -1.0 if (number(dataset, "RescaleSlope") or 0) < 0 else 1.0
+
+
 def _window(dataset: Dataset) -> Window | None:
-    """The first window; the others are alternatives (C.11.2.1.2)."""
-    centres, widths = numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth")
-    function = text(dataset, "VOILUTFunction").upper() or "LINEAR"
-    if not centres or not widths or function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        return None
-    senseless = widths[0] < 1 if function == "LINEAR" else widths[0] <= 0
-    return None if senseless else Window(centres[0], widths[0], function)  # type: ignore[arg-type]
-
-
-def _table(dataset: Dataset, keyword: str, signed: bool) -> LookupTable | None:
-    """The first item of a LUT sequence. 0 entries in the descriptor mean 65,536; LUTData is US, or OW in the byte order of
-    the file; 8-bit entries may lie two to a word (C.11.1.1.1, C.11.2.1.1)."""
-    for item in items(dataset, keyword)[:1]:
-        descriptor, data = numbers(item, "LUTDescriptor"), value(item, "LUTData")
-        if len(descriptor) != 3 or data is None:
-            return None
-        count, first, bits = (int(d) for d in descriptor)
-        count = count % 65536 or 65536
-        first = first - 65536 if signed and first > 32767 else first % 65536 if not signed else first
-        entries = _entries(data, count, _is_big_endian(dataset))
-        if len(entries) < count or not 8 <= bits <= 16:
-            return None
-        return LookupTable(entries[:count], first, bits)
+    """The first pair that is one; the others are alternatives (C.11.2.1.2). A function of another name is taken as LINEAR, as
+    an absent one is."""
+    named = next(iter(words(dataset, "VOILUTFunction")), "").replace(" ", "_")
+    function = named if named in ("LINEAR_EXACT", "SIGMOID") else "LINEAR"
+    pairs = zip(numbers_or_gaps(dataset, "WindowCenter"), numbers_or_gaps(dataset, "WindowWidth"), strict=False)
+    for centre, width in pairs:
+        if centre is not None and width is not None and width > 0:
+            return Window(centre, width, function)  # type: ignore[arg-type]
     return None
 
 
-def _entries(data: object, count: int, big_endian: bool) -> NDArray[np.int64]:
-    if isinstance(data, bytes):
-        packed = len(data) < 2 * count  # 8-bit entries, two to a word
-        kind = ">u2" if big_endian else "<u2"
-        words = np.frombuffer(data[: len(data) // 2 * 2], kind)
-        return (np.stack([words & 255, words >> 8], 1).ravel() if packed else words).astype(np.int64)
-    try:
-        return np.atleast_1d(np.asarray(data, dtype=np.int64)) & 0xFFFF
-    except (TypeError, ValueError, OverflowError):
-        return np.zeros(0, np.int64)
-
-
-def _is_big_endian(dataset: Dataset) -> bool:
-    return getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None) == ExplicitVRBigEndian
+def _table(dataset: Dataset, keyword: str, signed: bool) -> LookupTable | None:
+    big_endian = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None) == ExplicitVRBigEndian
+    return first_table(items(dataset, keyword), "LUTDescriptor", "LUTData", signed=signed, big_endian=big_endian)

@@ -84,7 +84,7 @@ def bases(folder: Path) -> dict[str, Film]:
         "deflated": replace(_cut(eight, "deflated"), syntax=DeflatedExplicitVRLittleEndian),
     }
     for name, (syntax, encoder) in ENCODERS.items():
-        films[name] = _cut(_encoded(eight if name == "JPEG baseline" else plain, encoder, folder), name)
+        films[name] = _cut(gdcm_encoded(eight if name == "JPEG baseline" else plain, encoder, folder), name)
         assert films[name].syntax == syntax
     return films
 
@@ -174,7 +174,7 @@ def _fragments_of(data: bytes) -> list[bytes]:
     return fragments
 
 
-def _encoded(dataset: pydicom.Dataset, encoder: str, folder: Path) -> pydicom.Dataset:
+def gdcm_encoded(dataset: pydicom.Dataset, encoder: str, folder: Path) -> pydicom.Dataset:
     """The film in the transfer syntax that GDCM calls `encoder`."""
     reader = gdcm.ImageReader()
     reader.SetFileName(str(write(dataset, folder / "in.dcm")))

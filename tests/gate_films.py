@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import RLELossless
 from small_film import picture, raw, small_film
 
 from segmenter.gate import SkipCode
@@ -143,6 +144,26 @@ RECTANGLE = {
     "ShutterShape": "RECTANGULAR", "ShutterLeftVerticalEdge": 11, "ShutterRightVerticalEdge": 254,
     "ShutterUpperHorizontalEdge": 21, "ShutterLowerHorizontalEdge": 290,
 }  # fmt: skip
+
+
+def above_the_value() -> Dataset:
+    cells = np.frombuffer(plain().PixelData, np.uint16)
+    return plain(PixelData=(cells | 0x8000).tobytes())
+
+
+def misnamed() -> Dataset:
+    """Uncompressed pixels that are said to be RLE."""
+    dataset = plain()
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    return dataset
+
+
+def without_planes() -> Dataset:
+    dataset = rgb((1.0, 1.0, 1.0))
+    del dataset.PlanarConfiguration
+    return dataset
+
+
 VIEW, REGION = ("ViewPosition", "ViewCodeSequence"), ("BodyPartExamined", "AnatomicRegionSequence")
 NOTE = NoteCode
 NOTED = [
@@ -174,8 +195,12 @@ NOTED = [
     ({NOTE.BITS_ASSUMED, NOTE.HIGH_BIT_ASSUMED}, plain(("BitsStored", "HighBit"))),
     ({NOTE.SIGN_ASSUMED}, plain(("PixelRepresentation",))),
     ({NOTE.WIDER_VALUES}, plain(BitsStored=11, HighBit=10)),
+    ({NOTE.UNUSED_BITS}, above_the_value()),
+    ({NOTE.SIGN_CONFLICT}, plain(PixelRepresentation=1)),
+    ({NOTE.SYNTAX_CONFLICT}, misnamed()),
     ({NOTE.SURPLUS_PIXELS}, plain(PixelData=plain().PixelData + b"\0\0")),
     ({NOTE.GREY_FROM_COLOUR, NOTE.VIEW_BY_TEXT}, rgb((1.0, 1.0, 1.0))),
+    ({NOTE.GREY_FROM_COLOUR, NOTE.VIEW_BY_TEXT, NOTE.PLANAR_ASSUMED}, without_planes()),
     ({NOTE.POLARITY_ASSUMED}, plain(("PhotometricInterpretation",))),
     ({NOTE.POLARITY_ASSUMED}, plain(PhotometricInterpretation="MONOCHROME")),
     ({NOTE.POLARITY_CHANGED}, negative()),
@@ -188,7 +213,9 @@ NOTED = [
     ({NOTE.DUAL_ENERGY}, plain(ProtocolName="Chest PA Dual Energy Standard")),
     ({NOTE.RESCALE_IGNORED}, plain(RescaleSlope="0")),
     ({NOTE.RESCALE_IGNORED}, plain(ModalityLUTSequence=[item(LUTDescriptor=[0, 0, 16])])),
-    ({NOTE.WINDOW_IGNORED}, plain(VOILUTSequence=[item(LUTDescriptor=[2, 0, 16], LUTData=[9, 9])])),
+    ({NOTE.WINDOW_IGNORED, NOTE.TABLE_REPAIRED}, plain(VOILUTSequence=[item(LUTDescriptor=[2, 0, 16], LUTData=[9, 9])])),
+    ({NOTE.TABLE_REPAIRED}, plain(VOILUTSequence=[item(LUTDescriptor=[0, 0, 12], LUTData=list(range(4096)))])),
+    ({NOTE.NUMBER_REPAIRED}, raw(plain(), RescaleSlope=b"1,0 ")),
     ({NOTE.WINDOW_IGNORED, NOTE.GREYS_ASSUMED}, plain(WindowCenter="60000", WindowWidth="200")),
     ({NOTE.WINDOW_IGNORED, NOTE.GREYS_ASSUMED}, plain(WindowWidth="0")),
     ({NOTE.GREYS_ASSUMED}, plain(("WindowCenter", "WindowWidth"))),

@@ -277,15 +277,16 @@ BAD = {
     "60,000 x 60,000": ("truncated-pixel-data", lambda f: f.update({"Rows": 60000, "Columns": 60000})),
     "0 x 0": ("bad-pixel-description", lambda f: f.update({"Rows": 0, "Columns": 0})),
     "32 bits": ("bad-pixel-description", lambda f: setattr(f, "BitsAllocated", 32)),
-    "three samples of grey": ("bad-pixel-description", lambda f: setattr(f, "SamplesPerPixel", 3)),
+    "two samples": ("bad-pixel-description", lambda f: setattr(f, "SamplesPerPixel", 2)),
     "unknown photometric": ("bad-pixel-description", lambda f: setattr(f, "PhotometricInterpretation", "CMYK")),
     "MPEG": ("unsupported-transfer-syntax", lambda f: set_syntax(f, "1.2.840.10008.1.2.4.102")),
     "no file meta": ("missing-transfer-syntax", lambda f: delattr(f, "file_meta")),
-    "raw pixels called JPEG": ("undecodable-pixel-data", lambda f: set_syntax(f, JPEGLosslessSV1)),
+    "half of raw pixels called JPEG": (
+        "undecodable-pixel-data", lambda f: set_syntax(f, JPEGLosslessSV1, f.PixelData[: len(f.PixelData) // 2])),
     "garbage called JPEG": (
         "undecodable-pixel-data", lambda f: set_syntax(f, JPEGBaseline8Bit, encapsulate([b"garbage!" * 9]))),
     "garbage called JPEG 2000": (
-        "undecodable-pixel-data", lambda f: set_syntax(f, JPEG2000Lossless, encapsulate([b"\xff\x4f\xff\x51" * 9]))),
+        "undecodable-pixel-data", lambda f: set_syntax(f, JPEG2000Lossless, encapsulate([b"\xff\x4f\xff\x51" * 90]))),
     "garbage called RLE": ("undecodable-pixel-data", lambda f: set_syntax(f, RLELossless, encapsulate([b"x" * 99]))),
     "a huge picture in a small stream": (
         "undecodable-pixel-data", lambda f: set_syntax(f, JPEGLosslessSV1, encapsulate([JPEG_OF_65500]))),

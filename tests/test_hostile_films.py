@@ -61,6 +61,21 @@ def bomb(base: Film) -> Film:
     return base
 
 
+def without_an_end(base: Film) -> Film:
+    base.has_delimiter = False
+    return base
+
+
+def followed_by(base: Film, junk: bytes) -> Film:
+    base.damage.append(lambda data: data.extend(junk))
+    return base
+
+
+def cut(base: Film, share: float) -> Film:
+    base.damage.append(lambda data: data.__delitem__(slice(int(share * len(data)), None)))
+    return base
+
+
 SOF, SIZ = b"\xff\xc3", b"\xff\x4f\xff\x51"
 FILMS = {
     "deflate bomb": ("deflated", bomb, {"absurd-size"}),
@@ -81,6 +96,14 @@ FILMS = {
         "RLE", lambda f: restreamed(f,
         b"\x02\0\0\0", 4, struct.pack("<LL", 0x7FFFFFFF, UNDEFINED)), {"undecodable-pixel-data"}),
     "RLE of 2^32 segments": ("RLE", lambda f: restreamed(f, b"\x02\0\0\0", 0, b"\xff\xff\xff\xff"), {"undecodable-pixel-data"}),
+    "JPEG without a delimiter": ("JPEG lossless", without_an_end, {None}),
+    "RLE without a delimiter": ("RLE", without_an_end, {None}),
+    "FF behind the pixels": ("explicit", lambda f: followed_by(f, b"\xff" * 992), {None}),
+    "FF behind a JPEG 2000 stream": ("JPEG 2000", lambda f: followed_by(f, b"\xff" * 992), {None}),
+    "a JPEG cut off": ("JPEG lossless", lambda f: cut(f, 0.7), {"truncated-pixel-data"}),
+    "an RLE film cut off": ("RLE", lambda f: cut(f, 0.7), {"truncated-pixel-data"}),
+    "pixels cut off": ("explicit", lambda f: cut(f, 0.7), {"truncated-pixel-data"}),
+    "a header cut off": ("implicit", lambda f: cut(f, 0.0155), {"truncated-dataset"}),
     "2^31 frames": ("explicit", lambda f: with_element(f, FRAMES, b"IS", b"2147483648"), {"multi-frame"}),
     "2^31 frames of JPEG": ("JPEG lossless", lambda f: with_element(f, FRAMES, b"IS", b"2147483648"), {"multi-frame"}),
     "65,535 bits": ("explicit", lambda f: with_element(f, 0x00280100, b"US", b"\xff\xff"), {"bad-pixel-description"}),
@@ -94,7 +117,7 @@ FILMS = {
         "explicit", lambda f: with_element(f, PIXEL_DATA, b"OW", bytes(100), 0xFFFFFFFE),
         {"truncated-pixel-data", "not-dicom"}),
     "length FFFFFFFE of a header element": (
-        "implicit", lambda f: with_element(f, 0x00081030, b"LO", b"x " * 20, 0xFFFFFFFE), {"missing-uid"}),
+        "implicit", lambda f: with_element(f, 0x00081030, b"LO", b"x " * 20, 0xFFFFFFFE), {"truncated-dataset"}),
     "another UID inside, with path characters": (
         "explicit", lambda f: with_element(f, SOP_INSTANCE_UID, b"UI", b"../../../../tmp/x\0"), {"uid-mismatch"}),
     "another UID inside, of 200 bytes": (

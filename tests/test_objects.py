@@ -21,6 +21,7 @@ from segmenter.notes import NoteCode
 from segmenter.outline import parts_of
 from segmenter.report import captions, outline_png
 from segmenter.settings import Settings
+from segmenter.tone import AS_STORED, Shown
 from segmenter.values import Decision, Finding, Radiograph, Spacing, Turn
 from segmenter.words import WORDS
 
@@ -267,18 +268,54 @@ def with_an_absurd_window(film: Dataset) -> None:
     film.WindowCenter, film.WindowWidth = "1e30", "1e30"
 
 
-@pytest.mark.parametrize("change", [with_voi_lut, with_falling_modality_lut, with_an_absurd_window])
-def test_the_presentation_state_repeats_what_the_film_says_of_its_greys(change, tmp_path, tool):
+def without_a_window(film: Dataset) -> None:
+    del film.WindowCenter, film.WindowWidth
+
+
+def with_a_window_for_other_pixels(film: Dataset) -> None:
+    film.WindowCenter, film.WindowWidth = "60000", "200"
+
+
+def with_a_falling_voi_lut_for_other_pixels(film: Dataset) -> None:
+    film.VOILUTSequence = [_table(60000, 4095 - np.arange(4096), 12)]
+    without_a_window(film)
+
+
+def with_a_window_below_1(film: Dataset) -> None:
+    film.RescaleSlope, film.RescaleIntercept, film.RescaleType = f"{1 / 4095:.10f}", "0", "US"
+    film.WindowCenter, film.WindowWidth = "0.25", "0.4"
+
+
+def with_a_negative_slope_alone(film: Dataset) -> None:
+    without_a_window(film)
+    film.RescaleSlope = "-1"
+
+
+def with_the_other_polarity(film: Dataset) -> None:
+    """Shown as it was read: the other way round than the film says."""
+    film.PhotometricInterpretation = "MONOCHROME1" if film.PhotometricInterpretation == "MONOCHROME2" else "MONOCHROME2"
+    film.pop("PresentationLUTShape", None)
+
+
+CHANGES = [
+    with_voi_lut, with_falling_modality_lut, with_an_absurd_window, without_a_window, with_a_window_for_other_pixels,
+    with_a_falling_voi_lut_for_other_pixels, with_a_window_below_1, with_a_negative_slope_alone, with_the_other_polarity,
+]  # fmt: skip
+FALLING = (with_falling_modality_lut, with_a_falling_voi_lut_for_other_pixels, with_a_negative_slope_alone)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_presentation_state_shows_the_film_as_it_was_read(change, photometric, tmp_path, tool):
     """Result: dcmtk draws the film by the presentation state as we decode it. A state stands in the place of all of the film's
-    own tables (PS3.4 N.2): what it leaves out is gone."""
-    image = 1 - picture() if change is with_falling_modality_lut else picture()  # shown with dark lungs
-    film = small_film(kind="CR", bits=12, image=image)
+    own tables (PS3.4 N.2): what it leaves out is gone, and a film of 12 bits of 16 without a window is nearly black."""
+    image = 1 - picture() if change in FALLING else picture()  # shown with dark lungs
+    film = small_film(kind="CR", bits=12, stored_range=(0.1, 0.3), photometric=photometric, image=image)
+    film.BitsStored, film.HighBit = 16, 15
     change(film)
     written = write(film, tmp_path / "film.dcm")
     again(made(Kind.PRESENTATION, pydicom.dcmread(written)), tmp_path / "pr.dcm")
     assert complaints(tmp_path / "pr.dcm", tool) <= complaints(written, tool)
-    if change is with_an_absurd_window:
-        return
     command = [tool("dcmp2pgm"), "-p", tmp_path / "pr.dcm", written, tmp_path / "shown.pgm"]
     subprocess.run(command, check=True, capture_output=True)
     shown = cv2.imread(str(tmp_path / "shown.pgm"), cv2.IMREAD_GRAYSCALE)
@@ -367,7 +404,7 @@ def test_pictures_say_the_answer_the_demo_and_what_was_assumed_in_letters_that_c
     code = IndeterminateCode.NO_REGION
     notes = (NoteCode.VIEW_ASSUMED, NoteCode.DETECTOR_SPACING)
     image = cv2.resize(decode(small_film()).image, shape[::-1])
-    radiograph = Radiograph(image, Turn(), Spacing(0.2, 0.2, "ImagerPixelSpacing"), "0", notes)
+    radiograph = Radiograph(image, Turn(), Spacing(0.2, 0.2, "ImagerPixelSpacing"), "0", Shown(AS_STORED), notes)
     mask = cv2.resize(MASK.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
     mask[:, shape[1] // 2 :] = False
     positive = outcome == "pneumothorax"

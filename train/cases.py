@@ -9,12 +9,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
+from segmenter.errors import Refused
+from segmenter.parse import UNREADABLE, parse
 from train import rle
 
 NAMESPACE = uuid.UUID("4b2f0c52-7f0e-4f0c-8f43-1d0b9d6f2a11")
@@ -57,9 +57,9 @@ class Case:
         if self.image.suffix.lower() in PICTURES:
             return wrapped(_grey(self.image), self.name, self.patient)
         try:
-            dataset = pydicom.dcmread(self.image)
+            dataset = parse(self.image.read_bytes())
             dataset.file_meta.TransferSyntaxUID  # noqa: B018  # the decoder needs it
-        except (InvalidDicomError, OSError, EOFError, AttributeError, ValueError) as error:
+        except (Refused, *UNREADABLE) as error:
             raise FilmError("unreadable", f"no DICOM film ({type(error).__name__})") from error
         return dataset
 
