@@ -51,6 +51,9 @@ def back_up(store: Store, target: Path, keep: int | None = None) -> Path:
         store.backup(part)
         _one_sound_file(part, file)
         _synced_rename(part, file)
+    except OSError as error:
+        error.filename = str(file)  # not of its temporary name
+        raise
     finally:
         part.unlink(missing_ok=True)
     if target.is_dir() and keep is not None:

@@ -7,23 +7,13 @@ Environment: SEGMENTER_<SECTION>__<KEY> overrides the file, for example SEGMENTE
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import ValidationInfo
 
 from dicom_node import config_environment, config_errors, config_toml
 from dicom_node.config_values import (
@@ -317,9 +307,8 @@ class Config(BaseModel):
         for where, destinations in named:
             unknown = [name for name in destinations if name != "@sender" and name not in self.peers]
             if unknown:
-                raise ValueError(
-                    f"{where} names {', '.join(unknown)}, which [peers] does not hold{_remedy(unknown[0], self.peers)}"
-                )
+                remedy = config_errors.of_peer(unknown[0], self.peers)
+                raise ValueError(f"{where} names {', '.join(unknown)}, which [peers] does not hold{remedy}")
         names = [rule.name for rule in self.rules]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"rules: two of them have the same name, {twice[0]!r}; give each its own")
@@ -344,11 +333,6 @@ class Config(BaseModel):
     @property
     def ledger_path(self) -> Path:
         return self.node.directory / "ledger.sqlite"
-
-
-def _remedy(name: str, peers: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, peers, 1, 0.7)
-    return f"; did you mean {close[0]}?" if close else f"; add [peers.{name}] with host and port"
 
 
 def load(path: Path | None) -> Config:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -98,6 +98,12 @@ def _unknown(model: type[BaseModel], loc: Loc) -> str:
     if elsewhere := [section for section, keys in _sections(model) if _plain(key) in keys]:
         return f"unknown key; it belongs in {_or([_heading(model, one) for one in elsewhere])}"
     return f"unknown key; the keys here are {', '.join(known)}"
+
+
+def of_peer(name: str, peers: Iterable[str]) -> str:
+    """The remedy for a destination that is not among `peers`: a clause to end the sentence."""
+    close = difflib.get_close_matches(name, peers, 1, 0.7)
+    return f"; did you mean {close[0]}?" if close else f"; add [peers.{name}] with host and port"
 
 
 def _unknown_section(model: type[BaseModel], name: str) -> str:

@@ -1,4 +1,4 @@
-"""Chapters 4 to 8 of the conformance statement: entities, services, configuration, network, statuses, security.
+"""Chapters 4 to 8 of the conformance statement: entities, services, settings, network, statuses, security.
 
 Everything that can be counted or listed is read from the configuration and from the module that does it.
 """
@@ -385,8 +385,7 @@ def _security(config: Config) -> list[Section]:
         Section("8.4", "Other", (
             "No user identity negotiation, no digital signatures, no audit trail messages by PS3.15 A.5, no media "
             "security, no attribute confidentiality profile. The node's own log holds no patient data.",
-        )),
-    ]  # fmt: skip
+        ))]  # fmt: skip
 
 
 def _titles(config: Config) -> tuple[str, ...]:

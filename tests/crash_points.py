@@ -76,14 +76,14 @@ SEND = (
     Point("send", "dicom_node.outbox:Outbox.sending", "before"),
     Point("send", "dicom_node.store:Store.write", "leaving", 1),  # "on the wire" is not committed
     Point("send", "dicom_node.outbox:Outbox.sending", "after"),
-    Point("send", "pynetdicom.association:Association.send_c_store", "before"),
+    Point("send", "dicom_node.outbound:Outbound.store", "before"),
     Point("send", "pynetdicom.transport:AssociationSocket.send", "after", 8),  # in the middle of an object
-    Point("send", "pynetdicom.association:Association.send_c_store", "after"),  # the peer has answered
+    Point("send", "dicom_node.outbound:Outbound.store", "after"),  # the peer has answered
     Point("send", "dicom_node.outbox:Outbox.settle", "before"),
     Point("send", "dicom_node.store:Store.write", "leaving", 6),  # three destinations, marked and settled: the last one
     Point("send", "dicom_node.outbox:Outbox.settle", "after"),
 )
-ANSWERED = Point("send", "pynetdicom.association:Association.send_c_store", "after")
+ANSWERED = Point("send", "dicom_node.outbound:Outbound.store", "after")
 RECOVERING = (
     Point("send", "dicom_node.outbox:Outbox.recover", "before"),
     Point("send", "dicom_node.outbox:Outbox.recover", "after"),

@@ -59,10 +59,10 @@ class Bright:
 
 
 def bright_segmenter(folder: Path) -> Segmenter:
-    """The real core around `Bright`, on a model grid as large as the films."""
+    """The real core around `Bright`, on a model grid four (across narrower pixels three) times as fine as the films."""
     point = {"image_threshold": 0.5, "mask_threshold": 0.5, "min_area_mm2": 0.0, "min_area_px": 0.0}
     artifact = tiny_artifact(
-        folder, input={"size": max(SHAPE), "mean": 0.5, "std": 0.25}, operating_points={"only": point}
+        folder, input={"size": 4 * max(SHAPE), "mean": 0.5, "std": 0.25}, operating_points={"only": point}
     )
     segmenter = Segmenter(artifact, Settings(device="cpu", threads=1))
     segmenter.predict = Bright()  # type: ignore[assignment]

@@ -19,7 +19,7 @@ from segmenter.pixels import stored_values
 SHAPE = (320, 260)
 SPACING_MM, MAGNIFICATION = (0.4, 0.3), 1.25  # of a row and of a column, at the detector
 GRAIN = 0.005  # noise, so that every bit of a pixel is used
-DENSE = 0.9  # what is brighter is the finding; everything else on the film is darker than this
+DENSE = 0.85  # what is brighter is the finding, also between its pixels; everything else on the film is darker than this
 TYPE_2 = (
     "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID", "PatientBirthDate",
     "PatientSex", "StudyID", "SeriesNumber", "InstanceNumber", "Manufacturer", "PatientOrientation", "ContentDate",

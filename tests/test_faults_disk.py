@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from answered_films import AnsweredFilms
+from pydicom.dataset import Dataset
 from quick_model import quick_film, quick_settings
 from raw_peer import ASSOCIATE_AC, ASSOCIATE_RJ, RawPeer, associate_rq, c_store, command, fragment
 from receiver_node import running
@@ -176,6 +177,14 @@ def test_an_outcome_that_a_full_ledger_can_not_take_is_kept_and_nothing_is_sent_
     assert pacs.doubled() == []
 
 
+def _is_refused(film: Dataset, port: int) -> bool:
+    """The association, when there is no room to write it down, else the film."""
+    try:
+        return store(film, port) == 0xA700
+    except AssertionError as error:
+        return "refused" in str(error)
+
+
 def test_a_whole_node_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) -> None:
     """Scenario: first only the results have no room, then nothing has, and then every process is killed as well.
 
@@ -196,15 +205,14 @@ def test_a_whole_node_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) 
         wait_for(lambda: "a result can not be written" in node.log_text(), 120, "a worker without room")
         assert store(films[2], node.port) == 0x0000
         disk.fill()
-        with pytest.raises(AssertionError, match="refused"):
-            store(films[3], node.port)
+        assert _is_refused(films[3], node.port)
         for verb, pid in node.children().items():
             os.kill(pid, signal.SIGKILL)
             wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), 120, f"the death of {verb}")
         wait_for(lambda: node.log_text().count("receiving as") == 2, 120, "a new receiver")
         assert node.process is not None and node.process.poll() is None, "the node lives"
-        with pytest.raises(AssertionError, match="refused"):
-            store(films[3], node.port)
+        disk.fill()  # SQLite may have given back its log
+        assert _is_refused(films[3], node.port)
 
         disk.make_room()
         results.make_room()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import struct
 import zlib
 from collections.abc import Iterator
@@ -206,22 +205,6 @@ def test_a_request_without_a_maximum_length_is_answered_all_the_same(node: Node)
         assert peer.receive()[0] == ASSOCIATE_AC
         peer.send(c_store())
         assert peer.status()[0] == 0x0000
-
-
-def test_requests_that_can_not_be_answered_end_before_an_association(node: Node, caplog: pytest.LogCaptureFixture) -> None:
-    """A context without a transfer syntax, and a maximum PDU that holds no byte: an A-ABORT, no error of ours."""
-    request = associate_rq()
-    syntax = request.index(b"\x40\0")
-    size = 4 + struct.unpack_from(">H", request, syntax + 2)[0]
-    at = request.index(b"\x51\0\0\x04") + 4
-    for broken in (without(request, b"\x40\0", size), request[:at] + struct.pack(">L", 6) + request[at + 4 :]):
-        with RawPeer(node.port) as peer:
-            peer.send(broken + c_store())
-            assert peer.receive()[0] == 0x07
-            assert peer.is_closed()
-    assert node.journal() == [] and node.files() == []
-    assert not [one for one in caplog.records if one.levelno >= logging.ERROR and one.name.startswith("dicom_node")]
-    assert send(node.port, film()) == 0x0000
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")

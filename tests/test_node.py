@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import pynetdicom
 import pytest
 from click.testing import CliRunner
 from pynetdicom import AE
 from pynetdicom.presentation import build_context
 from servers import Node, running_node, running_redis, store, wait_for
 
-import dicom_node.delivery  # noqa: F401  # makes pynetdicom send files byte for byte
 from dicom_node.association import part10_head
 from dicom_node.cli import main
 from dicom_node.config import Segment
@@ -160,16 +160,19 @@ def test_bad_films_are_answered_with_a_code_and_the_worker_goes_on(node: Node, p
     assert (seg.AccessionNumber, seg["StudyDate"].value) == ("A" * 56, "e3b0c44298fc1c14")
 
 
-def test_garbage_that_is_no_dataset_is_kept_and_answered(node: Node, tmp_path: Path) -> None:
+def test_garbage_that_is_no_dataset_is_kept_and_answered(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uid, sop_class = "1.2.826.0.1.99", "1.2.840.10008.5.1.4.1.1.1.1"
     file = tmp_path / "garbage.dcm"
     head = part10_head(sop_class, uid, "1.2.840.10008.1.2.1", "TESTSCU")
     file.write_bytes(head + np.random.default_rng(1).bytes(5000))
     ae = AE("TESTSCU")
+    monkeypatch.setattr(pynetdicom._config, "STORE_SEND_CHUNKED_DATASET", True)  # the file's bytes as they are
     association = ae.associate(
         "127.0.0.1", node.port, contexts=[build_context(sop_class, ["1.2.840.10008.1.2.1"])], ae_title="PTXSEG"
     )
-    assert association.send_c_store(file).Status == 0x0000, "the sender is answered"  # dicom_node.delivery: bytes as they are
+    assert association.send_c_store(file).Status == 0x0000, "the sender is answered"
     association.release()
     job = node.finished(uid)
     assert job.state in (State.FAILED, State.SKIPPED)

@@ -218,7 +218,7 @@ def test_metrics_tell_what_the_ledger_holds_and_survive_every_restart(house: Hou
     assert (told["findings"]["indeterminate"], told["indeterminate"], told["codes"]["no-region"]) == (1, {"no-region": 1}, 1)
     said = {verb: CliRunner().invoke(main, [*verb.split(), "--config", str(house.file)]).stdout
             for verb in ("status", "jobs", f"show {unsure}")}  # fmt: skip
-    assert "1 indeterminate" in said["status"] and "indeterminate: no-region" in said["jobs"]
+    assert "1 indeterminate" in said["status"] and {"indeterminate:", "no-region"} <= set(said["jobs"].split())
     assert "no-region" in said[f"show {unsure}"] and "indeterminate" in said[f"show {unsure}"]
     assert told["queues"]["normal"]["waiting"] == 1 and told["queues"]["normal"]["oldest_seconds"] >= 100
     assert told["stages"]["work"]["seconds"]["0.5"] == 1.5

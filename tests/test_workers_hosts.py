@@ -117,7 +117,7 @@ class Site:
                 process.send_signal(signal.SIGTERM)
         for process in self.processes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(120)
+                process.wait(10)
             if process.poll() is None:
                 process.kill()
 
