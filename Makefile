@@ -12,9 +12,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 demo: .make/worker-cpu      ## the whole path: six films in, SEGs back
 	$(BIN)/segmenter-worker demo
 
-# Two files at a time, one thread each.
+# Three files at a time, one thread each: much of the time is waiting. The long ones first (tests/conftest.py).
 test: .make/test .make/tools .make/viewer/installed-$(OHIF)  ## every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --junit-xml=junit.xml
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --junit-xml=junit.xml
 
 lint: .make/test
 	$(BIN)/ruff check dicom_node segmenter train tests bench

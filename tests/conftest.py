@@ -25,3 +25,15 @@ def tool() -> Callable[[str], str]:
         pytest.fail(message) if in_ci() else pytest.skip(message)
 
     return find
+
+
+# Files of a minute and more, the longest first: with the others behind them all processes end at about the same time.
+LONG = (
+    "test_crash_points", "test_shipped_model", "test_faults_films", "test_fuzz", "test_workers_door", "test_odd_destinations",
+    "test_matrix", "test_workers_hosts", "test_acceptance", "test_node", "test_far_worker", "test_crash_points_far",
+    "test_train_fit", "test_train_chain", "test_patient_strings", "test_engine", "test_tls", "test_commitment",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))

@@ -129,7 +129,7 @@ class _Importer(importlib.abc.MetaPathFinder):
                     for one in self._targets[name]:
                         _wrap(module, one, self._verb)
                     if name == _BEFORE_THE_FORK:
-                        import segmentation_models_pytorch  # noqa: F401
+                        import onnxruntime  # noqa: F401
 
                         import segmenter.engine  # noqa: F401
 

@@ -9,9 +9,11 @@ from pydicom.dataset import Dataset
 from small_film import SHAPE, picture, small_film
 from test_predict_mask import SIZE, tiny_artifact
 
+from segmenter.artifact import load_artifact
 from segmenter.decode import decode
 from segmenter.placement import Placement
 from segmenter.predict import Predictor
+from train.graph import add_graphs
 
 MIN_SIDE_PX = 128
 
@@ -29,4 +31,5 @@ def instant_model(folder: Path) -> Path:
     (answer,) = Predictor(network, "cpu", threads=1)(image[None, None])
     point = {"image_threshold": 0.0, "mask_threshold": float(np.quantile(answer.probability, 0.9)), "min_area_mm2": 0.0}
     tiny_artifact(folder / "model", flips=False, operating_points={"only": point | {"min_area_px": 0.0}})
+    add_graphs(load_artifact(folder / "model"))  # a worker process then starts without torch
     return folder / "model"

@@ -229,6 +229,6 @@ def send_to_all(folder: Path, mutants: Sequence[Mutant], seconds: float = 120) -
             assert state is DeliveryState.REFUSED or whole, f"{one}: delivered, and not there"
             assert len({hashlib.sha256(again.dataset).hexdigest() for again in whole if UID(again.syntax)}) <= 2
             assert one.how not in HARMLESS or len(one.pacs.requests) == 1, f"{one}: it did nothing wrong, and was asked again"
-        wait_for(lambda: all(one.pacs.open_lines == 0 for one in mutants), 60, "sockets were left open")
-    wait_for(lambda: threading.active_count() <= threads, 60, "threads were left behind")
+        wait_for(lambda: all(one.pacs.open_lines == 0 for one in mutants), 120, "sockets were left open")
+    wait_for(lambda: threading.active_count() <= threads, 120, "threads were left behind")
     return ends

@@ -77,7 +77,7 @@ def test_a_child_is_never_made_in_the_middle_of_a_look_at_the_ledger(tmp_path: P
     ringer.stand_apart_from_forks()
     ringer.start()
     try:
-        assert [_forked(lambda: LocalNode.of(config, "group").claim(), seconds=15) for _ in range(300)] == [0] * 300
+        assert [_forked(lambda: LocalNode.of(config, "group").claim(), seconds=15) for _ in range(100)] == [0] * 100
     finally:
         ringer.stop()
 

@@ -18,6 +18,7 @@ import pytest
 from crash_launcher import Traps, resolve
 from crash_points import SCENES, WORKING, Scene
 from pydicom.dataset import Dataset
+from quick_model import quick_model
 from recording_pacs import RecordingPacs, count, recording_pacs
 from servers import Node, Orthanc, running_orthanc, wait_for
 from stubborn_sender import send
@@ -94,7 +95,7 @@ def house(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) 
             "SEGMENTER_PEERS": f"{{{peers}}}",
             "SEGMENTER_SEND__DESTINATIONS": f'["ORTHANC", "{RECORDERS[0]}", "{RECORDERS[1]}"]',
             "SEGMENTER_SEND__FIRST_DELAY_SECONDS": "0.2",
-            "SEGMENTER_SEGMENT__MODEL": str(instant_model.instant_model(folder / "model")),
+            "SEGMENTER_SEGMENT__MODEL": str(quick_model()),
             "SEGMENTER_SEGMENT__MIN_SIDE_PX": str(instant_model.MIN_SIDE_PX),
             "SEGMENTER_SEGMENT__THREADS": "1",
         }

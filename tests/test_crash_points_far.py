@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 from crash_launcher import Traps, resolve
 from crash_points import FAR_SCENES, Scene
+from quick_model import quick_model
 from recording_pacs import RecordingPacs, count, recording_pacs
 from servers import Node, free_port, wait_for
 from stubborn_sender import send
@@ -38,7 +39,7 @@ class Far:
         own = folder / "far.toml"
         own.write_text(f"[segment]\nmin_side_px = {instant_model.MIN_SIDE_PX}\nthreads = 1\ndevice = 'cpu'\n")
         how = ["--node", f"http://127.0.0.1:{port}", "--token-file", str(token), "--config", str(own)]
-        how += ["--model", str(instant_model.instant_model(folder / "model"))]
+        how += ["--model", str(quick_model())]
         log = (folder / "far.log").open("wb")
         self.worker = subprocess.Popen(
             [sys.executable, "-m", "dicom_node.cli", "work", *how], stdout=log, stderr=log, env=os.environ | traps.environment

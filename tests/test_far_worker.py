@@ -70,11 +70,11 @@ def site(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -
     redis = subprocess.Popen([tool("redis-server"), str(conf)], stdout=subprocess.DEVNULL)
     try:
         queue = load(config_file(folder, one.broker())).queue
-        wait_for(lambda: problem_of(queue, Work()) is None, 60, "Redis")
+        wait_for(lambda: problem_of(queue, Work()) is None, 120, "Redis")
         yield one
     finally:
         redis.terminate()
-        redis.wait(20)
+        redis.wait(120)
 
 
 def config_file(folder: Path, text: str) -> Path:
@@ -142,7 +142,7 @@ def test_node_and_worker_as_the_page_says(site: Site, tmp_path: Path) -> None:
         assert store(dataset, node.port, calling=SENDER) == 0x0000
         job = node.finished(str(dataset.SOPInstanceUID))
         assert job.state is State.SEGMENTED
-        wait_for(lambda: "job segmented" in log.read_text(), 60, "the line of the film")
+        wait_for(lambda: "job segmented" in log.read_text(), 120, "the line of the film")
         checked = CliRunner().invoke(main, ["check", "--config", str(own)], env=quick_settings())
         shown = CliRunner().invoke(main, ["config", "--config", str(own)]).output
         assert "ok    broker: answers" in checked.output and "knows us" in checked.output, checked.output
@@ -150,7 +150,7 @@ def test_node_and_worker_as_the_page_says(site: Site, tmp_path: Path) -> None:
         assert revoked.output.strip() == "gpu1 revoked; 0 films returned to the queue"
         wait_for(lambda: "it was revoked or replaced" in log.read_text(), 120, "the line of the revocation")
         worker.send_signal(signal.SIGTERM)
-        worker.wait(60)
+        worker.wait(120)
     finally:
         node.stop()
         if worker.poll() is None:

@@ -192,7 +192,7 @@ def test_every_rubbish_is_a_sentence_and_the_others_do_not_wait(
         assert any(word in (delivery.reason or "") for word in words.split("|")), delivery.reason
         if opening is not None:
             assert echo(films.config, "PACS") and commits(films.config, "PACS")
-        wait_for(lambda: odd.open_lines == 0 and sound.open_lines == 0, 30, "sockets were left open")
+        wait_for(lambda: odd.open_lines == 0 and sound.open_lines == 0, 120, "sockets were left open")
     assert not [thread for thread in threading.enumerate() if thread.name == "reports"]
     said = capfd.readouterr()
     assert "Traceback" not in said.err + said.out
@@ -298,10 +298,10 @@ def test_a_sender_that_is_killed_by_one_object_delivers_the_others(tmp_path: Pat
             if not films.outbox.open_count():
                 break
             process = subprocess.Popen([sys.executable, "-c", script, str(films.config_file)])
-            wait_for(lambda: process.poll() is not None or not films.outbox.open_count(), 60)  # noqa: B023
+            wait_for(lambda: process.poll() is not None or not films.outbox.open_count(), 120)  # noqa: B023
             if process.poll() is None:
                 process.terminate()
-            deaths += process.wait(30) == -signal.SIGKILL
+            deaths += process.wait(120) == -signal.SIGKILL
     assert deaths == MAX_CRASHES
     assert [films.delivery(uid).state for uid in films.uids] == ["delivered", "refused", "delivered"]
 
@@ -320,7 +320,7 @@ def test_pause_stops_a_batch_within_one_object(tmp_path: Path) -> None:
         films = AnsweredFilms(tmp_path, pacs.port, 12)
         with films.sending():
             assert paused.wait(40)
-            wait_for(lambda: pacs.open_lines == 0, 30, "the association goes on")
+            wait_for(lambda: pacs.open_lines == 0, 120, "the association goes on")
             assert len(pacs.stored) == 3
             films.ledger.set_mode("running")
             films.all_are(DeliveryState.DELIVERED)
@@ -361,19 +361,19 @@ def test_what_can_not_be_converted_is_said(broken: bytes) -> None:
         implicit(b"\x40\0\x30\xa7SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff" * 2000)
 
 
-def test_nothing_is_left_of_a_thousand_noises(tmp_path: Path) -> None:
+def test_nothing_is_left_of_twenty_noises(tmp_path: Path) -> None:
     """One association after the other that fails: descriptors and threads do not grow."""
     noise = RawPacs(lambda request: os.urandom(40))
     with noise.serving():
         (tmp_path / "c.toml").write_text(
-            f"[peers.PACS]\nhost='127.0.0.1'\nport={noise.port}\n[send]\ndestinations=['PACS']\nconnect_seconds=1\n"
-            "response_seconds=1\n"
+            f"[peers.PACS]\nhost='127.0.0.1'\nport={noise.port}\n[send]\ndestinations=['PACS']\nconnect_seconds=0.3\n"
+            "response_seconds=0.3\n"
         )
         config = load(tmp_path / "c.toml")
         echo(config, "PACS")
-        wait_for(lambda: noise.open_lines == 0, 20)
+        wait_for(lambda: noise.open_lines == 0, 120)
         files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
         for _ in range(20):
             assert echo(config, "PACS")
-        wait_for(lambda: noise.open_lines == 0, 20)
-        wait_for(lambda: len(os.listdir("/proc/self/fd")) <= files and threading.active_count() <= threads, 20, "a leak")
+        wait_for(lambda: noise.open_lines == 0, 120)
+        wait_for(lambda: len(os.listdir("/proc/self/fd")) <= files and threading.active_count() <= threads, 120, "a leak")

@@ -282,7 +282,7 @@ def test_a_rejected_stranger_costs_no_connection_to_the_ledger(tmp_path: Path, m
             with RawPeer(node.port) as peer:
                 assert peer.associate("STRANGER") == ASSOCIATE_RJ
                 assert peer.is_closed_within(20)
-        assert eventually(lambda: not [one for one in threading.enumerate() if "AcceptorThread" in one.name], 20)
+        assert eventually(lambda: not [one for one in threading.enumerate() if "AcceptorThread" in one.name], 120)
         assert not opened
         assert send(node.port, film()) == 0x0000 and opened
 

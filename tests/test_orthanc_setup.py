@@ -66,20 +66,20 @@ def test_orthanc_sends_chest_films_and_results_come_back_once(tool: Callable[[st
             for film in given.values():
                 assert store(film, orthanc.dicom_port, "ORTHANC") == 0x0000
             answered = [str(given[name].SOPInstanceUID) for name in ("chest", "by its description")]
-            wait_for(lambda: len(node.ledger.jobs()) == 2, 60, "two films")
+            wait_for(lambda: len(node.ledger.jobs()) == 2, 120, "two films")
             for uid in answered:
                 assert len(node.delivered(uid)) == len(KINDS)
-            wait_for(lambda: len(orthanc.get("/instances")) == 4 + 2 * len(KINDS), 60, "the results")
+            wait_for(lambda: len(orthanc.get("/instances")) == 4 + 2 * len(KINDS), 120, "the results")
             [capture, *_] = orthanc.find(Modality="OT", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
             result = pydicom.dcmread(pydicom.filebase.DicomBytesIO(orthanc.file(capture)))
             orthanc.delete(f"/instances/{capture}")
             assert store(result, orthanc.dicom_port, "ORTHANC") == 0x0000  # our own, by way of a modality
-            wait_for(lambda: capture in orthanc.get("/instances"), 60, "the result once more")
+            wait_for(lambda: capture in orthanc.get("/instances"), 120, "the result once more")
             last = quick_film(9)  # Orthanc's script is called in the order of arrival: when this one is here, so is all else
             last.BodyPartExamined = "CHEST"
             assert store(last, orthanc.dicom_port, "ORTHANC") == 0x0000
             answered.append(str(last.SOPInstanceUID))
-            wait_for(lambda: node.ledger.jobs(sop_instance_uid=answered[-1]), 60, "the last film")
+            wait_for(lambda: node.ledger.jobs(sop_instance_uid=answered[-1]), 120, "the last film")
             node.delivered(answered[-1])
             assert sorted(job.arrival.sop_instance_uid for job in node.ledger.jobs()) == sorted(answered)
             assert len(orthanc.get("/instances")) == 5 + 3 * len(KINDS)

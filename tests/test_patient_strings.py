@@ -19,6 +19,7 @@ from test_predict_mask import tiny_artifact
 
 from dicom_node.cli import main
 from dicom_node.job import FINISHED
+from train.graph import add_graphs
 
 NAME, NUMBER, BIRTH = b"QUILLIAM^Zzyzxova", b"XQ-7744-01", b"19170203"
 SECRETS = (b"QUILLIAM", b"Zzyzxova", NUMBER, BIRTH, "Цзызова".encode(), "Цзызова".encode("cp1251"))
@@ -109,7 +110,7 @@ def secrets_in(data: bytes) -> list[bytes]:
 
 
 def test_no_patient_string_leaves_its_film(tmp_path: Path) -> None:
-    tiny_artifact(tmp_path / "model", operating_points=POSITIVE)
+    add_graphs(tiny_artifact(tmp_path / "model", operating_points=POSITIVE))
     settings = {
         "SEGMENTER_SEGMENT__MODEL": str(tmp_path / "model"),
         "SEGMENTER_SEGMENT__MIN_SIDE_PX": "128",

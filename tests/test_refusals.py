@@ -48,11 +48,11 @@ def program(*command: str | Path, port: int) -> Iterator[int]:
     """A server of somebody else on loopback, once it listens."""
     process = subprocess.Popen([str(one) for one in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: _listens(port), 60, str(command[0]))
+        wait_for(lambda: _listens(port), 120, str(command[0]))
         yield port
     finally:
         process.kill()
-        process.wait(20)
+        process.wait(120)
 
 
 def _listens(port: int) -> bool:
@@ -152,5 +152,5 @@ def test_a_modality_that_speaks_tls_to_a_plain_port_is_told_so(caplog: pytest.Lo
         with socket.create_connection(("127.0.0.1", node.port)) as line:
             line.sendall(b"GET / HTTP/1.1\r\n\r\n")
             line.recv(100)
-        wait_for(lambda: "speaks HTTP" in caplog.text, 60, "the log")
+        wait_for(lambda: "speaks HTTP" in caplog.text, 120, "the log")
     assert "it speaks TLS, and receive.tls_certificate is not set" in caplog.text
