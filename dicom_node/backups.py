@@ -19,7 +19,7 @@ from dicom_node.config import Config
 from dicom_node.errors import ConfigError, LedgerUnusable, Missing
 from dicom_node.ledger import Ledger
 from dicom_node.lifecycle import VERBS
-from dicom_node.spool import Spool
+from dicom_node.spool import Spool, sync_folder
 from dicom_node.store import SCHEMA_VERSION, Store
 
 _NAME = "ledger-%Y-%m-%dT%H%M%S.sqlite"
@@ -127,7 +127,7 @@ def _set_aside(ledger: Path, kept: Path) -> Path | None:
     names = [(old, new) for old, new in zip(_with_log(ledger), _with_log(kept), strict=True) if old.exists()]
     for old, new in names:
         os.link(old, new)
-    _sync_folder(ledger.parent)
+    sync_folder(ledger.parent)
     for name in ("-wal", "-shm"):
         ledger.with_name(ledger.name + name).unlink(missing_ok=True)
     return kept if names else None
@@ -145,15 +145,7 @@ def _synced_rename(old: Path, new: Path) -> None:
     finally:
         os.close(descriptor)
     os.rename(old, new)
-    _sync_folder(new.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(new.parent)
 
 
 def _compared(ledger: Ledger, spool: Spool, kept: Path | None, aside: Path) -> Restored:

@@ -54,7 +54,7 @@ class Spool:
                 folder.mkdir(mode=0o700, exist_ok=True)
             # Each entry in the folder above: one that a killed predecessor made may not be on disk yet.
             for folder in {directory, directory.parent, *(made.parent for made in new)}:
-                _sync_folder(folder)
+                sync_folder(folder)
         except OSError as error:
             raise SpoolError(f"{directory}: can not be made ({error.strerror})") from error
 
@@ -86,8 +86,8 @@ class Spool:
         try:
             for new in (folder.parent, folder):  # `parents=True` would give the first one another mode
                 new.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(folder.parent)
-            _sync_folder(folder.parent.parent)
+            sync_folder(folder.parent)
+            sync_folder(folder.parent.parent)
         except OSError as error:
             raise SpoolError(f"{folder}: can not be made ({error.strerror})") from error
         return f"job/{job_id}/{owner_token}"
@@ -145,7 +145,7 @@ class Spool:
         folder.mkdir(mode=0o700, exist_ok=True)
         try:
             _write_file(folder / f"{next(_writes)}{_PART}", b"", [b"tried"])
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
         finally:
             for left in folder.iterdir():
                 _try_unlink(left)
@@ -185,7 +185,7 @@ class Spool:
         folder = self._inside(f"arrivals/{shelf}")
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
         except OSError as error:
             raise SpoolError(f"{folder}: can not be made ({error.strerror})") from error
         self._durable_shelves.add(shelf)
@@ -198,7 +198,7 @@ class Spool:
             self._check_reserve(len(head) + (len(data) if isinstance(data, Buffer) else 0), reserve)
             size, sha256 = _write_file(temporary, head, chunks)
             os.rename(temporary, target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         except OSError as error:
             _try_unlink(temporary)
             raise SpoolError(f"{path}: {error.strerror or type(error).__name__}") from error
@@ -256,7 +256,8 @@ def _write_all(descriptor: int, data: Buffer) -> None:
         view = view[os.write(descriptor, view) :]  # a write may be short, at 2 GiB it always is
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """What was renamed or made in it survives a power cut. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

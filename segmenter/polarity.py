@@ -27,13 +27,9 @@ _WEIGHTS = (1.0, 0.5, 0.5)
 _SIZES = ((0.6, 0.6), (0.6, 0.75), (0.6, 0.9), (0.75, 0.6), (0.75, 0.75), (0.75, 0.9), (0.9, 0.75), (0.9, 0.9))  # of SIDE
 
 
-def looks_inverted(image: Image) -> bool:
-    """`image` (H, W) float32, brought upright. Of a film that lies on its side without saying so, the answer is a guess."""
-    return polarity(image) < 0
-
-
 def polarity(image: Image) -> float:
-    """Positive: lungs look dark; negative: bright. About -1 to 1; of the negative of a film, the same with the other sign."""
+    """Positive: lungs look dark; negative: bright. About -1 to 1; of the negative of a film, the same with the other sign. Of
+    a film that lies on its side without saying so, a guess. `image` (H, W) float32, brought upright."""
     ranks = _ranks(_small(image))
     witnesses = (_template_match(ranks), _border(ranks), _centre(ranks))
     return float(sum(weight * said for weight, said in zip(_WEIGHTS, witnesses, strict=True)))
