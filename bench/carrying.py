@@ -21,15 +21,15 @@ from pydicom.uid import SegmentationStorage as SEG
 from rows import ROUNDS, Row, row
 from servers import NODE_AE, free_port, running_node, running_redis, wait_for
 
-from dicom_node.broker import QUEUE, Every, celery_app, ring
-from dicom_node.config import Queue, Segment, Work
-from dicom_node.job import Arrival, DeliveryState, Outcome, State, StoredObject
-from dicom_node.ledger import Ledger
-from dicom_node.model import load_model, segment_settings
-from dicom_node.outbox import Outbox
-from dicom_node.remote import RemoteNode
-from dicom_node.routes import Route
-from dicom_node.workers import Workers
+from dicom_node.api.worker_client import RemoteNode
+from dicom_node.runtime.config import Queue, Segment, Work
+from dicom_node.storage.destinations import Route
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import Arrival, DeliveryState, Outcome, State, StoredObject
+from dicom_node.storage.worker_tokens import Workers
+from dicom_node.work.model import load_model, segment_settings
+from dicom_node.work.wakeup import QUEUE, Every, celery_app, ring
 from segmenter import phantom
 
 LIVES = 60

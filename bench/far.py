@@ -10,7 +10,7 @@ from pathlib import Path
 from click.testing import CliRunner
 from servers import Node, free_port
 
-from dicom_node.cli import main
+from dicom_node.cli.main import main
 
 
 class Far:
@@ -46,7 +46,7 @@ class Far:
     def keep_up(self) -> None:
         if self.process is not None and self.process.poll() is None:
             return
-        command = [sys.executable, "-m", "dicom_node.cli", "work", "--config", str(self._folder / "config.toml")]
+        command = [sys.executable, "-m", "dicom_node.cli.main", "work", "--config", str(self._folder / "config.toml")]
         with (self._folder / "far.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ.copy())
         self.launches += 1

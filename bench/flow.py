@@ -19,14 +19,14 @@ from pynetdicom import AE
 from rows import Row, row
 from servers import NODE_AE, SENDER, Node, Orthanc, running_node, running_orthanc, wait_for
 
-from dicom_node.claims import Claim
-from dicom_node.config import Config, Segment
-from dicom_node.config import Node as NodeSettings
-from dicom_node.film import read_film
-from dicom_node.job import Arrival, Outcome, State, StoredObject
-from dicom_node.local import LocalNode
-from dicom_node.model import load_model, segment_settings
-from dicom_node.standin import StandInPacs
+from dicom_node.cli.demo_pacs import StandInPacs
+from dicom_node.runtime.config import Config, Segment
+from dicom_node.runtime.config import Node as NodeSettings
+from dicom_node.storage.leases import Claim
+from dicom_node.storage.local_queue import LocalNode
+from dicom_node.storage.part10 import read_film
+from dicom_node.storage.records import Arrival, Outcome, State, StoredObject
+from dicom_node.work.model import load_model, segment_settings
 from segmenter import phantom
 from segmenter.engine import Segmenter
 from segmenter.kinds import Kind

@@ -26,8 +26,8 @@ from far import Far  # noqa: E402
 from recording_pacs import IMPLICIT_ONLY, NO_LENGTH, Count, Received, RecordingPacs, count, recording_pacs  # noqa: E402
 from servers import Node, Orthanc, free_port, running_orthanc  # noqa: E402
 
-from dicom_node.job import FINISHED, State  # noqa: E402
-from dicom_node.lifecycle import running  # noqa: E402
+from dicom_node.cli.supervisor import running  # noqa: E402
+from dicom_node.storage.records import FINISHED, State  # noqa: E402
 from segmenter import phantom  # noqa: E402
 
 # One recording process, called by two names, each of them peculiar; Orthanc is the third destination.

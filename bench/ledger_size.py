@@ -15,11 +15,11 @@ from pathlib import Path
 from apparatus import seconds_of
 from rows import Row, row
 
-from dicom_node.config import load
-from dicom_node.job import Arrival, Outcome, State, StoredObject
-from dicom_node.ledger import Ledger
-from dicom_node.outbox import Outbox
-from dicom_node.routes import Route
+from dicom_node.runtime.config import load
+from dicom_node.storage.destinations import Route
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import Arrival, Outcome, State, StoredObject
 
 JOBS = 1_000_000
 ROUNDS = 15
@@ -93,9 +93,9 @@ def _deliver_all(path: Path) -> None:
 
 
 def _looks(config: Path) -> dict[str, float]:
-    from dicom_node.observe import Watch
+    from dicom_node.api.health import Watch
 
-    status = [sys.executable, "-m", "dicom_node.cli", "status", "--json", "--config", str(config)]
+    status = [sys.executable, "-m", "dicom_node.cli.main", "status", "--json", "--config", str(config)]
     watch = Watch(load(config))
     return {
         "`status`": statistics.median(seconds_of(lambda: subprocess.run(status, check=True, stdout=-3)) for _ in range(3)),

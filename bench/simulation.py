@@ -1,7 +1,7 @@
 """The node as a discrete simulation: receive -> ledger -> workers -> delivery, event by event (heapq), seeded.
 
-Who is next is decided as `dicom_node.claims.Claims._next` does (tests/test_scale.py drives both with the same films), when
-a delivery is tried again by the node's own `dicom_node.retry.decide`.
+Who is next is decided as `dicom_node.storage.leases.Claims._next` does (tests/test_scale.py drives both with the same films), when
+a delivery is tried again by the node's own `dicom_node.send.backoff.decide`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from random import Random
 
 from arrivals import Films
 
-from dicom_node.config import Queue, Send, Work
-from dicom_node.job import DeliveryState
-from dicom_node.retry import Policy, decide
-from dicom_node.status import Verdict
+from dicom_node.dimse.status import Verdict
+from dicom_node.runtime.config import Queue, Send, Work
+from dicom_node.send.backoff import Policy, decide
+from dicom_node.storage.records import DeliveryState
 
 NORMAL_WAITS = Queue().normal_waits_seconds
 LEASE, HEARTBEAT = Work().lease_seconds, Work().heartbeat_seconds

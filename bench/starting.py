@@ -14,10 +14,10 @@ from apparatus import film_files, needed, new_uids, seconds_of, send, send_at_on
 from rows import ROUNDS, Row, row
 from servers import NODE_AE, SENDER, Node, free_port, running_node, wait_for
 
-from dicom_node.job import FINISHED
-from dicom_node.processes import children_of
+from dicom_node.runtime.procfs import children_of
+from dicom_node.storage.records import FINISHED
 
-PROGRAM = [sys.executable, "-m", "dicom_node.cli"]
+PROGRAM = [sys.executable, "-m", "dicom_node.cli.main"]
 ASSOCIATIONS, FILMS_EACH, FILMS_OF_WORKER = 4, 10, 20
 
 

@@ -14,13 +14,13 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 from servers import wait_for
 
-from dicom_node.config import Config, load
-from dicom_node.delivery import Sender
-from dicom_node.job import Arrival, Delivery, DeliveryState, Outcome, State, StoredObject
-from dicom_node.ledger import Ledger
-from dicom_node.outbox import Outbox
-from dicom_node.routes import Route
-from dicom_node.spool import Spool
+from dicom_node.runtime.config import Config, load
+from dicom_node.send.storage_scu import Sender
+from dicom_node.storage.destinations import Route
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import Arrival, Delivery, DeliveryState, Outcome, State, StoredObject
+from dicom_node.storage.spool import Spool
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 SC, SEG = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.66.4"

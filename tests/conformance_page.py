@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from dicom_node.config import Config
-from dicom_node.conformance import statement
+from dicom_node.cli.conformance.command import statement
+from dicom_node.runtime.config import Config
 
 Row = dict[str, str]
 

@@ -73,7 +73,9 @@ class Traps:
         return [proof.read_text() for proof in self._proofs if proof.exists()]
 
 
-_BEFORE_THE_FORK = "dicom_node.tasks"  # imported by the worker's parent alone, when it is bound to its supervisor's life
+_BEFORE_THE_FORK = (
+    "dicom_node.work.celery_worker"  # imported by the worker's parent alone, when it is bound to its supervisor's life
+)
 
 
 def resolve(target: str) -> Any:
@@ -94,9 +96,9 @@ def _owner(target: str) -> tuple[Any, str]:
 def install() -> None:
     """Wrap what is imported from now on, if this process is one of the node's."""
     arguments = sys.orig_argv
-    if "dicom_node.cli" not in arguments:
+    if "dicom_node.cli.main" not in arguments:
         return
-    verb = arguments[arguments.index("dicom_node.cli") + 1]
+    verb = arguments[arguments.index("dicom_node.cli.main") + 1]
     from crash_points import FAR_SCENES, SCENES
 
     targets: dict[str, set[str]] = {_BEFORE_THE_FORK: set()}
@@ -105,9 +107,9 @@ def install() -> None:
             targets.setdefault(point.target.partition(":")[0], set()).add(point.target)
     sys.meta_path.insert(0, _Importer(verb, targets))
     if verb in ("run", "receive"):
-        import dicom_node.children
+        import dicom_node.runtime.child_processes
 
-        dicom_node.children.QUICK_DEATH_SECONDS = 0.0
+        dicom_node.runtime.child_processes.QUICK_DEATH_SECONDS = 0.0
 
 
 class _Importer(importlib.abc.MetaPathFinder):

@@ -25,81 +25,87 @@ class Scene:
 
 
 RECEIVE = (
-    Point("receive", "dicom_node.inbound:Inbound._answer", "before"),  # the film is in memory
-    Point("receive", "dicom_node.spool:_write_all", "after", 1),  # the head is in the temporary file
-    Point("receive", "dicom_node.spool:_write_all", "after", 2),  # all of it is, not fsynced
-    Point("receive", "dicom_node.spool:os.rename", "before"),  # fsynced
-    Point("receive", "dicom_node.spool:os.rename", "after"),
-    Point("receive", "dicom_node.spool:Spool.write", "after"),  # the folder is fsynced
-    Point("receive", "dicom_node.store:Store.write", "leaving", 2),  # the row is inserted, not committed (1: association)
-    Point("receive", "dicom_node.ledger:Ledger.add_arrival", "after"),  # committed
-    Point("receive", "dicom_node.association:Receiver._take", "after"),  # not answered yet
-    Point("receive", "dicom_node.association:Receiver._closed", "before"),  # answered
+    Point("receive", "dicom_node.receive.acceptor:Inbound._answer", "before"),  # the film is in memory
+    Point("receive", "dicom_node.storage.spool:_write_all", "after", 1),  # the head is in the temporary file
+    Point("receive", "dicom_node.storage.spool:_write_all", "after", 2),  # all of it is, not fsynced
+    Point("receive", "dicom_node.storage.spool:os.rename", "before"),  # fsynced
+    Point("receive", "dicom_node.storage.spool:os.rename", "after"),
+    Point("receive", "dicom_node.storage.spool:Spool.write", "after"),  # the folder is fsynced
+    Point(
+        "receive", "dicom_node.storage.database:Store.write", "leaving", 2
+    ),  # the row is inserted, not committed (1: association)
+    Point("receive", "dicom_node.storage.ledger:Ledger.add_arrival", "after"),  # committed
+    Point("receive", "dicom_node.receive.storage_scp:Receiver._take", "after"),  # not answered yet
+    Point("receive", "dicom_node.receive.storage_scp:Receiver._closed", "before"),  # answered
 )
 
 CLAIMING = (
-    Point("work", "dicom_node.ledger:Ledger.claim", "before"),
-    Point("work", "dicom_node.store:Store.write", "leaving", 1),  # the claim is not committed
+    Point("work", "dicom_node.storage.ledger:Ledger.claim", "before"),
+    Point("work", "dicom_node.storage.database:Store.write", "leaving", 1),  # the claim is not committed
 )
 WORKING = (
-    Point("work", "dicom_node.ledger:Ledger.claim", "after"),
-    Point("work", "dicom_node.process:read_film", "after"),
+    Point("work", "dicom_node.storage.ledger:Ledger.claim", "after"),
+    Point("work", "dicom_node.work.job_runner:read_film", "after"),
     Point("work", "segmenter.engine:decode", "after"),
     Point("work", "segmenter.predict:Predictor.__call__", "before"),
     Point("work", "segmenter.predict:Predictor.__call__", "after"),
-    Point("work", "dicom_node.store:Store.write", "leaving", 2),  # the revision is not committed
-    Point("work", "dicom_node.ledger:Ledger.revision", "after"),
-    Point("work", "dicom_node.ledger:Ledger.answer", "after"),  # nobody has answered before
-    Point("work", "dicom_node.spool:Spool.folder_for", "after"),
-    Point("work", "dicom_node.spool:_write_all", "after", 2),  # the object is written, not fsynced
-    Point("work", "dicom_node.spool:os.rename", "before"),  # fsynced
-    Point("work", "dicom_node.spool:os.rename", "after"),
-    Point("work", "dicom_node.spool:Spool.write_into", "after"),  # the folder is fsynced
-    Point("work", "dicom_node.ledger:Ledger.finish", "before"),
-    Point("work", "dicom_node.store:Store.write", "leaving", 3),  # answer, objects, deliveries: inserted, not committed
+    Point("work", "dicom_node.storage.database:Store.write", "leaving", 2),  # the revision is not committed
+    Point("work", "dicom_node.storage.ledger:Ledger.revision", "after"),
+    Point("work", "dicom_node.storage.ledger:Ledger.answer", "after"),  # nobody has answered before
+    Point("work", "dicom_node.storage.spool:Spool.folder_for", "after"),
+    Point("work", "dicom_node.storage.spool:_write_all", "after", 2),  # the object is written, not fsynced
+    Point("work", "dicom_node.storage.spool:os.rename", "before"),  # fsynced
+    Point("work", "dicom_node.storage.spool:os.rename", "after"),
+    Point("work", "dicom_node.storage.spool:Spool.write_into", "after"),  # the folder is fsynced
+    Point("work", "dicom_node.storage.ledger:Ledger.finish", "before"),
+    Point(
+        "work", "dicom_node.storage.database:Store.write", "leaving", 3
+    ),  # answer, objects, deliveries: inserted, not committed
 )
-FINISHED = Point("work", "dicom_node.ledger:Ledger.finish", "after")
+FINISHED = Point("work", "dicom_node.storage.ledger:Ledger.finish", "after")
 RINGING = (
-    Point("work", "dicom_node.broker:Ringer._ring", "before"),
-    Point("work", "dicom_node.broker:Ringer._ring", "after"),
+    Point("work", "dicom_node.work.wakeup:Ringer._ring", "before"),
+    Point("work", "dicom_node.work.wakeup:Ringer._ring", "after"),
 )
-BURYING = Point("work", "dicom_node.ledger:Ledger.release_worker", "before")
-BURIED = Point("work", "dicom_node.ledger:Ledger.release_worker", "after")
+BURYING = Point("work", "dicom_node.storage.ledger:Ledger.release_worker", "before")
+BURIED = Point("work", "dicom_node.storage.ledger:Ledger.release_worker", "after")
 FREEING = (
-    Point("work", "dicom_node.ledger:Ledger.release_others", "before"),
-    Point("work", "dicom_node.ledger:Ledger.release_others", "after"),
+    Point("work", "dicom_node.storage.ledger:Ledger.release_others", "before"),
+    Point("work", "dicom_node.storage.ledger:Ledger.release_others", "after"),
 )
 
 SEND = (
-    Point("send", "dicom_node.delivery:associate", "before"),
-    Point("send", "dicom_node.delivery:associate", "after"),
-    Point("send", "dicom_node.outbox:Outbox.sending", "before"),
-    Point("send", "dicom_node.store:Store.write", "leaving", 1),  # "on the wire" is not committed
-    Point("send", "dicom_node.outbox:Outbox.sending", "after"),
-    Point("send", "dicom_node.outbound:Outbound.store", "before"),
+    Point("send", "dicom_node.send.storage_scu:associate", "before"),
+    Point("send", "dicom_node.send.storage_scu:associate", "after"),
+    Point("send", "dicom_node.storage.outbox:Outbox.sending", "before"),
+    Point("send", "dicom_node.storage.database:Store.write", "leaving", 1),  # "on the wire" is not committed
+    Point("send", "dicom_node.storage.outbox:Outbox.sending", "after"),
+    Point("send", "dicom_node.dimse.requestor:Outbound.store", "before"),
     Point("send", "pynetdicom.transport:AssociationSocket.send", "after", 8),  # in the middle of an object
-    Point("send", "dicom_node.outbound:Outbound.store", "after"),  # the peer has answered
-    Point("send", "dicom_node.outbox:Outbox.settle", "before"),
-    Point("send", "dicom_node.store:Store.write", "leaving", 6),  # three destinations, marked and settled: the last one
-    Point("send", "dicom_node.outbox:Outbox.settle", "after"),
+    Point("send", "dicom_node.dimse.requestor:Outbound.store", "after"),  # the peer has answered
+    Point("send", "dicom_node.storage.outbox:Outbox.settle", "before"),
+    Point(
+        "send", "dicom_node.storage.database:Store.write", "leaving", 6
+    ),  # three destinations, marked and settled: the last one
+    Point("send", "dicom_node.storage.outbox:Outbox.settle", "after"),
 )
-ANSWERED = Point("send", "dicom_node.outbound:Outbound.store", "after")
+ANSWERED = Point("send", "dicom_node.dimse.requestor:Outbound.store", "after")
 RECOVERING = (
-    Point("send", "dicom_node.outbox:Outbox.recover", "before"),
-    Point("send", "dicom_node.outbox:Outbox.recover", "after"),
+    Point("send", "dicom_node.storage.outbox:Outbox.recover", "before"),
+    Point("send", "dicom_node.storage.outbox:Outbox.recover", "after"),
 )
 
 STARTING = (
-    Point("run", "dicom_node.lifecycle:Supervisor._start", "after", 1),  # the receiver runs and nothing else
-    Point("run", "dicom_node.lifecycle:Supervisor._start", "after", 3),  # all three run, run.json is of yesterday
-    Point("run", "dicom_node.lifecycle:Supervisor._announce", "after"),
+    Point("run", "dicom_node.cli.supervisor:Supervisor._start", "after", 1),  # the receiver runs and nothing else
+    Point("run", "dicom_node.cli.supervisor:Supervisor._start", "after", 3),  # all three run, run.json is of yesterday
+    Point("run", "dicom_node.cli.supervisor:Supervisor._announce", "after"),
 )
-LOOKING = Point("run", "dicom_node.lifecycle:Supervisor._look_after", "before")
-TAKEN = Point("receive", "dicom_node.association:Receiver._take", "after")
+LOOKING = Point("run", "dicom_node.cli.supervisor:Supervisor._look_after", "before")
+TAKEN = Point("receive", "dicom_node.receive.storage_scp:Receiver._take", "after")
 
 SCENES = (
     *(Scene((point,)) for point in RECEIVE),
-    Scene((Point("receive", "dicom_node.association:Receiver._discard", "before"),), lead="film twice"),
+    Scene((Point("receive", "dicom_node.receive.storage_scp:Receiver._discard", "before"),), lead="film twice"),
     *(Scene((point,)) for point in CLAIMING),
     *(Scene((point,), charged=1) for point in WORKING),
     Scene((FINISHED,)),
@@ -110,23 +116,27 @@ SCENES = (
     Scene((ANSWERED, *RECOVERING)),
     Scene(STARTING, lead="start"),
     Scene((LOOKING,)),
-    Scene((ANSWERED, Point("run", "dicom_node.children:Children.start", "after"))),  # the child that it starts again
-    Scene((TAKEN, Point("receive", "dicom_node.children:Children.start", "after"))),  # so do the receivers' parent
+    Scene(
+        (ANSWERED, Point("run", "dicom_node.runtime.child_processes:Children.start", "after"))
+    ),  # the child that it starts again
+    Scene(
+        (TAKEN, Point("receive", "dicom_node.runtime.child_processes:Children.start", "after"))
+    ),  # so do the receivers' parent
 )
 
 # A worker on another machine, and the node's door. What dies at the door is said again by the worker and costs nothing.
 FAR_SCENES = (
-    Scene((Point("serve", "dicom_node.ledger:Ledger.claim", "before"),)),
-    Scene((Point("serve", "dicom_node.ledger:Ledger.claim", "after"),)),  # claimed, and the worker does not know it
-    Scene((Point("serve", "dicom_node.local:LocalNode.source", "after"),)),
-    Scene((Point("serve", "dicom_node.local:LocalNode.known", "after"),)),
-    Scene((Point("serve", "dicom_node.spool:os.rename", "after"),)),  # the object is there, its folder is not synced
-    Scene((Point("serve", "dicom_node.local:LocalNode.store", "after"),)),
-    Scene((Point("serve", "dicom_node.ledger:Ledger.finish", "before"),)),
-    Scene((Point("serve", "dicom_node.ledger:Ledger.finish", "after"),)),  # finished, and the worker does not know it
-    Scene((Point("work", "dicom_node.remote:RemoteNode.claim", "after"),), charged=1),
-    Scene((Point("work", "dicom_node.remote:RemoteNode.source", "after"),), charged=1),
-    Scene((Point("work", "dicom_node.remote:RemoteNode.store", "after"),), charged=1),
-    Scene((Point("work", "dicom_node.remote:RemoteNode.finish", "before"),), charged=1),
-    Scene((Point("work", "dicom_node.remote:RemoteNode.finish", "after"),)),
+    Scene((Point("serve", "dicom_node.storage.ledger:Ledger.claim", "before"),)),
+    Scene((Point("serve", "dicom_node.storage.ledger:Ledger.claim", "after"),)),  # claimed, and the worker does not know it
+    Scene((Point("serve", "dicom_node.storage.local_queue:LocalNode.source", "after"),)),
+    Scene((Point("serve", "dicom_node.storage.local_queue:LocalNode.known", "after"),)),
+    Scene((Point("serve", "dicom_node.storage.spool:os.rename", "after"),)),  # the object is there, its folder is not synced
+    Scene((Point("serve", "dicom_node.storage.local_queue:LocalNode.store", "after"),)),
+    Scene((Point("serve", "dicom_node.storage.ledger:Ledger.finish", "before"),)),
+    Scene((Point("serve", "dicom_node.storage.ledger:Ledger.finish", "after"),)),  # finished, and the worker does not know it
+    Scene((Point("work", "dicom_node.api.worker_client:RemoteNode.claim", "after"),), charged=1),
+    Scene((Point("work", "dicom_node.api.worker_client:RemoteNode.source", "after"),), charged=1),
+    Scene((Point("work", "dicom_node.api.worker_client:RemoteNode.store", "after"),), charged=1),
+    Scene((Point("work", "dicom_node.api.worker_client:RemoteNode.finish", "before"),), charged=1),
+    Scene((Point("work", "dicom_node.api.worker_client:RemoteNode.finish", "after"),)),
 )

@@ -32,7 +32,7 @@ from rich.table import Table
 from siege import QUIET, Watch, answer_all, memory_mb, speak_all, store_all
 from test_predict_mask import tiny_artifact
 
-from dicom_node.job import FINISHED
+from dicom_node.storage.records import FINISHED
 
 WAVE, CHUNK, AT_ONCE = 100, 500, 7
 # Every film counts as positive and most masks are made: the SEG of a film with a broken header is built too.

@@ -13,12 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-from dicom_node.config import Send, Work
-from dicom_node.ledger import Ledger
-from dicom_node.local import LocalNode
-from dicom_node.process import Workbench
-from dicom_node.routes import Router
-from dicom_node.spool import Spool
+from dicom_node.runtime.config import Send, Work
+from dicom_node.storage.destinations import Router
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.local_queue import LocalNode
+from dicom_node.storage.spool import Spool
+from dicom_node.work.job_runner import Workbench
 from segmenter.artifact import load_artifact
 from segmenter.engine import Segmenter
 from segmenter.settings import Settings

@@ -20,9 +20,9 @@ from pydicom.uid import UID
 from raw_pacs import CLASS_UID, EXPLICIT, IMPLICIT, MAX_LENGTH, RELEASE_RP, RawPacs, accept, item, pdv, proposals, response
 from servers import wait_for
 
-from dicom_node.film import dataset_bytes
-from dicom_node.implicit_vr import implicit
-from dicom_node.job import DeliveryState
+from dicom_node.dimse.implicit_vr import implicit
+from dicom_node.storage.part10 import dataset_bytes
+from dicom_node.storage.records import DeliveryState
 
 Opening = Callable[[bytes, random.Random], bytes]
 Answer = Callable[[int, dict[int, bytes], random.Random], bytes]

@@ -15,13 +15,13 @@ from pydicom.uid import UID
 from pynetdicom import AE
 from raw_peer import CR, EXPLICIT
 
-from dicom_node.association import Receiver, bind
-from dicom_node.commitment_report import Reports
-from dicom_node.commitments import Commitments
-from dicom_node.config import Queue, Receive, load
-from dicom_node.ledger import Ledger
-from dicom_node.spool import Spool
-from dicom_node.triage import Triage
+from dicom_node.dimse.commitment_report import Reports
+from dicom_node.receive.rules import Triage
+from dicom_node.receive.storage_scp import Receiver, bind
+from dicom_node.runtime.config import Queue, Receive, load
+from dicom_node.storage.commitments import Commitments
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.spool import Spool
 
 
 @dataclass

@@ -20,11 +20,11 @@ import pydicom
 from pynetdicom import AE
 from pynetdicom.presentation import build_context
 
-from dicom_node.config import Config, load
-from dicom_node.job import FINISHED, Delivery, DeliveryState, Job
-from dicom_node.ledger import Ledger
-from dicom_node.lifecycle import running
-from dicom_node.outbox import Outbox
+from dicom_node.cli.supervisor import running
+from dicom_node.runtime.config import Config, load
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import FINISHED, Delivery, DeliveryState, Job
 
 SENDER, NODE_AE = "TESTSCU", "PTXSEG"
 
@@ -106,7 +106,7 @@ connect_seconds = 20
     def launch(self) -> None:
         """Start it and do not wait for it."""
         log = (self.folder / "node.log").open("ab")
-        command = [sys.executable, "-m", "dicom_node.cli", "run", "--config", str(self.config_file)]
+        command = [sys.executable, "-m", "dicom_node.cli.main", "run", "--config", str(self.config_file)]
         self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | dict(self.settings))
 
     def children(self) -> dict[str, int]:

@@ -26,8 +26,8 @@ from mutants import Mutant
 from raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RP, RawPeer, command, command_of, fragment
 from receiver_node import Node, eventually, film, send
 
-from dicom_node.film import dataset_sha256
-from dicom_node.ledger import Ledger
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.part10 import dataset_sha256
 
 QUIET = {"max_per_host": 40, "establish_seconds": 5, "idle_seconds": 5, "pdu_seconds": 5}  # of the receiver
 PEERS = 6  # at once

@@ -20,7 +20,7 @@ def in_terminal(config_file: Path, *arguments: str, columns: int = 80, answer: s
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
-    command = [sys.executable, "-m", "dicom_node.cli", *arguments, "--config", str(config_file)]
+    command = [sys.executable, "-m", "dicom_node.cli.main", *arguments, "--config", str(config_file)]
     os.write(ours, answer.encode())
     with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environment | {"TERM": "xterm"}) as process:
         os.close(its)

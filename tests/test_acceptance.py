@@ -13,8 +13,8 @@ import pydicom
 import pytest
 from servers import NODE_AE, SENDER, Node, Orthanc, running_node, running_orthanc, wait_for
 
-from dicom_node.answers import dice
-from dicom_node.job import Job, State
+from dicom_node.cli.film_report import dice
+from dicom_node.storage.records import Job, State
 from segmenter import phantom
 
 # (seed, pneumothorax, kind, photometric, bits, shape): none is square, both photometric interpretations, 8 to 16 bit.

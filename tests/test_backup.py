@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from dicom_node.cli import main
-from dicom_node.config import Config, load
-from dicom_node.job import Arrival, Outcome, State, StoredObject
-from dicom_node.ledger import Ledger
-from dicom_node.local import LocalNode
-from dicom_node.store import SCHEMA_VERSION, Store
+from dicom_node.cli.main import main
+from dicom_node.runtime.config import Config, load
+from dicom_node.storage.database import SCHEMA_VERSION, Store
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.local_queue import LocalNode
+from dicom_node.storage.records import Arrival, Outcome, State, StoredObject
 
 
 @dataclass
@@ -111,7 +111,7 @@ def test_a_lost_ledger_is_restored(house: House, tmp_path: Path) -> None:
 def test_nothing_is_restored_while_the_node_runs(verb: str, house: House, tmp_path: Path) -> None:
     house.says("backup", tmp_path / "copy")
     hold = (
-        "import sys; from pathlib import Path; from dicom_node.spool import Spool\n"
+        "import sys; from pathlib import Path; from dicom_node.storage.spool import Spool\n"
         "with Spool(Path(sys.argv[1]), 0).lock(sys.argv[2]): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", hold, str(house.config.spool_directory), verb]

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from dicom_node import children
-from dicom_node.association import bind
-from dicom_node.children import Children
-from dicom_node.cli import main
-from dicom_node.cli_jobs import STATES
-from dicom_node.config import load
-from dicom_node.errors import SourceDamaged, SpoolError
-from dicom_node.job import Arrival, Outcome, State
-from dicom_node.ledger import Ledger
-from dicom_node.lifecycle import Stop, running
-from dicom_node.local import LocalNode
-from dicom_node.spool import Spool
+from dicom_node.cli.jobs import STATES
+from dicom_node.cli.main import main
+from dicom_node.cli.supervisor import Stop, running
+from dicom_node.receive.storage_scp import bind
+from dicom_node.runtime import child_processes
+from dicom_node.runtime.child_processes import Children
+from dicom_node.runtime.config import load
+from dicom_node.runtime.errors import SourceDamaged, SpoolError
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.local_queue import LocalNode
+from dicom_node.storage.records import Arrival, Outcome, State
+from dicom_node.storage.spool import Spool
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_who_may_not_look_is_told_as_whom_to_come(config_file: Path, monkeypatch
     def closed(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/var/lib/segmenter")
 
-    monkeypatch.setattr("dicom_node.ledger.Ledger.__init__", closed)
+    monkeypatch.setattr("dicom_node.storage.ledger.Ledger.__init__", closed)
     done = says(config_file, "status")
     assert done.exit_code == 4 and "the user that the service runs as" in done.output
 
@@ -155,7 +155,7 @@ def test_a_signal_needs_no_lock() -> None:
 
 def test_a_child_that_can_not_be_started_again_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Result: no process numbers left for a moment; the supervisor goes on, and tries again."""
-    monkeypatch.setattr(children, "FAILED_START_SECONDS", 0.0)
+    monkeypatch.setattr(child_processes, "FAILED_START_SECONDS", 0.0)
 
     class Dead:
         pid = 0

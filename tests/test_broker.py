@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dicom_node.broker import Ringer, celery_app
-from dicom_node.config import Config, Node, Queue, Work
-from dicom_node.local import LocalNode
+from dicom_node.runtime.config import Config, Node, Queue, Work
+from dicom_node.storage.local_queue import LocalNode
+from dicom_node.work.wakeup import Ringer, celery_app
 
 
 class Films:

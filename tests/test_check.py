@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from pynetdicom import AE
 from servers import Orthanc, free_port, running_orthanc
 
-from dicom_node.check import Check, checks
-from dicom_node.cli import main
-from dicom_node.config import load
-from dicom_node.job import DeliveryState
-from dicom_node.spool import Spool
+from dicom_node.cli.check import Check, checks
+from dicom_node.cli.main import main
+from dicom_node.runtime.config import load
+from dicom_node.storage.records import DeliveryState
+from dicom_node.storage.spool import Spool
 from segmenter.kinds import SOP_CLASSES
 
 VERIFICATION = "1.2.840.10008.1.1"

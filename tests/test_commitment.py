@@ -24,18 +24,19 @@ from raw_peer import EXPLICIT, P_DATA, RawPeer, c_store
 from receiver_node import film, send
 from servers import Orthanc, free_port, wait_for
 
-from dicom_node import commitment_request, commitments
-from dicom_node.association import Receiver, bind
-from dicom_node.commitment_report import PUSH_MODEL, PUSH_MODEL_INSTANCE, Reports
-from dicom_node.commitments import UNCOMMITTED, Commitments, Wanting, committing_json
-from dicom_node.config import Config, load
-from dicom_node.delivery import Sender
-from dicom_node.delivery import commits as takes_requests
-from dicom_node.job import Arrival, Delivery, DeliveryState, Outcome, State, StoredObject
-from dicom_node.ledger import Ledger
-from dicom_node.outbox import Outbox
-from dicom_node.routes import Router
-from dicom_node.spool import Spool
+from dicom_node.dimse.commitment_report import PUSH_MODEL, PUSH_MODEL_INSTANCE, Reports
+from dicom_node.receive.storage_scp import Receiver, bind
+from dicom_node.runtime.config import Config, load
+from dicom_node.send import commitment_request
+from dicom_node.send.storage_scu import Sender
+from dicom_node.send.storage_scu import commits as takes_requests
+from dicom_node.storage import commitments
+from dicom_node.storage.commitments import UNCOMMITTED, Commitments, Wanting, committing_json
+from dicom_node.storage.destinations import Router
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import Arrival, Delivery, DeliveryState, Outcome, State, StoredObject
+from dicom_node.storage.spool import Spool
 
 SC = "1.2.840.10008.5.1.4.1.1.7"
 VERIFICATION = "1.2.840.10008.1.1"
@@ -138,7 +139,7 @@ class Site:
     @contextmanager
     def process(self, verb: str) -> Iterator[None]:
         """`segmenter-worker VERB`; ended with SIGKILL."""
-        command = [sys.executable, "-m", "dicom_node.cli", verb, "--config", str(self.file)]
+        command = [sys.executable, "-m", "dicom_node.cli.main", verb, "--config", str(self.file)]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
             yield
@@ -148,7 +149,7 @@ class Site:
             process.wait(120)
 
     def command(self, *words: str) -> Any:
-        command = [sys.executable, "-m", "dicom_node.cli", *words, "--config", str(self.file), "--json"]
+        command = [sys.executable, "-m", "dicom_node.cli.main", *words, "--config", str(self.file), "--json"]
         return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
     def deliver_by_hand(self) -> None:

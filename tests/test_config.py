@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel
 
-from dicom_node.cli import main
-from dicom_node.config import Config, Peer, Rule, Section, load, redacted
-from dicom_node.config_file import render
-from dicom_node.config_values import shown
-from dicom_node.errors import ConfigError
-from dicom_node.model import refuse_demo_model
+from dicom_node.cli.main import main
+from dicom_node.runtime.config import Config, Peer, Rule, Section, load, redacted
+from dicom_node.runtime.config_reference import render
+from dicom_node.runtime.config_types import shown
+from dicom_node.runtime.errors import ConfigError
+from dicom_node.work.model import refuse_demo_model
 
 ROOT = Path(__file__).parent.parent
 

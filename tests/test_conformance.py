@@ -25,13 +25,13 @@ from raw_peer import ASSOCIATE_AC, ASSOCIATE_RJ, CR, EXPLICIT, RawPeer, associat
 from rude_pacs import RudePacs
 from servers import free_port, wait_for
 
-from dicom_node.association import VERIFICATION, Receiver, bind
-from dicom_node.commitment_report import PUSH_MODEL, PUSH_MODEL_INSTANCE, Reports
-from dicom_node.commitments import Commitments, Wanting
-from dicom_node.config import Config, load
-from dicom_node.job import DeliveryState
-from dicom_node.ledger import Ledger
-from dicom_node.spool import Spool
+from dicom_node.dimse.commitment_report import PUSH_MODEL, PUSH_MODEL_INSTANCE, Reports
+from dicom_node.receive.storage_scp import VERIFICATION, Receiver, bind
+from dicom_node.runtime.config import Config, load
+from dicom_node.storage.commitments import Commitments, Wanting
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.records import DeliveryState
+from dicom_node.storage.spool import Spool
 
 ROOT = Path(__file__).parent.parent
 CLASSES = sorted({
@@ -135,7 +135,7 @@ def test_the_page_in_docs_is_that_of_the_default_configuration(tmp_path: Path) -
 def test_the_command_writes_the_same_for_people_and_programs_without_torch(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(RESTRICTED)
     program = (
-        "import json, sys; from click.testing import CliRunner; from dicom_node.cli import main\n"
+        "import json, sys; from click.testing import CliRunner; from dicom_node.cli.main import main\n"
         f"words = ['conformance', '--config', {str(tmp_path / 'config.toml')!r}]\n"
         f"assert CliRunner().invoke(main, [*words, '--out', {str(tmp_path / 'page.md')!r}]).exit_code == 0\n"
         "done = CliRunner().invoke(main, [*words, '--json'])\n"

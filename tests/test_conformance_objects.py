@@ -26,15 +26,15 @@ from quick_model import quick_model
 from servers import free_port, wait_for
 from small_film import read_back, small_film
 
-from dicom_node.commitment_report import PUSH_MODEL
-from dicom_node.config import Config, load
-from dicom_node.delivery import commits, echo
-from dicom_node.job import Arrival, DeliveryState, Outcome, State, StoredObject
-from dicom_node.ledger import Ledger
-from dicom_node.model import load_model, segment_settings
-from dicom_node.outbox import Outbox
-from dicom_node.routes import Route
-from dicom_node.spool import Spool
+from dicom_node.dimse.commitment_report import PUSH_MODEL
+from dicom_node.runtime.config import Config, load
+from dicom_node.send.storage_scu import commits, echo
+from dicom_node.storage.destinations import Route
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import Arrival, DeliveryState, Outcome, State, StoredObject
+from dicom_node.storage.spool import Spool
+from dicom_node.work.model import load_model, segment_settings
 from segmenter.engine import ResultObject, Segmenter
 from segmenter.kinds import Kind, kinds_for
 from segmenter.values import Decision

@@ -15,15 +15,15 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from dicom_node import children
-from dicom_node.children import Children
-from dicom_node.cli import main
-from dicom_node.config import load
-from dicom_node.errors import ConfigError, LedgerUnusable, Missing
-from dicom_node.job import Arrival
-from dicom_node.ledger import Ledger
-from dicom_node.spool import Spool
-from dicom_node.store import SCHEMA_VERSION
+from dicom_node.cli.main import main
+from dicom_node.runtime import child_processes
+from dicom_node.runtime.child_processes import Children
+from dicom_node.runtime.config import load
+from dicom_node.runtime.errors import ConfigError, LedgerUnusable, Missing
+from dicom_node.storage.database import SCHEMA_VERSION
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.records import Arrival
+from dicom_node.storage.spool import Spool
 
 CONFIG = (
     "[node]\ndirectory = 'node'\nreserve_mb = 0\n[receive]\nhost = '127.0.0.1'\nport = 0\n[receive.allowed]\nMODALITY = []\n"
@@ -39,7 +39,7 @@ def config_file(tmp_path: Path) -> Path:
 
 def started(config_file: Path, verb: str) -> tuple[int, str]:
     """(exit code, what was said) of a verb as a process of its own. Each is expected to end by itself."""
-    command = [sys.executable, "-m", "dicom_node.cli", verb, "--config", str(config_file)]
+    command = [sys.executable, "-m", "dicom_node.cli.main", verb, "--config", str(config_file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     return done.returncode, done.stdout + done.stderr
 
@@ -60,7 +60,7 @@ class Ended:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(children, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(child_processes, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
@@ -107,20 +107,20 @@ def test_a_port_that_is_taken_ends_the_run_with_a_sentence(config_file: Path) ->
 
 _THREADS = {
     "heartbeat": """
-from dicom_node.process import Heartbeat
+from dicom_node.work.job_runner import Heartbeat
 class Node:
     heartbeat_seconds = 0.01
     def renew(self, claims): raise KeyError("nobody foresaw this")
 Heartbeat(Node(), types.SimpleNamespace(owner="a")).__enter__()
 """,
     "ringer": """
-from dicom_node.broker import Ringer, celery_app
+from dicom_node.work.wakeup import Ringer, celery_app
 class Node:
     def bury_the_dead(self): raise KeyError("nobody foresaw this")
 Ringer(celery_app(config.queue, config.work), Node(), children=1, poll_seconds=0.01).start()
 """,
     "dispatcher": """
-from dicom_node.broker import Dispatcher, celery_app
+from dicom_node.work.wakeup import Dispatcher, celery_app
 class Node:
     def ready(self): raise KeyError("nobody foresaw this")
 Dispatcher(celery_app(config.queue, config.work), Node(), 0.01).start()
@@ -152,7 +152,7 @@ def test_an_error_in_a_thread_ends_its_process_and_says_so(name: str, config_fil
     program = f"""
 import pathlib, threading, time, types
 from dicom_node import logs
-from dicom_node.config import load
+from dicom_node.runtime.config import load
 config = load(pathlib.Path({str(config_file)!r}))
 logs.start(config.log, "test")
 {_THREADS[name]}
@@ -165,7 +165,7 @@ time.sleep(120)
 
 def test_no_thread_of_the_node_is_left_to_die_alone() -> None:
     """Whoever needs one takes EssentialThread; pools hand their errors to who asks for the result."""
-    for file in Path(children.__file__).parent.glob("*.py"):
+    for file in Path(child_processes.__file__).parent.glob("*.py"):
         if file.name not in ("threads.py", "outbound.py"):  # a thread of outbound belongs to one association and ends with it
             assert "threading.Thread(" not in file.read_text() and "Timer(" not in file.read_text(), file.name
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from dicom_node.claims import Claim
-from dicom_node.conveyor import Conveyor
-from dicom_node.process import OnBench
-from dicom_node.wire import Task, claim_of
+from dicom_node.api.schemas import Task, claim_of
+from dicom_node.storage.leases import Claim
+from dicom_node.work.job_runner import OnBench
+from dicom_node.work.pipeline import Conveyor
 
 
 def film(number: int, attempts: int = 1) -> Claim:

@@ -23,7 +23,7 @@ from recording_pacs import RecordingPacs, count, recording_pacs
 from servers import Node, Orthanc, running_orthanc, wait_for
 from stubborn_sender import send
 
-from dicom_node.job import State
+from dicom_node.storage.records import State
 
 RECORDERS = ("PACS", "ARCHIVE")  # one process, called by two names
 

@@ -23,8 +23,8 @@ from servers import Node, free_port, wait_for
 from stubborn_sender import send
 from test_crash_points import kept_up
 
-from dicom_node.cli import main
-from dicom_node.job import State
+from dicom_node.cli.main import main
+from dicom_node.storage.records import State
 
 
 class Far:
@@ -42,7 +42,10 @@ class Far:
         how += ["--model", str(quick_model())]
         log = (folder / "far.log").open("wb")
         self.worker = subprocess.Popen(
-            [sys.executable, "-m", "dicom_node.cli", "work", *how], stdout=log, stderr=log, env=os.environ | traps.environment
+            [sys.executable, "-m", "dicom_node.cli.main", "work", *how],
+            stdout=log,
+            stderr=log,
+            env=os.environ | traps.environment,
         )
 
     def log_text(self) -> str:

@@ -13,14 +13,14 @@ import pytest
 from answered_films import running_sender
 from servers import free_port, wait_for
 
-from dicom_node.config import Config, load
-from dicom_node.delivery import echo
-from dicom_node.job import Arrival, Delivery, DeliveryState, Outcome, State, StoredObject
-from dicom_node.ledger import Ledger
-from dicom_node.outbox import Outbox
-from dicom_node.routes import Router
-from dicom_node.spool import Spool
-from dicom_node.standin import StandInPacs
+from dicom_node.cli.demo_pacs import StandInPacs
+from dicom_node.runtime.config import Config, load
+from dicom_node.send.storage_scu import echo
+from dicom_node.storage.destinations import Router
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import Arrival, Delivery, DeliveryState, Outcome, State, StoredObject
+from dicom_node.storage.spool import Spool
 from segmenter import phantom
 
 

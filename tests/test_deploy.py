@@ -12,8 +12,8 @@ import yaml
 from click.testing import CliRunner
 
 from dicom_node import __version__
-from dicom_node.cli import main
-from dicom_node.config import load
+from dicom_node.cli.main import main
+from dicom_node.runtime.config import load
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from small_film import SHAPE, phantom, picture, raw, read_back, small_film, stored_bytes, write
 from test_predict_mask import MANIFEST, SIZE, tiny_artifact
 
-from dicom_node.cli import main
-from dicom_node.config import Segment
-from dicom_node.errors import ConfigError
-from dicom_node.model import load_model
+from dicom_node.cli.main import main
+from dicom_node.runtime.config import Segment
+from dicom_node.runtime.errors import ConfigError
+from dicom_node.work.model import load_model
 from segmenter import engine
 from segmenter.artifact import OperatingPoint
 from segmenter.decode import decode

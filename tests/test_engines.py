@@ -96,7 +96,7 @@ import importlib.util, sys
 found, gone = importlib.util.find_spec, {missing.split()!r}
 importlib.util.find_spec = lambda name, *more: None if name in gone else found(name, *more)
 sys.modules.update(dict.fromkeys(gone))
-from dicom_node.cli import main
+from dicom_node.cli.main import main
 main({verb!r})
 """
     done = subprocess.run(

@@ -19,10 +19,10 @@ from click.testing import CliRunner
 from quick_model import quick_film, quick_model, quick_settings
 from servers import SENDER, Node, free_port, store, wait_for
 
-from dicom_node.broker import celery_app, problem_of
-from dicom_node.cli import main
-from dicom_node.config import Queue, Work, load
-from dicom_node.job import State
+from dicom_node.cli.main import main
+from dicom_node.runtime.config import Queue, Work, load
+from dicom_node.storage.records import State
+from dicom_node.work.wakeup import celery_app, problem_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "multi-machine.md"
 PASSWORD, WRITTEN = "Geheim#1/2@3%", "Geheim%231%2F2%403%25"  # as Redis has it, and as a URL writes it
@@ -125,7 +125,7 @@ def test_node_and_worker_as_the_page_says(site: Site, tmp_path: Path) -> None:
         node.config_file.read_text() + "\n[segment]\nallow_demo_model = true\n" + site.block("toml", "[serve]") + site.broker()
     )
     token = subprocess.run(
-        [sys.executable, "-m", "dicom_node.cli", "workers", "add", "gpu1", "--config", str(node.config_file)],
+        [sys.executable, "-m", "dicom_node.cli.main", "workers", "add", "gpu1", "--config", str(node.config_file)],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     (tmp_path / "node.pem").write_bytes((site.folder / "node.pem").read_bytes())
@@ -135,7 +135,7 @@ def test_node_and_worker_as_the_page_says(site: Site, tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     try:
         with log.open("wb") as to:
-            command = [sys.executable, "-m", "dicom_node.cli", "work", "--config", str(own)]
+            command = [sys.executable, "-m", "dicom_node.cli.main", "work", "--config", str(own)]
             worker = subprocess.Popen(command, stdout=to, stderr=to, env=os.environ | quick_settings())
         wait_for(lambda: "model loaded" in log.read_text(), 120, "the worker")
         dataset = quick_film(1)

@@ -12,7 +12,7 @@ from quick_model import quick_film, quick_settings
 from rude_pacs import RudePacs
 from servers import Redis, free_port, running_node, store, wait_for
 
-from dicom_node.job import State
+from dicom_node.storage.records import State
 
 
 @pytest.fixture

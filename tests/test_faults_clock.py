@@ -12,8 +12,8 @@ from answered_films import AnsweredFilms
 from rude_pacs import RudePacs
 from servers import free_port, wait_for
 
-from dicom_node.job import Arrival, DeliveryState
-from dicom_node.ledger import Ledger
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.records import Arrival, DeliveryState
 
 DAY = 86_400.0
 

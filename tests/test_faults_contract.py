@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from status_contract import PAGE, TABLES, block
 
-from dicom_node.cli import main
-from dicom_node.config import Config
+from dicom_node.cli.main import main
+from dicom_node.runtime.config import Config
 
 HERE = Path(__file__).parent
 

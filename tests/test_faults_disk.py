@@ -24,8 +24,8 @@ from rude_pacs import RudePacs
 from servers import free_port, running_node, store, wait_for
 from small_disk import small_disk
 
-from dicom_node.job import DeliveryState, State
-from dicom_node.ledger import Ledger
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.records import DeliveryState, State
 
 MIB = 2**20
 OUT_OF_RESOURCES = 0xA700
@@ -122,7 +122,7 @@ def test_a_disk_that_fails_to_sync_is_never_answered_with_success(tool: Callable
         f'[node]\ndirectory = "node"\nreserve_mb = 0\n[receive]\nhost = "127.0.0.1"\nport = {port}\nprocesses = 1\n'
         "[receive.allowed]\nMODALITY = []\n"
     )
-    command = [sys.executable, "-m", "dicom_node.cli", "receive", "--config", str(config)]
+    command = [sys.executable, "-m", "dicom_node.cli.main", "receive", "--config", str(config)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         try:
             wait_for(lambda: listens(port), 120, "the receiver")

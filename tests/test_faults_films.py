@@ -15,8 +15,8 @@ from quick_model import quick_film, quick_settings
 from rude_pacs import RudePacs
 from servers import Node, running_node, store, wait_for
 
-from dicom_node.cli import main
-from dicom_node.job import FINISHED, DeliveryState, State
+from dicom_node.cli.main import main
+from dicom_node.storage.records import FINISHED, DeliveryState, State
 
 POISON = {901: "segfault", 902: "kill", 903: "hang", 904: "memory"}  # film: what it does to a worker that decodes it
 

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from rude_pacs import ABORT, CLOSE, LATE, RudePacs
 from servers import free_port, wait_for
 
-from dicom_node.cli import main
-from dicom_node.job import DeliveryState
+from dicom_node.cli.main import main
+from dicom_node.storage.records import DeliveryState
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from rude_pacs import RudePacs
 from servers import Node, store, wait_for
 from system_calls import OPTIONS, Call, first, is_sync, read_trace
 
-from dicom_node.lifecycle import running
+from dicom_node.cli.supervisor import running
 
 
 class Trace(NamedTuple):
@@ -76,7 +76,7 @@ def trace(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) 
     output = folder / "trace"
     with RudePacs().serving() as pacs:
         node = Node(folder, ("PACS", pacs.port), quick_settings())
-        command = [strace, *OPTIONS, "-o", str(output), sys.executable, "-m", "dicom_node.cli", "run"]
+        command = [strace, *OPTIONS, "-o", str(output), sys.executable, "-m", "dicom_node.cli.main", "run"]
         log = (folder / "node.log").open("ab")
         tracer = subprocess.Popen(
             [*command, "--config", str(node.config_file)], stdout=log, stderr=log, env=os.environ | dict(node.settings)

@@ -14,11 +14,11 @@ from answered_films import SC, AnsweredFilms, result_object
 from rude_pacs import RudePacs
 from servers import free_port
 
-from dicom_node import store
-from dicom_node.errors import NodeError
-from dicom_node.job import DeliveryState, State
-from dicom_node.ledger import Ledger
-from dicom_node.store import SCHEMA_VERSION, Store
+from dicom_node.runtime.errors import NodeError
+from dicom_node.storage import database
+from dicom_node.storage.database import SCHEMA_VERSION, Store
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.records import DeliveryState, State
 
 VERSION_1 = "0a5a2ef8a3fcc1ecf348d61ada3ba7eabe43272e57d4480ff0d44e527f4a929e"
 STATES = ("received", "claimed", "segmented", "skipped", "failed")
@@ -31,7 +31,7 @@ def version_1(path: Path, spool: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
-    db.executescript(store._SCHEMA)
+    db.executescript(database._SCHEMA)
     db.execute("PRAGMA user_version = 1")
     db.execute("INSERT INTO associations VALUES (1, 'MODALITY', 'PTXSEG', '10.0.0.1', 1.0, 2.0, 9, 'released')")
     for number, state in enumerate(STATES, start=1):
@@ -72,7 +72,7 @@ def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
     db = sqlite3.connect(path)
     names = {}
     old = sqlite3.connect(":memory:")
-    old.executescript(store._SCHEMA)
+    old.executescript(database._SCHEMA)
     for table in TABLES:
         names[table] = [row[1] for row in old.execute(f"PRAGMA table_info({table})")]
     return {table: db.execute(f"SELECT {', '.join(names[table])} FROM {table} ORDER BY 1").fetchall() for table in TABLES}
@@ -84,7 +84,7 @@ def version_of(path: Path) -> int:
 
 def test_version_1_is_what_it_was() -> None:
     """Ledgers in hospitals were made from this text. A change belongs into a new step, never here."""
-    assert hashlib.sha256(store._SCHEMA.encode()).hexdigest() == VERSION_1
+    assert hashlib.sha256(database._SCHEMA.encode()).hexdigest() == VERSION_1
 
 
 def test_a_full_ledger_of_version_1_is_brought_up_to_date_and_goes_on(tmp_path: Path) -> None:
@@ -131,10 +131,10 @@ class Step(str):
                 {death}
             yield statement
         {death}
-store._STEPS = (*store._STEPS[:-1], Step(store._STEPS[-1]))
-store.Store(Path(sys.argv[1]))
+database._STEPS = (*database._STEPS[:-1], Step(database._STEPS[-1]))
+database.Store(Path(sys.argv[1]))
 """
-    count = len(store._STEPS[-1].split(";\n"))
+    count = len(database._STEPS[-1].split(";\n"))
     for statement in (0, count // 2, count):
         done = subprocess.run([sys.executable, "-c", program, str(path), str(statement)], capture_output=True, text=True)
         assert done.returncode == (-signal.SIGKILL if "kill" in death else 1), done.stderr

@@ -8,7 +8,7 @@ import struct
 import pytest
 from pynetdicom.pdu import P_DATA_TF
 
-from dicom_node.fragments import Fragments
+from dicom_node.dimse.pdata import Fragments
 
 
 def _pdu(*items: tuple[int, bytes]) -> bytearray:

@@ -16,7 +16,7 @@ from receiver_node import running
 from siege import QUIET, Watch, answer_all, speak_all, store_all
 from test_predict_mask import tiny_artifact
 
-from dicom_node.job import FINISHED
+from dicom_node.storage.records import FINISHED
 
 SEED, COUNT, WAVE = 1, 500, 100
 POSITIVE = {"only": {"image_threshold": 0.0, "mask_threshold": 0.4, "min_area_mm2": 0, "min_area_px": 0}}

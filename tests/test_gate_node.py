@@ -17,13 +17,13 @@ from quick_model import quick_model
 from receiver_node import send
 from test_observe import House, get, samples, watched
 
-from dicom_node.association import SOP_CLASSES
-from dicom_node.cli import main
-from dicom_node.job import State
-from dicom_node.local import IGNORED, IGNORED_SENTENCE, LocalNode
-from dicom_node.model import load_model, segment_settings
-from dicom_node.outbox import Outbox
-from dicom_node.process import Workbench
+from dicom_node.cli.main import main
+from dicom_node.receive.storage_scp import SOP_CLASSES
+from dicom_node.storage.local_queue import IGNORED, IGNORED_SENTENCE, LocalNode
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import State
+from dicom_node.work.job_runner import Workbench
+from dicom_node.work.model import load_model, segment_settings
 from segmenter.engine import Segmenter
 from segmenter.gate import SkipCode
 from segmenter.header import is_uid, text

@@ -20,7 +20,7 @@ import pytest
 from raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RawPeer, associate_rq, c_store, command, fragment
 from receiver_node import Node, eventually, film, running, send
 
-from dicom_node.lobby import Lobby
+from dicom_node.receive.pending import Lobby
 
 MIB = 2**20
 
@@ -97,7 +97,7 @@ def test_a_peer_that_breaks_our_bookkeeping_does_not_end_the_service(node: Node,
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as broken:
-        broken.setattr("dicom_node.inbound.Inbound.start", bug)
+        broken.setattr("dicom_node.receive.acceptor.Inbound.start", bug)
         with RawPeer(node.port) as peer:
             peer.send(associate_rq())
             assert peer.is_closed()

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.config import Config, Peer, Send
-from dicom_node.errors import LostClaim, NodeError
-from dicom_node.job import Arrival, DeliveryState, Outcome, State, StoredObject
-from dicom_node.ledger import Claim, Ledger
-from dicom_node.outbox import Outbox
-from dicom_node.retry import Decision, Policy, decide
-from dicom_node.routes import Route, Router
-from dicom_node.status import Verdict
-from dicom_node.store import SCHEMA_VERSION, Store
+from dicom_node.dimse.status import Verdict
+from dicom_node.runtime.config import Config, Peer, Send
+from dicom_node.runtime.errors import LostClaim, NodeError
+from dicom_node.send.backoff import Decision, Policy, decide
+from dicom_node.storage.database import SCHEMA_VERSION, Store
+from dicom_node.storage.destinations import Route, Router
+from dicom_node.storage.ledger import Claim, Ledger
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import Arrival, DeliveryState, Outcome, State, StoredObject
 
 _numbers = itertools.count()
 

@@ -20,12 +20,12 @@ from pynetdicom import AE
 from pynetdicom.presentation import build_context
 from servers import Node, running_node, running_redis, store, wait_for
 
-from dicom_node.association import part10_head
-from dicom_node.cli import main
-from dicom_node.config import Segment
-from dicom_node.job import State
-from dicom_node.model import model_folder
-from dicom_node.standin import StandInPacs
+from dicom_node.cli.demo_pacs import StandInPacs
+from dicom_node.cli.main import main
+from dicom_node.receive.storage_scp import part10_head
+from dicom_node.runtime.config import Segment
+from dicom_node.storage.records import State
+from dicom_node.work.model import model_folder
 from segmenter import phantom
 
 PATIENT = "Zzyzx^Quilliam"

@@ -10,7 +10,7 @@ from gate_films import NOTED, SETTINGS, plain
 from small_film import small_film
 from test_predict_mask import tiny_artifact
 
-from dicom_node.local import IGNORED, IGNORED_SENTENCE
+from dicom_node.storage.local_queue import IGNORED, IGNORED_SENTENCE
 from segmenter.decode import decode
 from segmenter.engine import Segmenter
 from segmenter.gate import SkipCode

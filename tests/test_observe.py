@@ -25,17 +25,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from receiver_node import film, send
 from servers import free_port, wait_for
 
-from dicom_node import figures, metrics
-from dicom_node.cli import main
-from dicom_node.config import Config, load
-from dicom_node.job import DeliveryState, Outcome, State, StoredObject
-from dicom_node.ledger import Ledger
-from dicom_node.observe import router
-from dicom_node.outbox import Outbox
-from dicom_node.probe import call_receiver
-from dicom_node.retention import DAY, Retention
-from dicom_node.routes import Route
-from dicom_node.spool import Spool
+from dicom_node.api import metrics
+from dicom_node.api.health import router
+from dicom_node.api.readiness import call_receiver
+from dicom_node.cli.main import main
+from dicom_node.runtime.config import Config, load
+from dicom_node.storage import statistics
+from dicom_node.storage.destinations import Route
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import DeliveryState, Outcome, State, StoredObject
+from dicom_node.storage.retention import DAY, Retention
+from dicom_node.storage.spool import Spool
 
 RUNBOOK = Path(__file__).parent.parent / "deploy" / "RUNBOOK.md"
 Labels = frozenset[tuple[str, str]]
@@ -69,7 +70,7 @@ class House:
         return row[0] == row[1] > 0
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "dicom_node.cli", "receive", "--config", str(self.file)]
+        command = [sys.executable, "-m", "dicom_node.cli.main", "receive", "--config", str(self.file)]
         self.receiver = subprocess.Popen(command, stderr=(self.folder / "log").open("ab"))
         wait_for(self._listens, 120, "the receiver")
 
@@ -366,7 +367,7 @@ def test_the_journal_names_who_came(house: House) -> None:
 def test_the_cost_of_looking_does_not_grow_with_what_is_on_disk(house: House) -> None:
     """Totals from a covering index; all else searches. Loud when an index is lost (INDEXED BY) or a table is scanned."""
     values = {1: ("normal",), 2: (0.0, 2000)}
-    for name, query in figures.QUERIES.items():
+    for name, query in statistics.QUERIES.items():
         given = values.get(query.count("?"), ()) if "queue" in query or query.count("?") == 2 else (0.0,) * query.count("?")
         plan = house.ledger.store.read().execute("EXPLAIN QUERY PLAN " + query, given).fetchall()
         for step in (row["detail"] for row in plan):

@@ -27,12 +27,12 @@ from pydicom.filewriter import write_dataset
 from raw_pacs import CLASS_UID, EXPLICIT, IMPLICIT, MAX_LENGTH, RawPacs, accept, item, pdv, proposals, response
 from servers import free_port, wait_for
 
-from dicom_node.association_pdu import LONGEST, UNSAID_LENGTH
-from dicom_node.config import load
-from dicom_node.delivery import commits, echo
-from dicom_node.implicit_vr import implicit
-from dicom_node.job import DeliveryState
-from dicom_node.outbox import MAX_CRASHES
+from dicom_node.dimse.association_pdu import LONGEST, UNSAID_LENGTH
+from dicom_node.dimse.implicit_vr import implicit
+from dicom_node.runtime.config import load
+from dicom_node.send.storage_scu import commits, echo
+from dicom_node.storage.outbox import MAX_CRASHES
+from dicom_node.storage.records import DeliveryState
 
 SC = "1.2.840.10008.5.1.4.1.1.7"
 
@@ -219,7 +219,7 @@ def test_an_object_that_raises_is_refused_after_three_tries_and_the_others_go(
                 raise ZeroDivisionError
             return implicit(dataset)
 
-        monkeypatch.setattr("dicom_node.delivery.implicit", stumble)
+        monkeypatch.setattr("dicom_node.send.storage_scu.implicit", stumble)
         with films.sending():
             films.all_are(DeliveryState.DELIVERED, DeliveryState.REFUSED)
     assert [films.delivery(uid).state for uid in films.uids] == ["delivered", "refused", "delivered"]
@@ -270,10 +270,10 @@ _KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
 from dicom_node import delivery
-from dicom_node.config import load
-from dicom_node.ledger import Ledger
-from dicom_node.outbox import Outbox
-from dicom_node.spool import Spool
+from dicom_node.runtime.config import load
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.spool import Spool
 send = delivery.Sender._store
 def store(self, association, one, *rest):
     if one.object.sop_instance_uid == "{uid}":

@@ -17,11 +17,11 @@ from raw_pacs import CLASS_UID, EXPLICIT, IMPLICIT, MAX_LENGTH, item
 from raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, CR, P_DATA, RawPeer, c_store
 from receiver_node import Node, eventually, film, running, send
 
-from dicom_node import logs
-from dicom_node.association_pdu import UNSAID_LENGTH, read_request
-from dicom_node.cli import main
-from dicom_node.config import Log
-from dicom_node.printable import printable
+from dicom_node.cli.main import main
+from dicom_node.dimse.association_pdu import UNSAID_LENGTH, read_request
+from dicom_node.runtime import logs
+from dicom_node.runtime.config import Log
+from dicom_node.runtime.printable import printable
 
 CR_, ELE = CR.encode(), EXPLICIT.encode()
 APPLICATION = item(0x10, b"1.2.840.10008.3.1.1.1")
@@ -262,7 +262,7 @@ def test_the_hint_for_a_stranger_names_its_host(tmp_path: Path, caplog: pytest.L
 
 def test_the_journal_prints_what_was_not_accepted(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("[node]\ndirectory = '.'\n")
-    from dicom_node.ledger import Ledger
+    from dicom_node.storage.ledger import Ledger
 
     ledger = Ledger(tmp_path / "ledger.sqlite")
     ledger.close_association(ledger.open_association("MOD", "PTXSEG", "127.0.0.1"), "no class accepted", 0)

@@ -16,10 +16,9 @@ from click.testing import CliRunner, Result
 from programs import program
 from terminals import in_terminal
 
-from dicom_node import answers, terminal
-from dicom_node.cli import main
-from dicom_node.job import Arrival, DeliveryState, Outcome, State, StoredObject
-from dicom_node.routes import Route
+from dicom_node.cli.main import film_report, main, terminal
+from dicom_node.storage.destinations import Route
+from dicom_node.storage.records import Arrival, DeliveryState, Outcome, State, StoredObject
 
 ROOT = Path(__file__).parent.parent
 UID = "1.2.826.0.1.3680043.8.498.12345678901234567890123456789012345678"
@@ -147,13 +146,13 @@ def test_the_table_of_demo_and_segment_says_all_of_an_answer(
 ) -> None:
     """DEMO mark, side, probability with its threshold, what was assumed; a finding that is new here is shown too."""
     monkeypatch.setenv("COLUMNS", "80")
-    one = answers.Answer(
+    one = film_report.Answer(
         "/in/a.dcm", None, "done", None, "pneumothorax", 0.3412, 1234.5, 0.98, 1.2, (), None, 0.1125, "left", ("view-assumed",)
     )
     two = replace(
         one, file="/in/b.dcm", finding="indeterminate", side="image left", sentence="A person must look.", notes=("x",)
     )
-    answers.print_table([one, two], tmp_path, {"name": "m", "version": "1", "intended_use": use})
+    film_report.print_table([one, two], tmp_path, {"name": "m", "version": "1", "intended_use": use})
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.startswith("a.dcm"))
     assert all(text in row for text in ("pneumothorax", "34 % (threshold 11 %)", "left", "mm²", "0.98"))

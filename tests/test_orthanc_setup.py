@@ -11,7 +11,7 @@ import pydicom
 from quick_model import quick_film, quick_settings
 from servers import SENDER, Node, free_port, running_orthanc, store, wait_for
 
-from dicom_node.delivery import echo
+from dicom_node.send.storage_scu import echo
 from segmenter.uids import MANUFACTURER, MODEL_NAME
 
 DEPLOY = Path(__file__).parent.parent / "deploy" / "orthanc"

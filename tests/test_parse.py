@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from reading_films import END, LOSSLESS, base, part10, pieces, read, stream_of, whole
 
-from dicom_node.film import header
+from dicom_node.storage.part10 import header
 from segmenter.decode import decode
 from segmenter.errors import Refused
 from segmenter.gate import gate

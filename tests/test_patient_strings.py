@@ -17,8 +17,8 @@ from raw_peer import ASSOCIATE_AC, RawPeer, command, fragment
 from servers import SENDER, Node, free_port, wait_for
 from test_predict_mask import tiny_artifact
 
-from dicom_node.cli import main
-from dicom_node.job import FINISHED
+from dicom_node.cli.main import main
+from dicom_node.storage.records import FINISHED
 from train.graph import add_graphs
 
 NAME, NUMBER, BIRTH = b"QUILLIAM^Zzyzxova", b"XQ-7744-01", b"19170203"

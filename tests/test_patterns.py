@@ -9,7 +9,7 @@ import unicodedata
 
 import pytest
 
-from dicom_node.patterns import compiled, found_in
+from dicom_node.runtime.patterns import compiled, found_in
 
 # Each takes Python's own engine minutes to years for the value beside it.
 ENDLESS = [
@@ -20,8 +20,8 @@ ENDLESS = [
 ]
 _LOOK = """
 import sys
-from dicom_node.config import Queue, Rule
-from dicom_node.triage import Triage
+from dicom_node.runtime.config import Queue, Rule
+from dicom_node.receive.rules import Triage
 import io, pydicom
 film = pydicom.Dataset()
 film.ImageComments = sys.argv[2]

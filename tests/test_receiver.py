@@ -17,11 +17,19 @@ from pynetdicom import AE
 from raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, CR, EXPLICIT, RawPeer, associate_rq, c_store
 from receiver_node import Node, eventually, film, running, send
 
-from dicom_node.association import SOP_CLASSES, TRANSFER_SYNTAXES, VERIFICATION, Quiet, Receiver, bind, supported_contexts
-from dicom_node.config import Receive
-from dicom_node.errors import ConfigError
-from dicom_node.ledger import Ledger
-from dicom_node.spool import Spool
+from dicom_node.receive.storage_scp import (
+    SOP_CLASSES,
+    TRANSFER_SYNTAXES,
+    VERIFICATION,
+    Quiet,
+    Receiver,
+    bind,
+    supported_contexts,
+)
+from dicom_node.runtime.config import Receive
+from dicom_node.runtime.errors import ConfigError
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.spool import Spool
 from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 OUT_OF_RESOURCES = 0xA700

@@ -19,8 +19,8 @@ from raw_peer import CR, EXPLICIT
 from receiver_node import film, send
 from servers import free_port, wait_for
 
-from dicom_node.ledger import Ledger
-from dicom_node.processes import children_of
+from dicom_node.runtime.procfs import children_of
+from dicom_node.storage.ledger import Ledger
 
 PROCESSES = 3
 
@@ -58,7 +58,7 @@ def receiving(folder: Path, **limits: int) -> Iterator[Receivers]:
     lines = ["[node]", 'directory = "node"', "reserve_mb = 16", "stop_seconds = 6", "[receive]", f"port = {port}"]
     lines += ['host = "127.0.0.1"', f"processes = {PROCESSES}", *(f"{key} = {value}" for key, value in limits.items())]
     (folder / "config.toml").write_text("\n".join([*lines, "[receive.allowed]", "MODALITY = []", ""]))
-    command = [sys.executable, "-m", "dicom_node.cli", "receive", "--config", str(folder / "config.toml")]
+    command = [sys.executable, "-m", "dicom_node.cli.main", "receive", "--config", str(folder / "config.toml")]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     found = Receivers(folder, port, process)

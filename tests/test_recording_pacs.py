@@ -18,7 +18,7 @@ from recording_pacs import IMPLICIT_ONLY, NO_LENGTH, Received, RecordingPacs, co
 from servers import wait_for
 from stubborn_sender import try_once
 
-from dicom_node.job import DeliveryState
+from dicom_node.storage.records import DeliveryState
 
 sys.path.append(str(Path(__file__).parent.parent / "bench"))
 

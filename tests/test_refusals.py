@@ -15,8 +15,8 @@ from certificates import Authority, Pair
 from receiver_node import running as receiving
 from servers import free_port, running_orthanc, wait_for
 
-from dicom_node.config import load
-from dicom_node.delivery import echo
+from dicom_node.runtime.config import load
+from dicom_node.send.storage_scu import echo
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_nobody_there(folder: Path) -> None:
 
 
 def test_a_modality_that_speaks_tls_to_a_plain_port_is_told_so(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    caplog.set_level("INFO", "dicom_node.lobby")
+    caplog.set_level("INFO", "dicom_node.receive.pending")
     with receiving(tmp_path, allowed={"MODALITY": []}) as node:
         with socket.create_connection(("127.0.0.1", node.port)) as line, pytest.raises((ssl.SSLError, OSError)):
             ssl.create_default_context().wrap_socket(line, server_hostname="localhost")

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from servers import free_port, wait_for
 
-from dicom_node.config import Config, load
-from dicom_node.job import Arrival, DeliveryState, Job, Outcome, State, StoredObject
-from dicom_node.ledger import Ledger
-from dicom_node.outbox import Outbox
-from dicom_node.retention import DAY, Kind, Removed, Retention, candidates_query
-from dicom_node.routes import Route
-from dicom_node.spool import Spool
+from dicom_node.runtime.config import Config, load
+from dicom_node.storage.destinations import Route
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import Arrival, DeliveryState, Job, Outcome, State, StoredObject
+from dicom_node.storage.retention import DAY, Kind, Removed, Retention, candidates_query
+from dicom_node.storage.spool import Spool
 
 EXPLICIT, CR = "1.2.840.10008.1.2.1", "1.2.840.10008.5.1.4.1.1.1"
 FILM, RESULT = b"f" * 1000, b"r" * 100
@@ -255,7 +255,7 @@ def test_the_receiver_keeps_house_by_itself(tmp_path: Path) -> None:
         file.write(f"[receive]\nhost = '127.0.0.1'\nport = {free_port()}\n")
     skipped, failed = house.arrive("1.1"), house.arrive("1.2")
     house.fail(State.SKIPPED, "lateral-view"), house.fail()
-    command = [sys.executable, "-m", "dicom_node.cli", "receive", "--config", str(tmp_path / "config.toml")]
+    command = [sys.executable, "-m", "dicom_node.cli.main", "receive", "--config", str(tmp_path / "config.toml")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as receiver:
         try:
             wait_for(lambda: house.files() == 1, 120, "the skipped film to go")
@@ -267,11 +267,11 @@ def test_the_receiver_keeps_house_by_itself(tmp_path: Path) -> None:
 CRASH = """
 import os, signal, sys
 from pathlib import Path
-from dicom_node.config import load
-from dicom_node.ledger import Ledger
-from dicom_node.routes import Route
-from dicom_node.retention import Retention
-from dicom_node.spool import Spool
+from dicom_node.runtime.config import load
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.destinations import Route
+from dicom_node.storage.retention import Retention
+from dicom_node.storage.spool import Spool
 import time
 class Dies(Spool):
     def delete(self, path):

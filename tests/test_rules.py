@@ -17,14 +17,14 @@ from quick_model import quick_film, quick_settings
 from recording_pacs import recording_pacs
 from servers import SENDER, running_node, store
 
-from dicom_node.cli import main
-from dicom_node.config import Config, Queue, Rule, load
-from dicom_node.errors import ConfigError
-from dicom_node.job import Arrival, DeliveryState, Outcome, State, StoredObject
-from dicom_node.ledger import Ledger
-from dicom_node.outbox import Outbox
-from dicom_node.routes import Route
-from dicom_node.triage import Triage, Triaged
+from dicom_node.cli.main import main
+from dicom_node.receive.rules import Triage, Triaged
+from dicom_node.runtime.config import Config, Queue, Rule, load
+from dicom_node.runtime.errors import ConfigError
+from dicom_node.storage.destinations import Route
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import Arrival, DeliveryState, Outcome, State, StoredObject
 from segmenter.kinds import Kind
 
 RULES = """

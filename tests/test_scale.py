@@ -19,8 +19,8 @@ import formula  # noqa: E402
 import scale  # noqa: E402
 import simulation  # noqa: E402
 
-from dicom_node import claims, ledger  # noqa: E402
-from dicom_node.job import Arrival  # noqa: E402
+from dicom_node.storage import leases, ledger  # noqa: E402
+from dicom_node.storage.records import Arrival  # noqa: E402
 
 ALONE = arrivals.Habits(films_of_examination=((1, 1.0),), round_share=0.0, urgent_share=0.0)
 
@@ -50,13 +50,13 @@ def test_who_is_next_is_what_the_ledger_says(tmp_path: Path, monkeypatch: pytest
     """Urgent and normal films in bursts, a waiting limit that is passed, crashes and a lost worker: the simulation's events are
     told to a real ledger, which hands out the same films in the same order."""
     clock = types.SimpleNamespace(now=0.0, time=lambda: clock.now)
-    monkeypatch.setattr(claims, "time", clock)
+    monkeypatch.setattr(leases, "time", clock)
     monkeypatch.setattr(ledger, "time", clock)
     real = ledger.Ledger(tmp_path / "ledger", clock=lambda: clock.now, boot="this boot")
     habits = arrivals.Habits(urgent_share=0.6, gap_seconds=0.5)
     rng = np.random.default_rng(3)
     films = arrivals.steady(0.5, 150, habits, rng)
-    held: dict[int, claims.Claim] = {}
+    held: dict[int, leases.Claim] = {}
     lost: set[str] = set()
     turns = {"normal before urgent": 0, "expired": 0, "crashed": 0}
 

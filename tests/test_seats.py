@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.config import Receive
-from dicom_node.seats import Seats
+from dicom_node.receive.association_limit import Seats
+from dicom_node.runtime.config import Receive
 
 
 @pytest.mark.parametrize("fails", [errno.ENOLCK, errno.EOVERFLOW, errno.EINTR])

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.errors import DiskReserve, NodeError, SpoolError
-from dicom_node.spool import Spool
+from dicom_node.runtime.errors import DiskReserve, NodeError, SpoolError
+from dicom_node.storage.spool import Spool
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_the_reaper_takes_what_no_row_names_and_is_old(spool: Spool) -> None:
 def test_a_second_instance_stays_out_and_a_killed_one_does_not_block(spool: Spool) -> None:
     """Scenario: `receive` runs, another one is started, the first is killed with -9, the second is started again."""
     program = (
-        "import sys, time; from pathlib import Path; from dicom_node.spool import Spool\n"
+        "import sys, time; from pathlib import Path; from dicom_node.storage.spool import Spool\n"
         "with Spool(Path(sys.argv[1]), 0).lock('receive'): print('locked', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", program, str(spool.directory)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicom_node.status import Status, Verdict, named, sentence, verdict
+from dicom_node.dimse.status import Status, Verdict, named, sentence, verdict
 
 TABLE = [
     (0x0000, Verdict.DELIVERED),

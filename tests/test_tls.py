@@ -28,15 +28,15 @@ from servers import free_port, wait_for
 from test_delivery import Desk
 from test_hostile_peers import drip
 
-from dicom_node import tls
-from dicom_node.association import bind
-from dicom_node.check import checks
-from dicom_node.config import Receive, load
-from dicom_node.delivery import echo
-from dicom_node.errors import ConfigError
-from dicom_node.job import DeliveryState
-from dicom_node.ledger import Ledger
-from dicom_node.lobby import Lobby
+from dicom_node.cli.check import checks
+from dicom_node.dimse import tls
+from dicom_node.receive.pending import Lobby
+from dicom_node.receive.storage_scp import bind
+from dicom_node.runtime.config import Receive, load
+from dicom_node.runtime.errors import ConfigError
+from dicom_node.send.storage_scu import echo
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.records import DeliveryState
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_tls_1_2_and_1_3_are_spoken(version: ssl.TLSVersion, tmp_path: Path, ca:
 
 def test_what_is_not_safe_can_not_store(tmp_path: Path, ca: Authority, ours: Pair, caplog: pytest.LogCaptureFixture) -> None:
     """TLS 1.0 and 1.1; suites of 1.2 without ephemeral keys or without authenticated encryption; plain DICOM."""
-    caplog.set_level("INFO", "dicom_node.lobby")
+    caplog.set_level("INFO", "dicom_node.receive.pending")
     with tls_node(tmp_path, ours) as node:
         for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
             context = client_context(ca)
@@ -158,7 +158,7 @@ def test_only_modalities_with_a_certificate_of_the_hospital_store(
 
     Each tries politely, and by pouring request and film after its own half of the handshake, as TLS 1.3 lets it.
     """
-    caplog.set_level("INFO", "dicom_node.lobby")
+    caplog.set_level("INFO", "dicom_node.receive.pending")
     wrong = [
         None,
         stranger.issue("foreign"),
@@ -314,7 +314,16 @@ def test_the_receiver_process_speaks_tls_on_a_socket_that_it_inherits(tmp_path: 
         "[node]\ndirectory = 'node'\nreserve_mb = 0\n[receive.allowed]\nMODALITY = []\n"
         f"[receive]\nhost = '127.0.0.1'\ntls_certificate = '{ours.certificate}'\ntls_key = '{ours.key}'\n"
     )
-    command = [sys.executable, "-m", "dicom_node.cli", "receive", "--config", str(file), "--listen-fd", str(listener.fileno())]
+    command = [
+        sys.executable,
+        "-m",
+        "dicom_node.cli.main",
+        "receive",
+        "--config",
+        str(file),
+        "--listen-fd",
+        str(listener.fileno()),
+    ]
     process = subprocess.Popen(command, pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL)
     try:
         assert send(listener.getsockname()[1], client_context(ca)) == 0x0000
@@ -562,7 +571,7 @@ def test_files_that_can_not_be_used_are_named_with_key_and_remedy(
 @pytest.mark.parametrize("verb", ["run", "receive"])
 def test_the_node_does_not_start_with_an_expired_certificate(verb: str, tmp_path: Path, ca: Authority) -> None:
     config_of(tmp_path, receive=as_settings(ca.issue("expired", days=(-30, -1))))
-    command = [sys.executable, "-m", "dicom_node.cli", verb, "--config", str(tmp_path / "config.toml")]
+    command = [sys.executable, "-m", "dicom_node.cli.main", verb, "--config", str(tmp_path / "config.toml")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "receive.tls_certificate" in done.stderr and "has expired; renew it" in done.stderr

@@ -14,8 +14,8 @@ import torch
 from click.testing import CliRunner
 from small_training import tiny_data, tiny_recipe
 
-from dicom_node import offline
-from dicom_node.config import Config
+from dicom_node.cli.main import segment
+from dicom_node.runtime.config import Config
 from segmenter.artifact import load_artifact
 from segmenter.engine import Segmenter
 from segmenter.mask import decide
@@ -101,7 +101,7 @@ def test_it_is_served_as_any_model(made: Path, tmp_path: Path) -> None:
     film = next((made / "raw").rglob("*.dcm"))
     [finding] = Segmenter(load_artifact(made / "model"), Settings()).segment([pydicom.dcmread(film)])
     assert finding.outcome == "done" and finding.decision is not None and 0 <= finding.decision.image_probability <= 1
-    assert offline.segment_files(Config(), [film], tmp_path, True, made / "model") == 0
+    assert segment.segment_files(Config(), [film], tmp_path, True, made / "model") == 0
 
 
 @pytest.mark.parametrize(

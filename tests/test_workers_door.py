@@ -28,16 +28,16 @@ from receiver_node import send
 from remote_worker import CONTENT, MODEL, Hand, RemoteWorker, encoded, result, seg_of
 from servers import free_port, wait_for
 
-from dicom_node import guests, remote
-from dicom_node.cli import main
-from dicom_node.config import Config, Work, load
-from dicom_node.errors import ConfigError, DiskReserve, NodeAway
-from dicom_node.job import State
-from dicom_node.ledger import Ledger
-from dicom_node.local import LocalNode
-from dicom_node.outbox import Outbox
-from dicom_node.remote import RemoteNode
-from dicom_node.wire import Task
+from dicom_node.api import connection_limits, worker_client
+from dicom_node.api.schemas import Task
+from dicom_node.api.worker_client import RemoteNode
+from dicom_node.cli.main import main
+from dicom_node.runtime.config import Config, Work, load
+from dicom_node.runtime.errors import ConfigError, DiskReserve, NodeAway
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.local_queue import LocalNode
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import State
 from segmenter import phantom
 from segmenter.errors import Refused
 from segmenter.indeterminate import IndeterminateCode
@@ -95,7 +95,7 @@ def door(tmp_path: Path) -> Iterator[Door]:
     )
     log = (tmp_path / "serve.log").open("wb")
     process = subprocess.Popen(
-        [sys.executable, "-m", "dicom_node.cli", "serve", "--config", str(file)], stderr=log, env=os.environ.copy()
+        [sys.executable, "-m", "dicom_node.cli.main", "serve", "--config", str(file)], stderr=log, env=os.environ.copy()
     )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -387,7 +387,7 @@ def test_a_new_token_is_taken_without_a_restart(door: Door) -> None:
 
 
 def test_an_idle_worker_that_redis_wakes_notices_a_revocation(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(worker_client, "_LOOK_SECONDS", 0.0)
     token = door.config_file.with_name("token")
     token.write_text(door.token())
     node = RemoteNode.of(Work(node=door.url, token_file=str(token)), "ab")
@@ -518,12 +518,17 @@ def test_a_line_that_is_too_slow_for_a_film_is_no_fault_of_the_film(door: Door) 
 def test_who_says_nothing_is_shown_out_and_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """uvicorn alone waits for a request without end. Result: silent connections, and one that sends its head byte by byte, are
     closed; one host has its share and no more."""
-    monkeypatch.setattr(guests, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(connection_limits, "HEAD_SECONDS", 1.0)
     app = FastAPI()
     app.get("/")(lambda: "here")
     port = free_port()
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, http=guests.Impatient, limit_concurrency=guests.MOST_AT_ONCE, log_config=None
+        app,
+        host="127.0.0.1",
+        port=port,
+        http=connection_limits.Impatient,
+        limit_concurrency=connection_limits.MOST_AT_ONCE,
+        log_config=None,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -531,14 +536,14 @@ def test_who_says_nothing_is_shown_out_and_keeps_nobody_out(monkeypatch: pytest.
     silent: list[socket.socket] = []
     try:
         wait_for(lambda: _answers(port), 120, "the server")
-        silent += [socket.create_connection(("127.0.0.1", port)) for _ in range(guests.MOST_OF_A_HOST - 20)]
+        silent += [socket.create_connection(("127.0.0.1", port)) for _ in range(connection_limits.MOST_OF_A_HOST - 20)]
         slow = silent[0]
         slow.sendall(b"GET / HTT")
         assert httpx2.get(f"http://127.0.0.1:{port}/", trust_env=False).json() == "here", "meanwhile"
         silent += [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
         wait_for(lambda: all(_is_closed(one) for one in silent), 120, "the end of all silent connections")
         assert httpx2.get(f"http://127.0.0.1:{port}/", trust_env=False).json() == "here"
-        wait_for(lambda: not guests.Impatient.of_host, 120, "the last of them")
+        wait_for(lambda: not connection_limits.Impatient.of_host, 120, "the last of them")
     finally:
         for one in silent:
             one.close()

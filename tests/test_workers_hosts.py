@@ -23,11 +23,11 @@ from instant_model import MIN_SIDE_PX, film, instant_model
 from recording_pacs import RecordingPacs, count
 from servers import wait_for
 
-from dicom_node.cli import main
-from dicom_node.config import load
-from dicom_node.job import FINISHED, DeliveryState, Job, State
-from dicom_node.ledger import Ledger
-from dicom_node.outbox import Outbox
+from dicom_node.cli.main import main
+from dicom_node.runtime.config import load
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import FINISHED, DeliveryState, Job, State
 from segmenter.artifact import load_artifact
 
 NAME = "Zzyzx^Quilliam"
@@ -78,7 +78,7 @@ class Site:
         self.start("redis", "node", self.programs["redis-server"], *how.split())
 
     def start_node(self) -> None:
-        self.start("node", "node", sys.executable, "-m", "dicom_node.cli", "run", "--config", str(self.config_file))
+        self.start("node", "node", sys.executable, "-m", "dicom_node.cli.main", "run", "--config", str(self.config_file))
 
     def start_worker(self, host: str, model: Path, port: int) -> None:
         token = self.folder / f"{host}.token"
@@ -89,7 +89,7 @@ class Site:
                        "heartbeat_seconds = 1\n[node]\ndirectory = '/nowhere'\n")  # fmt: skip
         how = ["--node", f"https://node.test:{port}", "--broker", f"redis://{self.net.address('node')}:{REDIS_PORT}/0"]
         how += ["--token-file", str(token), "--ca", str(self.authority.file), "--model", str(model), "--config", str(own)]
-        self.start(host, host, sys.executable, "-m", "dicom_node.cli", "work", *how)
+        self.start(host, host, sys.executable, "-m", "dicom_node.cli.main", "work", *how)
 
     def send(self, number: int) -> str:
         """A film from the PACS's host; its SOP Instance UID."""

@@ -1,0 +1,223 @@
+"""TLS by PS3.15 B.12, the BCP 195 profile (RFC 8996, RFC 9325), in both directions: who we are and whom we trust.
+
+TLS 1.3 is offered and preferred, 1.2 is taken, older is refused. For 1.2 only suites with ephemeral keys and
+authenticated encryption (ECDHE with AES-GCM or ChaCha20-Poly1305) and keys of at least 112 bits of strength (RSA from
+2048 bits). No renegotiation, and no session tickets: every association is verified anew, and nothing is left unread on
+the line of a sender that closes at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+from dicom_node.runtime.config import Config, Receive, Send
+from dicom_node.runtime.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+SOON_DAYS = 30.0
+_SUITES_1_2 = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20"
+_DAY = 86_400.0
+_EXPIRED, _NOT_YET, _PURPOSE = 10, 9, 26  # X509_V_ERR_* of OpenSSL
+
+
+class Identity(NamedTuple):
+    """A certificate that we show, and the section of the configuration that names it."""
+
+    section: str  # receive, send or serve
+    certificate: str  # path, PEM, leaf first
+    key: str  # path, PEM
+    is_server: bool
+
+
+class Outgoing(ssl.SSLContext):
+    """The context of one association that we open. `problem`: what TLS failed with, which the library swallows."""
+
+    problem: OSError | None = None
+
+
+class _Witness(ssl.SSLSocket):
+    """Tells its context of the first failure. With TLS 1.3 a refusal of our certificate comes with the first read."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError as problem:
+            self._tell(problem)
+            raise
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:
+        try:
+            return super().read(len, buffer)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as problem:
+            self._tell(problem)
+            raise
+
+    def _tell(self, problem: OSError) -> None:
+        context = cast(Outgoing, self.context)
+        context.problem = context.problem or problem
+
+
+def incoming(receive: Receive) -> ssl.SSLContext | None:
+    """How the SCP speaks; None: plain. Raises ConfigError with key and remedy."""
+    if not receive.tls_certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _narrow(context)
+    _show(context, Identity("receive", receive.tls_certificate, receive.tls_key, True))
+    if receive.tls_client_ca:
+        _trust(context, "receive.tls_client_ca", receive.tls_client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def outgoing(send: Send) -> Outgoing:
+    """How the SCU speaks to a peer with tls = true: it verifies chain and host name. Raises ConfigError."""
+    context = Outgoing(ssl.PROTOCOL_TLS_CLIENT)
+    context.sslsocket_class = _Witness
+    _narrow(context)
+    if not send.tls_ca:
+        raise ConfigError(
+            "send.tls_ca is empty, and a peer has tls = true: name the file of the CA that signs for destinations"
+        )
+    _trust(context, "send.tls_ca", send.tls_ca)
+    if send.tls_certificate:
+        _show(context, Identity("send", send.tls_certificate, send.tls_key, False))
+    return context
+
+
+def verify(config: Config) -> None:
+    """Look at all files of TLS before anything starts. Raises ConfigError with key and remedy."""
+    incoming(config.receive)
+    if any(peer.tls for peer in config.peers.values()):
+        outgoing(config.send)
+    for identity in identities(config):
+        if identity.section == "serve":
+            continue  # no reason to refuse films: `serve` says it
+        if (days := days_left(identity)) < SOON_DAYS:
+            log.warning("%s.tls_certificate expires in %d days; renew it", identity.section, days)
+
+
+def suites() -> list[tuple[str, str]]:
+    """(TLS version, cipher suite) that we offer and take, in both directions, by OpenSSL's names."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _narrow(context)
+    return sorted({(str(one["protocol"]), str(one["name"])) for one in context.get_ciphers()})
+
+
+def identities(config: Config) -> Iterator[Identity]:
+    """The certificates that we show."""
+    if config.receive.tls_certificate:
+        yield Identity("receive", config.receive.tls_certificate, config.receive.tls_key, True)
+    if config.send.tls_certificate:
+        yield Identity("send", config.send.tls_certificate, config.send.tls_key, False)
+    if config.serve.enabled and config.serve.tls_certificate:
+        yield Identity("serve", config.serve.tls_certificate, config.serve.tls_key, True)
+
+
+def days_left(identity: Identity) -> float:
+    """Until it expires. Raises ConfigError when it can not be used, has expired, or is not valid yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _narrow(context)
+    return (_show(context, identity) - time.time()) / _DAY
+
+
+def _narrow(context: ssl.SSLContext) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_SUITES_1_2)
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    if context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        context.num_tickets = 0
+
+
+def _show(context: ssl.SSLContext, identity: Identity) -> float:
+    """Load a certificate of ours; epoch seconds until which it is good."""
+    section, certificate, key, _ = identity
+    _readable(f"{section}.tls_certificate", certificate)
+    _readable(f"{section}.tls_key", key)
+
+    def no_passphrase() -> str:
+        raise ConfigError(
+            f"{section}.tls_key: {key} asks for a passphrase, and nobody is there to type it; store it without one"
+        )
+
+    try:
+        context.load_cert_chain(certificate, key, no_passphrase)
+    except ssl.SSLError as problem:
+        if problem.reason == "KEY_VALUES_MISMATCH":
+            text = f"{key} is not the key of {certificate}; name the pair that was made together"
+        elif problem.reason in ("EE_KEY_TOO_SMALL", "CA_MD_TOO_WEAK", "CA_KEY_TOO_SMALL"):
+            text = f"{certificate} is too weak ({problem.reason}); make one with RSA 2048 or EC P-256 and SHA-256"
+        else:
+            text = f"{certificate} and {key} are not a certificate and a key in PEM ({problem.reason}); convert them"
+        raise ConfigError(f"{section}.tls_certificate, {section}.tls_key: {text}") from problem
+    return _expiry(identity)
+
+
+def _trust(context: ssl.SSLContext, name: str, file: str) -> None:
+    _readable(name, file)
+    try:
+        context.load_verify_locations(file)
+    except ssl.SSLError as problem:
+        raise ConfigError(f"{name}: {file} holds no certificate in PEM ({problem.reason}); convert it") from problem
+
+
+def _readable(name: str, file: str) -> None:
+    try:
+        with open(file, "rb"):
+            pass
+    except OSError as problem:
+        text = f"{name}: {file} can not be read ({problem.strerror}); put it there, readable by the user that we run as"
+        raise ConfigError(text) from problem
+
+
+def _expiry(identity: Identity) -> float:
+    """Epoch seconds until which it is good, found by a handshake with ourselves in memory, which also tries its use.
+
+    Both ends hold the certificate; the end that would be the peer's verifies it, with the certificate as its own root.
+    """
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    for end in (server, client):
+        end.load_cert_chain(identity.certificate, identity.key)
+    judge = client if identity.is_server else server
+    judge.verify_mode = ssl.CERT_REQUIRED
+    judge.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    judge.load_verify_locations(identity.certificate)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = {server: server.wrap_bio(there, back, server_side=True), client: client.wrap_bio(back, there)}
+    try:
+        _shake(ends[client], ends[server])
+    except ssl.SSLCertVerificationError as problem:
+        raise ConfigError(
+            f"{identity.section}.tls_certificate: {identity.certificate} {_fault(identity, problem)}"
+        ) from problem
+    shown = ends[judge].getpeercert() or {}
+    return float(ssl.cert_time_to_seconds(str(shown["notAfter"])))
+
+
+def _shake(client: ssl.SSLObject, server: ssl.SSLObject) -> None:
+    for end in (client, server) * 3:
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+
+
+def _fault(identity: Identity, problem: ssl.SSLCertVerificationError) -> str:
+    if problem.verify_code == _EXPIRED:
+        return "has expired; renew it"
+    if problem.verify_code == _NOT_YET:
+        return "is not valid yet; is the clock of this machine right?"
+    if problem.verify_code == _PURPOSE:
+        purpose = "serverAuth" if identity.is_server else "clientAuth"
+        return f"was not made for this use; have one issued with extendedKeyUsage {purpose}"
+    return f"can not be used ({problem.verify_message}); have another one issued"

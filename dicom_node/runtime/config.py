@@ -1,0 +1,395 @@
+"""The only reader of TOML and environment: config.toml -> frozen settings, each room gets its slice.
+
+Every field states its unit and its reason in `description`; `segmenter-worker config` prints them, config.toml shows
+them, and a test keeps both equal to what stands here. An unknown key is an error that names file and key.
+Environment: SEGMENTER_<SECTION>__<KEY> overrides the file, for example SEGMENTER_QUEUE__BROKER.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import ValidationInfo
+
+from dicom_node.runtime import config_environment, config_errors, config_toml
+from dicom_node.runtime.config_types import (
+    STORAGE_CLASSES,
+    AETitle,
+    Allowed,
+    BrokerUrl,
+    File,
+    Host,
+    Hosts,
+    NodeUrl,
+    ObjectName,
+    Patterns,
+    PeerHost,
+    PeerPort,
+    Port,
+    StorageClass,
+    patterns,
+    shown,
+)  # fmt: skip
+from dicom_node.runtime.errors import ConfigError
+
+WEEK = 604_800  # seconds; no wait is longer: sockets and timers of the system count in 32 bits of milliseconds
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes true for 1."""
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and {int, float} & {field.annotation, *get_args(field.annotation)}:
+            raise PydanticCustomError("bool_as_number", "")
+        return value
+
+
+class Node(Section):
+    """Where the node keeps films, results and its database."""
+
+    directory: Path = Field(
+        Path("var"), description="Folder of the spool (files) and the ledger (SQLite); local disk only, created 0700."
+    )
+    reserve_mb: int = Field(1024, ge=0, le=10**12, description="MB that stay free; below it films are refused with A700.")
+    stop_seconds: float = Field(30, gt=0, le=WEEK, description="Seconds that a stop may take before children are killed.")
+
+
+class Receive(Section):
+    """The C-STORE SCP."""
+
+    ae_title: AETitle = Field("PTXSEG", description="Our AE title; an association that calls another one is rejected.")
+    also_called: tuple[AETitle, ...] = Field(
+        (), description="Further AE titles that we answer to; [[rules]] can tell their films apart."
+    )
+    host: Host = Field("0.0.0.0", description="Address to listen on.")
+    port: Port = Field(11112, description="TCP port; 0 takes a free one (demo and tests).")
+    allowed: Annotated[dict[AETitle, list[Hosts]], Allowed("a table: AE title = list of hosts")] = Field(
+        default_factory=dict,
+        description="Calling AE titles that may send, each with the hosts it may come from ([] = any host). "
+        "Empty: everybody is rejected.",
+    )
+    sop_classes: tuple[StorageClass, ...] = Field(STORAGE_CLASSES, description="Storage classes offered to senders.")
+    processes: int = Field(
+        0, ge=0, le=16, description="Receiver processes on the one port; 0: one for each core, at most 4. Limits are totals."
+    )
+    max_associations: int = Field(20, ge=1, le=10_000, description="Established associations at once; more are rejected.")
+    max_per_host: int = Field(
+        10,
+        ge=1,
+        le=10_000,
+        description="Associations at once from one host; silent connections have the same number again in each process.",
+    )
+    max_silent: int = Field(50, ge=1, le=10_000, description="Connections that have not yet asked for an association.")
+    max_pdu_kb: int = Field(128, ge=16, le=1024, description="Largest PDU that we take, KiB.")
+    max_object_mb: int = Field(200, ge=1, le=4096, description="Largest object that we take, MiB; more aborts the association.")
+    establish_seconds: float = Field(10, gt=0, le=WEEK, description="Seconds from TCP accept to an established association.")
+    pdu_seconds: float = Field(30, gt=0, le=WEEK, description="Seconds that one PDU may take to arrive.")
+    idle_seconds: float = Field(60, gt=0, le=WEEK, description="Seconds of silence after which an association is aborted.")
+    tls_certificate: File = Field(
+        "", description="Our certificate chain (PEM). Set with tls_key: only TLS is spoken (BCP 195)."
+    )
+    tls_key: File = Field("", description="Private key of tls_certificate (PEM).")
+    tls_client_ca: File = Field("", description="CA certificates (PEM); set: senders must show a certificate signed by one.")
+
+
+class Peer(Section):
+    """A node that results can be returned to."""
+
+    host: PeerHost
+    port: PeerPort
+    ae_title: AETitle | None = Field(None, description="Its AE title when it differs from the name of the entry.")
+    objects: tuple[ObjectName, ...] | None = Field(None, description="What it gets; left out: send.objects.")
+    tls: bool = Field(False, description="Speak TLS to it (send.tls_ca says whom to trust).")
+    commit: bool = Field(False, description="Ask it for storage commitment; what it has not committed to is never removed.")
+    commit_ae_title: AETitle | None = Field(None, description="AE title that commits, when it is another one at the same host.")
+    commit_port: PeerPort | None = Field(None, description="Port of commit_ae_title.")
+
+
+class Send(Section):
+    """The C-STORE SCU."""
+
+    ae_title: AETitle = Field("PTXSEG", description="Our AE title when we send.")
+    destinations: tuple[str, ...] = Field(
+        (), description='Names from [peers] that get every result; "@sender" returns it to the AE that sent the film.'
+    )
+    objects: tuple[ObjectName, ...] = Field(
+        ("seg", "sr"),
+        description="What a destination gets of a positive film: seg; seg-positioned (for dcmqi and 3D Slicer); sr (structured "
+        "report); capture (picture with the outline burned in); presentation (outline over the film).",
+    )
+    connect_seconds: float = Field(10, gt=0, le=WEEK, description="Seconds to wait for TCP and for the association.")
+    response_seconds: float = Field(60, gt=0, le=WEEK, description="Seconds to wait for a C-STORE response.")
+    first_delay_seconds: float = Field(5, gt=0, le=WEEK, description="Wait after the first failed try; doubles with jitter.")
+    max_delay_seconds: float = Field(900, gt=0, le=WEEK, description="The longest wait between two tries.")
+    give_up_days: float = Field(7, gt=0, le=36_500, description="Days after which a delivery that never worked is refused.")
+    tls_ca: File = Field("", description="CA certificates (PEM) that destinations with tls = true are verified against.")
+    tls_certificate: File = Field("", description="Client certificate (PEM) that we show when a destination asks.")
+    tls_key: File = Field("", description="Private key of tls_certificate (PEM).")
+    commit_again_hours: float = Field(
+        24, gt=0, le=8760, description="Hours after which an unanswered commitment is asked again."
+    )
+
+
+class Queue(Section):
+    """How workers learn that films wait. The message broker only wakes them: a message that is lost costs nothing."""
+
+    broker: BrokerUrl = Field(
+        "memory://",
+        description="memory:// (one machine), or redis://:PASSWORD@HOST:PORT/DB (rediss: with TLS) for workers elsewhere.",
+    )
+    broker_ca: File = Field(
+        "",
+        description="CA certificates (PEM) that a rediss:// broker is verified against; empty: those of work.node_ca.",
+    )
+    poll_seconds: float = Field(0.02, gt=0, le=WEEK, description="Seconds between two looks at the ledger for films that wait.")
+    urgent_from: tuple[AETitle, ...] = Field((), description="Calling AE titles whose films go before the others.")
+    urgent_when: Patterns = Field(
+        default_factory=dict, description="DICOM keyword = regular expression (RE2); a film whose value matches is urgent."
+    )
+    normal_waits_seconds: float = Field(
+        300, ge=0, le=WEEK, description="A normal film that has waited so long goes before urgent ones: nothing starves."
+    )
+
+    _known = field_validator("urgent_when")(lambda rules: patterns(rules))
+
+
+class Rule(Section):
+    """What becomes of the films that it matches; the first rule that matches decides, without one [send] and [queue] do."""
+
+    name: Annotated[str, Allowed("1 to 64 letters, digits, spaces, points and dashes, in quotes")] = Field(
+        pattern=r"^[A-Za-z0-9 ._-]{1,64}$", description="Shown by `show JOB`."
+    )
+    calling_ae: tuple[AETitle, ...] = Field((), description="Sent by one of these; []: by any.")
+    called_ae: tuple[AETitle, ...] = Field((), description="Sent to one of our AE titles; []: to any.")
+    all_of: Patterns = Field(default_factory=dict, description="DICOM keyword = regular expression; all match.")
+    any_of: Patterns = Field(default_factory=dict, description="The same; at least one matches.")
+    none_of: Patterns = Field(default_factory=dict, description="The same; none matches.")
+    mode: Literal["live", "shadow", "ignore"] = Field(
+        "live", description="live; shadow: answered and kept, nothing is sent; ignore: skipped, not ours."
+    )
+    destinations: tuple[str, ...] | None = Field(None, description="Instead of send.destinations.")
+    priority: Literal["", "urgent", "normal"] = Field("", description='"": as [queue] says.')
+
+    _known = field_validator("all_of", "any_of", "none_of")(lambda rules: patterns(rules))
+
+
+class Work(Section):
+    """The workers."""
+
+    processes: int = Field(
+        1, ge=0, le=64, description="Worker processes; one per GPU, one per CPU machine. 0: only workers on other machines."
+    )
+    batch: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Films that a process works on at once: read, on the device, written. 0: three times what fills the device "
+        "(8 films of a GPU; of a CPU one for each core, or for two cores with flips); 1: singly.",
+    )
+    lease_seconds: float = Field(30, gt=1, le=WEEK, description="A claim without a heartbeat for so long is taken over.")
+    heartbeat_seconds: float = Field(5, gt=0, le=WEEK, description="How often a claim is renewed.")
+    time_limit_seconds: int = Field(60, ge=1, le=WEEK, description="A film that takes longer loses its process (a crash).")
+    max_crashes: int = Field(3, ge=1, le=1000, description="Crashes of the process while on one film before it is quarantined.")
+    max_attempts: int = Field(20, ge=1, le=1_000_000, description="Hard cap of tries for one film, whatever the reason.")
+    node: NodeUrl = Field("", description="URL of the node to work for (`serve`); empty: the one on this machine.")
+    node_ca: File = Field("", description="CA certificates (PEM) that the node is verified against; empty: the system's.")
+    token_file: File = Field("", description="File with this worker's token (`workers add NAME` on the node prints it).")
+    allow_plain: bool = Field(False, description="Let the token and films cross the network without TLS (a node by http://).")
+    on_resend: Literal["count", "redeliver"] = Field(
+        "count", description="A film that was answered already: only count it, or send its stored objects again."
+    )
+
+
+class Serve(Section):
+    """HTTP: health, metrics, and the interface for workers on other machines."""
+
+    enabled: bool = Field(False, description="Whether `run` starts it.")
+    host: Host = Field("127.0.0.1", description="Address to listen on; another one than loopback needs TLS.")
+    port: Port = Field(8114, description="TCP port; 0 takes a free one (tests).")
+    tls_certificate: File = Field("", description="Certificate chain (PEM).")
+    tls_key: File = Field("", description="Private key of tls_certificate (PEM).")
+    allow_plain: bool = Field(False, description="Let tokens and films cross the network without TLS.")
+    max_object_mb: int = Field(64, ge=1, le=4096, description="Largest object that a worker may return, MiB.")
+    receiver_host: Host = Field("", description="Where /readyz calls the receiver, when that is another host or container.")
+
+
+class Retention(Section):
+    """How long films and results stay on this disk. UIDs and sha256 stay for ever; nothing undelivered is removed."""
+
+    finished_days: float = Field(
+        7, ge=0, le=36_500, description="Days after which films that were answered or skipped are removed."
+    )
+    failed_days: float = Field(
+        30, ge=0, le=36_500, description="Days after which films that failed or were refused are removed."
+    )
+    warn_days: float = Field(
+        3, ge=0, le=36_500, description="Days before the removal of a failed film from which the log warns."
+    )
+    watermark_mb: int = Field(
+        2048, ge=0, le=10**12, description="MB free under which finished films are removed before their time."
+    )
+    journal_days: float = Field(365, ge=1, le=36_500, description="Days that the journal of associations goes back.")
+
+
+class Segment(Section):
+    """The model and what it does."""
+
+    model: Path = Field(Path("demo"), description='Artifact folder, or "demo": the shipped one, trained on phantoms.')
+    allow_demo_model: bool = Field(False, description="Let a demo model send to destinations that are not loopback.")
+    operating_point: str = Field("", description="Name from the manifest; empty: the artifact's default.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    engine: Literal["auto", "torch", "onnx"] = Field(
+        "auto", description="auto: torch on a GPU, ONNX Runtime on a CPU where it is installed and the model has its graph."
+    )
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads of the forward pass; 0: all cores.")
+    min_side_px: int = Field(256, ge=1, le=100_000, description="Films with a shorter side are skipped.")
+    max_pixels: int = Field(
+        100_000_000, ge=1, le=10_000_000_000, description="Films with more pixels are skipped before decoding."
+    )
+    min_age_years: float = Field(
+        0,
+        ge=0,
+        le=150,
+        description="Films of patients known to be younger are skipped; 0: answered, and children marked by a note.",
+    )
+    for_processing: Literal["skip", "answer"] = Field(
+        "skip", description="Films not processed for display (For Processing): skipped, or answered from their X-ray intensity."
+    )
+    series_number: int = Field(9100, ge=1, le=2**31 - 1, description="SeriesNumber of our results.")
+    report_negative: bool = Field(True, description="A film without pneumothorax gets an SR and a capture that say so.")
+    language: Literal["en"] = Field("en", description="Language of the sentences in our objects.")
+    plane_orientation: bool = Field(True, description="Write the orientation that OHIF needs to show a SEG on an X-ray.")
+
+
+class Log(Section):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe messages shown.")
+    format: Literal["text", "json"] = Field("text", description="text for people, json for collectors.")
+
+
+class Config(BaseModel):
+    """All settings of a node, frozen. Built by `load`, never by hand in product code."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: Node = Node()
+    receive: Receive = Receive()
+    peers: dict[str, Peer] = Field(default_factory=dict)
+    send: Send = Send()
+    queue: Queue = Queue()
+    work: Work = Work()
+    serve: Serve = Serve()
+    retention: Retention = Retention()
+    segment: Segment = Segment()
+    log: Log = Log()
+    rules: tuple[Rule, ...] = ()
+
+    @model_validator(mode="after")
+    def _peers_can_be_called(self) -> Config:
+        for name, peer in self.peers.items():
+            try:
+                TypeAdapter(AETitle).validate_python(peer.ae_title or name)
+            except ValidationError as error:
+                raise ValueError(f"peers: {name!r} can not be an AE title (16 characters at most); set its ae_title") from error
+        return self
+
+    @model_validator(mode="after")
+    def _destinations_exist(self) -> Config:
+        named = [("send.destinations", self.send.destinations)]
+        named += [(f"rules: the destinations of {rule.name!r}", rule.destinations or ()) for rule in self.rules]
+        for where, destinations in named:
+            unknown = [name for name in destinations if name != "@sender" and name not in self.peers]
+            if unknown:
+                remedy = config_errors.of_peer(unknown[0], self.peers)
+                raise ValueError(f"{where} names {', '.join(unknown)}, which [peers] does not hold{remedy}")
+        names = [rule.name for rule in self.rules]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"rules: two of them have the same name, {twice[0]!r}; give each its own")
+        if self.work.heartbeat_seconds * 2 > self.work.lease_seconds:
+            raise ValueError("work.heartbeat_seconds must be less than half of work.lease_seconds")
+        for name, section in (("receive", self.receive), ("send", self.send), ("serve", self.serve)):
+            if bool(section.tls_certificate) != bool(section.tls_key):
+                raise ValueError(f"{name}.tls_certificate and {name}.tls_key belong together: set both or none")
+        if self.receive.tls_client_ca and not self.receive.tls_certificate:
+            raise ValueError("receive.tls_client_ca needs receive.tls_certificate and receive.tls_key")
+        return self
+
+    @property
+    def destinations(self) -> tuple[str, ...]:
+        """Every name that results can go to, by [send] or a rule."""
+        return tuple(dict.fromkeys([*self.send.destinations, *(d for rule in self.rules for d in rule.destinations or ())]))
+
+    @property
+    def spool_directory(self) -> Path:
+        return self.node.directory / "spool"
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.node.directory / "ledger.sqlite"
+
+
+def load(path: Path | None) -> Config:
+    """Read `path` (None: the defaults) and the environment. Raises ConfigError with file, key and remedy.
+
+    Relative paths are relative to the folder of the file.
+    """
+    values = {} if path is None else config_toml.values(path)
+    values, origins = config_environment.overlay(Config, values, os.environ)
+    config = _validated(values, str(path or "config"), origins)
+    return _anchored(config, path.resolve().parent if path else Path.cwd())
+
+
+def _validated(values: dict[str, Any], source: str, origins: dict[tuple[str, ...], str]) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(config_errors.sentences(Config, error, source, origins))) from error
+
+
+def with_node(config: Config, node: str | None, broker: str | None, token_file: Path | None, ca: Path | None) -> Config:
+    """`config` with what a command line says about the node to work for; None: as it is. Raises ConfigError."""
+    files = {"token_file": token_file, "node_ca": ca}
+    work = ({"node": node} if node else {}) | {name: str(file.resolve()) for name, file in files.items() if file}
+    told = {"work": work, "queue": {"broker": broker} if broker else {}}
+    options: dict[tuple[str, ...], str] = {("work", "node"): "--node", ("queue", "broker"): "--broker"}
+    options |= {("work", "token_file"): "--token-file", ("work", "node_ca"): "--ca"}
+    values = config.model_dump()
+    return _validated(values | {section: values[section] | keys for section, keys in told.items()}, "command line", options)
+
+
+def redacted(config: Config) -> dict[str, Any]:
+    """The settings as plain values, passwords in URLs replaced."""
+    values = config.model_dump(mode="json")
+    values["queue"]["broker"] = shown(config.queue.broker)
+    return values
+
+
+def _anchored(config: Config, folder: Path) -> Config:
+    """Every relative path made absolute."""
+
+    def absolute(section: Section, *names: str) -> Any:
+        paths = {name: getattr(section, name) for name in names}
+        return section.model_copy(update={name: str((folder / path).resolve()) for name, path in paths.items() if path})
+
+    node = config.node.model_copy(update={"directory": (folder / config.node.directory).resolve()})
+    model = config.segment.model
+    if str(model) != "demo":
+        model = (folder / model).resolve()
+    return config.model_copy(
+        update={
+            "node": node,
+            "segment": config.segment.model_copy(update={"model": model}),
+            "receive": absolute(config.receive, "tls_certificate", "tls_key", "tls_client_ca"),
+            "send": absolute(config.send, "tls_ca", "tls_certificate", "tls_key"),
+            "queue": absolute(config.queue, "broker_ca"),
+            "work": absolute(config.work, "node_ca", "token_file"),
+            "serve": absolute(config.serve, "tls_certificate", "tls_key"),
+        }
+    )

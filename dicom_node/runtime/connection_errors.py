@@ -1,0 +1,48 @@
+"""Why a connection to Redis or to the node failed, in words that name the remedy. Nothing of a URL is quoted."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from collections.abc import Iterator
+
+from dicom_node.runtime import tls_errors
+
+_NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL)
+
+
+def why(error: BaseException, *, host: str, ca_key: str) -> str:
+    """A clause to follow the name of what was called. `host`: that was called; `ca_key`: the setting that says whom to trust.
+
+    The libraries wrap what the system said: the first cause that is known counts.
+    """
+    for one in _causes(error):
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return tls_errors.of_server(one, host, ca_key)
+        if isinstance(one, ssl.SSLError):
+            return tls_errors.of_line(one)
+        if isinstance(one, socket.gaierror):
+            return f"the host name {host} can not be resolved (DNS)"
+        if isinstance(one, ConnectionRefusedError):
+            return "nothing listens on its port (connection refused); does it run, are address and port right?"
+        if isinstance(one, ConnectionResetError | BrokenPipeError):
+            return "it closed the connection; does it want TLS, or does a firewall stand between?"
+        if "Authentication" in type(one).__name__:
+            return "it refuses our password, or wants one"
+        if isinstance(one, TimeoutError) or "Timeout" in type(one).__name__:
+            return "no answer in time; is the address right, does it speak TLS there, does a firewall stand between?"
+        if isinstance(one, OSError) and one.errno in _NO_ROUTE:
+            return "there is no route to it"
+        if "Disconnected" in str(one) or type(one).__name__ == "RemoteProtocolError":
+            return "it closed the connection without an answer; does it want TLS?"
+    return type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """From the innermost: what the system said comes before how a library calls it."""
+    chain = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    yield from reversed(chain)

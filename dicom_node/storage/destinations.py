@@ -1,0 +1,59 @@
+"""Where the results of a film go, and which objects each destination gets (config: [send], [peers], [[rules]])."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dicom_node.runtime.config import Config, Peer, Send
+from dicom_node.storage.records import Arrival
+from segmenter.kinds import Kind, kinds_for
+
+TO_SENDER = "@sender"
+
+
+@dataclass(frozen=True)
+class Route:
+    """A destination (name in [peers]) and what it gets."""
+
+    destination: str
+    kinds: tuple[Kind, ...] = tuple(Kind)
+
+
+@dataclass(frozen=True)
+class Router:
+    """`peers` by name."""
+
+    send: Send
+    peers: Mapping[str, Peer]
+
+    @classmethod
+    def of(cls, config: Config) -> Router:
+        return cls(config.send, config.peers)
+
+    def routes(self, arrival: Arrival) -> tuple[Route, ...]:
+        """Where they go, or, in shadow mode, would go. A sender that has no entry in [peers] is among them: its deliveries say
+        so."""
+        named = self.send.destinations if arrival.destinations is None else arrival.destinations
+        names = dict.fromkeys(arrival.calling_ae if name == TO_SENDER else name for name in named)
+        return tuple(Route(name, kinds_for(self._objects_of(name))) for name in names)
+
+    def kinds(self, arrival: Arrival) -> tuple[Kind, ...]:
+        """What is to be made: all that any destination gets; without destinations, what one would get by default."""
+        routes = self.routes(arrival)
+        wanted = {kind for route in routes for kind in route.kinds} if routes else set(kinds_for(self.send.objects))
+        return tuple(kind for kind in Kind if kind in wanted)
+
+    def all_kinds(self, destinations: Sequence[str]) -> tuple[Kind, ...]:
+        """All that any of `destinations` could get, whoever sent the film; without any, what one would get by default."""
+        peers = [name for one in destinations for name in (self.peers if one == TO_SENDER else (one,))]
+        found = {kind for name in peers for kind in kinds_for(self._objects_of(name))}
+        return tuple(kind for kind in Kind if kind in (found if destinations else kinds_for(self.send.objects)))
+
+    def kinds_of(self, destination: str) -> tuple[Kind, ...]:
+        """What a destination gets of a positive film."""
+        return kinds_for(self._objects_of(destination))
+
+    def _objects_of(self, name: str) -> tuple[str, ...]:
+        peer = self.peers.get(name)
+        return self.send.objects if peer is None or peer.objects is None else peer.objects
