@@ -50,16 +50,16 @@ soak: .make/test .make/tools
 
 # 5,000 broken films and 5,000 broken conversations (11 minutes on two idle cores); bench/fuzz.json holds the last run.
 fuzz: .make/test
-	$(BIN)/python tests/fuzz.py --seed 7 --objects 5000 --pdus 5000 --out bench/fuzz.json
+	$(BIN)/python tests/support/fuzz.py --seed 7 --objects 5000 --pdus 5000 --out bench/fuzz.json
 
 # What a radiologist sees, in OHIF and a headless Chromium (minutes); OHIF=3.11.1 for another version of deploy/viewer.sha512.
 viewer: .make/test .make/tools .make/viewer/installed-$(OHIF)
-	$(BIN)/python tests/viewer.py --ohif $(OHIF) --out bench/viewer.json --pictures .make/viewer/pictures-$(OHIF)
+	$(BIN)/python tests/support/viewer.py --ohif $(OHIF) --out bench/viewer.json --pictures .make/viewer/pictures-$(OHIF)
 
 # Every kind of film through every judge: 7,488 films (two hours on two idle cores); MATRIX="--part 1/29" takes each 29th.
 # bench/matrix.json holds the last run.
 matrix: .make/test .make/tools
-	$(BIN)/python tests/matrix.py --out bench/matrix.json $(MATRIX)
+	$(BIN)/python tests/support/matrix.py --out bench/matrix.json $(MATRIX)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

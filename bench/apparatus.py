@@ -16,7 +16,7 @@ from pathlib import Path
 import pydicom
 from rows import ROOT
 
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from programs import needed  # noqa: E402
 from servers import SENDER, free_port, wait_for  # noqa: E402

@@ -19,7 +19,7 @@ import pydicom
 from pydicom.uid import generate_uid
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 import stubborn_sender  # noqa: E402
 from far import Far  # noqa: E402

@@ -1,5 +1,5 @@
 """Model grid in, probabilities out. Two engines give one answer: torch, the reference, for GPUs and training; ONNX Runtime for
-CPUs, twice as fast there and without torch on the machine (equal within 1e-3, tests/test_engines.py)."""
+CPUs, twice as fast there and without torch on the machine (equal within 1e-3, tests/model/test_engines.py)."""
 
 from __future__ import annotations
 

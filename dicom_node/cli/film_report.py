@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.markup import escape
 
-from dicom_node.cli.main import terminal
+from dicom_node.cli import terminal
 from segmenter.words import ENGLISH
 
 if TYPE_CHECKING:

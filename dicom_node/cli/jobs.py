@@ -31,7 +31,7 @@ job_argument = click.argument("name", metavar="JOB")
 @json_option
 def jobs(state: str | None, uid: str | None, limit: int, config_path: Path | None, as_json: bool) -> None:
     """The newest jobs."""
-    from dicom_node.cli.main import tables
+    from dicom_node.cli import tables
 
     _, ledger = open_ledger(config_path)
     found = ledger.jobs(state=state, sop_instance_uid=uid, limit=limit)
@@ -47,7 +47,7 @@ def show(name: str, config_path: Path | None, as_json: bool) -> None:
 
     JOB: job id or SOP Instance UID (of the film or of a result). Several jobs of one UID are listed.
     """
-    from dicom_node.cli.main import tables
+    from dicom_node.cli import tables
     from dicom_node.storage.destinations import Router
     from dicom_node.storage.outbox import Outbox
 
@@ -68,7 +68,7 @@ def show(name: str, config_path: Path | None, as_json: bool) -> None:
 
 
 def _list(found: list[Job]) -> None:
-    from dicom_node.cli.main import tables
+    from dicom_node.cli import tables
 
     click.echo(f"{len(found)} jobs have this SOP Instance UID; `show JOB` shows one of them:")
     tables.print_jobs(found)

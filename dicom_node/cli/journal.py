@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
-from dicom_node.cli.main import terminal
+from dicom_node.cli import terminal
 from dicom_node.cli.options import config_option, json_option, open_ledger, print_json, time_text
 from dicom_node.storage.database import Store
 

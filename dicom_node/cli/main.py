@@ -96,7 +96,7 @@ def run(config_path: Path | None) -> None:
 @click.option("--listen-fd", type=int, hidden=True)
 def receive(config_path: Path | None, parent: int | None, listen_fd: int | None) -> None:
     """Only receive films."""
-    from dicom_node.cli.main import supervisor
+    from dicom_node.cli import supervisor
 
     config = start(config_path, "receive", parent)
     supervisor.receive(config, None if listen_fd is None else socket.socket(fileno=listen_fd))
@@ -120,7 +120,7 @@ def work(
     model: Path | None,
 ) -> None:
     """Only segment films that were received, by the node on this machine or on another one."""
-    from dicom_node.cli.main import supervisor
+    from dicom_node.cli import supervisor
     from dicom_node.runtime.config import with_node
     from dicom_node.work.model import with_model
 
@@ -133,7 +133,7 @@ def work(
 @child_option
 def serve(config_path: Path | None, parent: int | None) -> None:
     """Only HTTP: the door for workers on other machines, health and metrics."""
-    from dicom_node.cli.main import supervisor
+    from dicom_node.cli import supervisor
 
     supervisor.serve(start(config_path, "serve", parent))
 
@@ -143,7 +143,7 @@ def serve(config_path: Path | None, parent: int | None) -> None:
 @child_option
 def send(config_path: Path | None, parent: int | None) -> None:
     """Only deliver results."""
-    from dicom_node.cli.main import supervisor
+    from dicom_node.cli import supervisor
 
     supervisor.send(start(config_path, "send", parent))
 
@@ -185,7 +185,7 @@ def segment(files: tuple[Path, ...], out: Path, model: Path | None, config_path:
 @json_option
 def status(config_path: Path | None, as_json: bool) -> None:
     """How many films wait, were answered, skipped, failed; what is on its way to which destination."""
-    from dicom_node.cli.main import tables
+    from dicom_node.cli import tables
 
     config, ledger = open_ledger(config_path)
     values = tables.status(config, ledger)
@@ -271,7 +271,7 @@ def model() -> None:
 @json_option
 def model_list(config_path: Path | None, as_json: bool) -> None:
     """The shipped demo model and the configured one."""
-    from dicom_node.cli.main import tables
+    from dicom_node.cli import tables
 
     rows = tables.models(load_config(config_path))
     print_json(rows) if as_json else tables.print_models(rows)

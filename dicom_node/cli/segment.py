@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from dicom_node.cli.main import film_report
+from dicom_node.cli import film_report
 from dicom_node.runtime.config import Config
 from dicom_node.work.model import model_folder, runnable_model, segment_settings, with_model
 from segmenter.engine import Segmenter

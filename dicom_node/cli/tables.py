@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from dicom_node.cli.main import terminal
+from dicom_node.cli import terminal
 from dicom_node.cli.options import time_text
 from dicom_node.runtime.config import Config
 from dicom_node.storage.commitments import Commitments, committing

@@ -5,7 +5,7 @@ peer may send faster than it is answered; reads are 4 KiB; a request without its
 Deadlines are wall clock and enforced by closing the socket: the library's own start again with every byte.
 
 It leans on internals of pynetdicom 3.0 (`_serve_request`, `_negotiate_as_acceptor`, `recv`, `_send`): the version is
-pinned, and tests/test_receiver.py fails when they move.
+pinned, and tests/receive/test_storage_scp.py fails when they move.
 """
 
 from __future__ import annotations

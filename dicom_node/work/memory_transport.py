@@ -2,7 +2,7 @@
 
 Celery runs a transport that is not asynchronous on a pool whose children write their answers through one pipe and one
 lock. A child that is killed while it holds the lock leaves it locked, and no other child comes to work any more: measured
-in one of two runs of `tests/test_faults_films.py`, where the time limit kills (SIGTERM, which the child answers through
+in one of two runs of `tests/node/test_faults_films.py`, where the time limit kills (SIGTERM, which the child answers through
 the pipe, and SIGKILL 0.1 s later). An asynchronous transport gets the pool where every child has pipes of its own.
 """
 

@@ -1,0 +1,421 @@
+"""What the node says of itself: a real receiver, real films, HTTP by uvicorn, text read by Prometheus' own parser."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from click.testing import CliRunner
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+from receiver_node import film, send
+from servers import free_port, wait_for
+
+from dicom_node.api import metrics
+from dicom_node.api.health import router
+from dicom_node.api.readiness import call_receiver
+from dicom_node.cli.main import main
+from dicom_node.runtime.config import Config, load
+from dicom_node.storage import statistics
+from dicom_node.storage.destinations import Route
+from dicom_node.storage.ledger import Ledger
+from dicom_node.storage.outbox import Outbox
+from dicom_node.storage.records import DeliveryState, Outcome, State, StoredObject
+from dicom_node.storage.retention import DAY, Retention
+from dicom_node.storage.spool import Spool
+
+RUNBOOK = Path(__file__).parents[2] / "deploy" / "RUNBOOK.md"
+Labels = frozenset[tuple[str, str]]
+
+
+class House:
+    """A node's folder, its receiver as a process of its own, and the watcher behind a real HTTP server."""
+
+    def __init__(self, folder: Path, allowed: str = "MODALITY = []", reserve_mb: int = 1, more: str = "") -> None:
+        self.folder = folder
+        self.file = folder / "config.toml"
+        self.port = free_port()
+        self.write(allowed, reserve_mb, more)
+        self.receiver: subprocess.Popen[bytes] | None = None
+        self.ledger = Ledger(self.config.ledger_path)
+
+    def write(self, allowed: str, reserve_mb: int = 1, more: str = "") -> None:
+        self.file.write_text(
+            f"[node]\ndirectory = 'node'\nreserve_mb = {reserve_mb}\n"
+            f"[receive]\nhost = '127.0.0.1'\nport = {self.port}\nprocesses = 1\n{more}\n"
+            f"[receive.allowed]\n{allowed}\n[peers.PACS]\nhost = '127.0.0.1'\nport = 104\n[send]\ndestinations = ['PACS']\n"
+        )
+
+    @property
+    def config(self) -> Config:
+        return load(self.file)
+
+    def is_journal_closed(self) -> bool:
+        """Whether every association's end is written down: it follows the answer to its last film."""
+        row = self.ledger.store.read().execute("SELECT count(*), count(closed_at) FROM associations").fetchone()
+        return row[0] == row[1] > 0
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "dicom_node.cli.main", "receive", "--config", str(self.file)]
+        self.receiver = subprocess.Popen(command, stderr=(self.folder / "log").open("ab"))
+        wait_for(self._listens, 120, "the receiver")
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        if self.receiver is not None and self.receiver.poll() is None:
+            self.receiver.send_signal(signal.SIGCONT)
+            self.receiver.terminate()
+            self.receiver.wait(120)
+
+    def answer(self, state: State, code: str | None = None, finding: str | None = None) -> str:
+        """The next job is finished; its id."""
+        claim = self.ledger.claim("w", 30)
+        assert claim is not None
+        objects = ()
+        if state is State.SEGMENTED:
+            one = StoredObject("seg", "", "1.2", f"2.25.{claim.job.job_id}", "x", f"job/{claim.job.job_id}", 1, "demo")
+            objects = (one,)
+        outcome = Outcome(
+            state, code=code, finding=finding, content_sha256=claim.job.job_id, model="m 1", model_digest="d", seconds=1.5,
+            objects=objects,
+        )  # fmt: skip
+        return self.ledger.finish(claim, outcome, [Route("PACS")] if objects else []).job_id
+
+
+@contextlib.contextmanager
+def watched(config: Config) -> Iterator[str]:
+    """The URL of a uvicorn that serves `router(config)`."""
+    app = FastAPI()
+    app.include_router(router(config))
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        wait_for(lambda: server.started, 120, "uvicorn")
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(120)
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=300) as answer:
+            return int(answer.status), answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def ready(url: str) -> tuple[int, dict[str, dict[str, object]]]:
+    status, text = get(url + "/readyz")
+    return status, json.loads(text)["checks"]
+
+
+def failing(url: str, check: str) -> str:
+    """The text of the one check that fails, once it does."""
+
+    def only_that() -> dict[str, dict[str, object]] | None:
+        status, checks = ready(url)
+        return checks if status == 503 and [name for name, one in checks.items() if not one["ok"]] == [check] else None
+
+    return str(wait_for(only_that, 120, f"{check} alone to fail ({ready(url)})")[check]["text"])
+
+
+def samples(text: str) -> dict[str, dict[Labels, float]]:
+    found: dict[str, dict[Labels, float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
+    return found
+
+
+def at(**labels: str) -> Labels:
+    return frozenset(labels.items())
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    one = House(tmp_path)
+    yield one
+    one.stop()
+
+
+def test_metrics_tell_what_the_ledger_holds_and_survive_every_restart(house: House) -> None:
+    house.start()
+    for uid in ("1.2.1", "1.2.2", "1.2.3", "1.2.4", "1.2.6", "1.2.5", "1.2.1"):
+        assert send(house.port, film(uid)) == 0x0000
+    positive = house.answer(State.SEGMENTED, finding="pneumothorax")
+    house.answer(State.SEGMENTED, finding="none")
+    house.answer(State.SKIPPED, "lateral-view")
+    house.answer(State.FAILED, "not-dicom")
+    unsure = house.answer(State.SEGMENTED, "no-region", finding="indeterminate")
+    outbox = Outbox(house.ledger.store)
+    [delivery] = outbox.of_job(positive)
+    outbox.sending(delivery)
+    outbox.settle(delivery, DeliveryState.DELIVERED, status=0xB007, reason="")
+    house.ledger.revision("1.2.1", "c1"), house.ledger.revision("1.2.1", "c2")
+    house.ledger.set_mode("paused")
+    with house.ledger.store.write() as db:  # the failed film has been here for 28 days; one film waits since 100 s
+        db.execute("UPDATE jobs SET finished_at = finished_at - ? WHERE state = 'failed'", (28 * DAY,))
+        db.execute("UPDATE jobs SET received_at = received_at - 100 WHERE state = 'received'")
+        db.execute("UPDATE jobs SET claimed_at = NULL WHERE code = 'lateral-view'")  # finished by an older program
+    Retention(house.config, house.ledger, Spool(house.config.spool_directory, 0)).round()
+    house.stop()
+    with watched(house.config) as url:
+        status, text = get(url + "/metrics")
+    assert status == 200
+    found = samples(text)
+    assert found["segmenter_films_received_total"] == {at(): 6}
+    assert found["segmenter_films_resent_total"] == {at(): 1}
+    assert found["segmenter_conflicts_total"] == {at(): 1}
+    states = {"received": 1, "claimed": 0, "segmented": 3, "skipped": 1, "failed": 1}
+    assert found["segmenter_jobs"] == {at(state=state): count for state, count in states.items()}
+    assert found["segmenter_jobs_answered"] == {at(finding=one): 1 for one in ("pneumothorax", "none", "indeterminate")}
+    assert found["segmenter_jobs_indeterminate"] == {at(code="no-region"): 1}
+    assert found["segmenter_jobs_skipped"] == {at(code="lateral-view"): 1}
+    assert found["segmenter_jobs_failed"] == {at(code="not-dicom"): 1}
+    assert found["segmenter_queue_waiting"] == {at(queue="normal"): 1, at(queue="urgent"): 0}
+    assert 100 <= found["segmenter_queue_oldest_seconds"][at(queue="normal")] < 100 + 120
+    assert found["segmenter_deliveries"] == {
+        at(destination="PACS", state="delivered", status="B007"): 1,
+        at(destination="PACS", state="pending", status="none"): 2,
+    }
+    assert at(destination="PACS") in found["segmenter_undelivered_oldest_seconds"]
+    # Four films finished within the hour; the claim of one of them is not known.
+    films = {"waiting": 3, "work": 4, "answer": 4, "delivery": 1}
+    assert found["segmenter_stage_films"] == {at(stage=stage): count for stage, count in films.items()}
+    assert found["segmenter_stage_seconds"][at(stage="work", quantile="0.99")] == 1.5
+    assert found["segmenter_associations_last_hour"] == {at(outcome="released"): 7}
+    assert found["segmenter_films_expiring"] == {at(): 1}
+    assert found["segmenter_mode"] == {at(mode="paused"): 1, at(mode="running"): 0, at(mode="draining"): 0}
+    assert found["segmenter_disk_reserve_bytes"] == {at(): 2**20}
+    assert found["segmenter_disk_free_bytes"][at()] > 0
+    [model] = found["segmenter_model_info"]
+    assert dict(model).keys() == {"name", "version", "digest"}
+    assert found["segmenter_answered_by_info"] == {at(model="m 1", digest="d"): 1}
+    assert "1.2." not in text and "Nobody" not in text, "no UIDs, nothing of a patient"
+
+    told = json.loads(CliRunner().invoke(main, ["status", "--json", "--config", str(house.file)]).stdout)
+    assert (told["jobs"], told["mode"], told["expiring"]) == (states, "paused", 1)
+    assert (told["findings"]["indeterminate"], told["indeterminate"], told["codes"]["no-region"]) == (1, {"no-region": 1}, 1)
+    said = {verb: CliRunner().invoke(main, [*verb.split(), "--config", str(house.file)]).stdout
+            for verb in ("status", "jobs", f"show {unsure}")}  # fmt: skip
+    assert "1 indeterminate" in said["status"] and {"indeterminate:", "no-region"} <= set(said["jobs"].split())
+    assert "no-region" in said[f"show {unsure}"] and "indeterminate" in said[f"show {unsure}"]
+    assert told["queues"]["normal"]["waiting"] == 1 and told["queues"]["normal"]["oldest_seconds"] >= 100
+    assert told["stages"]["work"]["seconds"]["0.5"] == 1.5
+    assert told["model"]["digest"] == dict(model)["digest"]
+    assert {"destination": "PACS", "state": "delivered", "status": "B007", "count": 1} in told["delivery_statuses"]
+    people = CliRunner().invoke(main, ["status", "--config", str(house.file)]).stdout
+    for words in ("(paused: ", "lateral-view: 1", "1 delivered (last answer B007)", "1 film without a delivered answer is"):
+        assert words in people, people
+
+
+def test_a_receiver_that_is_stopped_or_hangs_is_not_ready(house: House) -> None:
+    with watched(house.config) as url:
+        assert "does not run" in failing(url, "receiver")
+        house.start()
+        wait_for(lambda: ready(url)[0] == 200, 120, f"ready ({ready(url)})")
+        assert ready(url)[1]["receiver"]["text"] == "answers C-ECHO"
+        assert house.receiver is not None
+        house.receiver.send_signal(signal.SIGSTOP)
+        assert "hangs" in failing(url, "receiver")
+        assert get(url + "/healthz")[0] == 200, "this process is well"
+        house.receiver.send_signal(signal.SIGCONT)
+        wait_for(lambda: ready(url)[0] == 200, 120, "ready again")
+    calling = house.ledger.store.read().execute("SELECT DISTINCT calling_ae FROM associations").fetchall()
+    assert [ae for (ae,) in calling] == [], "our own looks are nobody's visits"
+
+
+def test_what_the_gate_would_refuse_is_not_ready(house: House) -> None:
+    house.start()
+    house.write("")
+    with watched(house.config) as url:
+        assert "receive.allowed is empty" in failing(url, "receiver")
+    house.write("SOMEBODY_ELSE = []")  # edited, and the receiver was not started again
+    with watched(house.config) as url:
+        assert "SOMEBODY_ELSE" in failing(url, "receiver")
+    house.write("MODALITY = []")
+    with watched(house.config) as url:
+        house.ledger.set_mode("draining")
+        wait_for(lambda: ready(url)[0] == 503 and not ready(url)[1]["receiver"]["ok"], 120, "draining")
+        assert "draining" in str(ready(url)[1]["mode"]["text"])
+        house.ledger.set_mode("paused")  # films are still taken
+        wait_for(lambda: ready(url)[0] == 200, 120, "paused")
+
+
+def test_a_receiver_for_other_hosts_only_is_ready_when_it_keeps_its_rules(tmp_path: Path) -> None:
+    house = House(tmp_path, allowed='MODALITY = ["192.0.2.7"]')
+    house.start()
+    try:
+        probe = call_receiver(house.config)
+        assert probe.ok and "no C-ECHO made" in probe.text
+        house.write('MODALITY = ["192.0.2.7"]\nPROBE = ["127.0.0.1"]')
+        assert not call_receiver(house.config).ok, "not started again yet"
+        house.stop()
+        house.start()
+        assert call_receiver(house.config).text == "answers C-ECHO"
+    finally:
+        house.stop()
+
+
+def test_a_disk_under_the_reserve_is_not_ready(house: House) -> None:
+    house.start()
+    house.write("MODALITY = []", reserve_mb=10**9)
+    with watched(house.config) as url:
+        assert "under node.reserve_mb" in failing(url, "disk")
+
+
+def test_a_spool_that_can_keep_no_film_is_not_ready(house: House) -> None:
+    """Enough bytes are free, and every C-STORE would be A700: no inodes, no rights, or, here, something else in its place."""
+    house.start()
+    with watched(house.config) as url:
+        wait_for(lambda: ready(url)[0] == 200, 120, "ready")
+        arrivals = house.config.spool_directory / "arrivals"
+        assert not list(arrivals.glob(".tried*")), "nothing is left of a look"
+        arrivals.rename(arrivals.with_name("aside"))
+        arrivals.write_text("")
+        assert "can not keep a film" in failing(url, "disk")
+
+
+def test_a_ledger_that_can_not_be_written_is_not_ready_but_alive(house: House) -> None:
+    house.start()
+    with watched(house.config) as url:
+        wait_for(lambda: ready(url)[0] == 200, 120, "ready")
+        house.ledger.store.read().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        holder = sqlite3.connect(house.config.ledger_path, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")  # what a stuck writer does to everybody
+        wait_for(lambda: not ready(url)[1]["ledger"]["ok"], 120, "the ledger not to be writable")
+        assert get(url + "/healthz")[0] == 200
+        holder.execute("ROLLBACK")
+        wait_for(lambda: ready(url)[0] == 200, 120, "ready again")
+
+
+def test_a_broken_or_missing_ledger_is_not_alive(house: House) -> None:
+    path = house.config.ledger_path
+    with watched(house.config) as url:
+        assert get(url + "/healthz")[0] == 200
+        house.ledger.store.read().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        house.ledger.store.read().close()
+        whole = path.read_bytes()
+        for broken in (b"x" * len(whole), whole[:4096] + b"\xff" * (len(whole) - 4096), b""):
+            path.write_bytes(broken)
+            status, text = get(url + "/healthz")
+            assert (status, json.loads(text)["alive"]) == (503, False)
+            assert not wait_for(lambda: ready(url), 120)[1]["ledger"]["ok"]
+        path.write_bytes(b"x" * len(whole))
+        assert get(url + "/metrics")[0] == 503
+        path.unlink()
+        assert get(url + "/healthz")[0] == get(url + "/metrics")[0] == 503
+        assert not path.exists(), "looking makes no ledger"
+        path.write_bytes(whole)
+        assert get(url + "/healthz")[0] == 200
+
+
+def test_who_looks_does_not_wait_for_a_writer_nor_a_writer_for_him(house: House) -> None:
+    house.start()
+    assert send(house.port, film()) == 0x0000
+    wait_for(house.is_journal_closed, 120, "the end of the association in the journal")
+    house.ledger.store.read().execute("PRAGMA busy_timeout = 1000")
+    writer = sqlite3.connect(house.config.ledger_path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    with watched(house.config) as url:
+        # Whoever asked for the write lock would fail after 30 s: the writer lets go only after they have answered.
+        assert get(url + "/metrics")[0] == 200 == get(url + "/healthz")[0]
+        assert CliRunner().invoke(main, ["status", "--config", str(house.file)]).exit_code == 0
+        journal = CliRunner().invoke(main, ["journal", "--json", "--limit", "1", "--config", str(house.file)])
+        [entry] = json.loads(journal.stdout)
+        assert (entry["calling_ae"], entry["host"], entry["films"]) == ("MODALITY", "127.0.0.1", 1)
+    writer.execute("ROLLBACK")
+    reader = house.ledger.store.read()
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM jobs").fetchone()  # a scrape that takes its time
+    assert send(house.port, film("1.2.3.5")) == 0x0000
+    reader.execute("COMMIT")
+
+
+def test_the_journal_names_who_came(house: House) -> None:
+    house.start()
+    assert send(house.port, film()) == 0x0000
+    invoke = lambda *more: CliRunner().invoke(main, ["journal", "--config", str(house.file), *more]).stdout  # noqa: E731
+    wait_for(lambda: json.loads(invoke("--json"))[0]["outcome"] == "released", 120, "the end of the association")
+    assert "MODALITY" in invoke() and "released" in invoke()
+    for _ in range(3):
+        assert call_receiver(house.config).text == "answers C-ECHO"
+    assert len(json.loads(invoke("--json"))) == 1, "our own looks are nobody's visits"
+
+
+def test_the_cost_of_looking_does_not_grow_with_what_is_on_disk(house: House) -> None:
+    """Totals from a covering index; all else searches. Loud when an index is lost (INDEXED BY) or a table is scanned."""
+    values = {1: ("normal",), 2: (0.0, 2000)}
+    for name, query in statistics.QUERIES.items():
+        given = values.get(query.count("?"), ()) if "queue" in query or query.count("?") == 2 else (0.0,) * query.count("?")
+        plan = house.ledger.store.read().execute("EXPLAIN QUERY PLAN " + query, given).fetchall()
+        for step in (row["detail"] for row in plan):
+            tiny = name == "meta" or "contents_conflicts" in step or "jobs_claimed" in step or "TEMP" in step
+            assert step.startswith("SEARCH") or "COVERING INDEX" in step or tiny, f"{name}: {step}"
+
+
+def test_the_runbook_lists_every_metric_with_its_type_and_labels() -> None:
+    kinds = {"CounterMetricFamily": "counter", "GaugeMetricFamily": "gauge", "InfoMetricFamily": "gauge"}
+    suffixes = {"CounterMetricFamily": "_total", "GaugeMetricFamily": "", "InfoMetricFamily": "_info"}
+    there = {name + suffixes[kind.__name__]: (kinds[kind.__name__], labels) for name, kind, labels, _, _ in metrics.METRICS}
+    there |= {f"{name}_info": ("gauge", labels) for name, labels, _ in (metrics.MODEL, metrics.BUILD)}
+    text = RUNBOOK.read_text("utf-8")
+    rows = re.findall(r"^\| `(segmenter_\w+)` \| (\w+) \| ([^|]*) \|", text, re.M)
+    listed = {name: (kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    assert listed == there
+    assert set(re.findall(r"\bsegmenter_[a-z_]+", text)) <= set(there), "an alert names a metric that is not there"
+
+
+def test_a_receiver_that_speaks_tls_is_called_by_tls(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    house = House(tmp_path, more=f"tls_certificate = '{certificate}'\ntls_key = '{key}'")
+    house.start()
+    try:
+        wait_for(lambda: call_receiver(house.config).text == "answers C-ECHO", 120, str(call_receiver(house.config)))
+        other, other_key = self_signed(tmp_path, "other")
+        house.write("MODALITY = []", more=f"tls_certificate = '{other}'\ntls_key = '{other_key}'")
+        refused = call_receiver(house.config)
+        assert not refused.ok and "speaks TLS, but not with us" in refused.text, "another certificate is not ours"
+        house.write("MODALITY = []", more="")
+        assert not call_receiver(house.config).ok, "plain words to TLS"
+    finally:
+        house.stop()
+
+
+def self_signed(folder: Path, name: str = "node") -> tuple[Path, Path]:
+    """A certificate for a name that is not 127.0.0.1, and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"{name}.hospital.example")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(who, who, key.public_key(), x509.random_serial_number(), now, now + datetime.timedelta(1))
+    certificate, secret = folder / f"{name}.pem", folder / f"{name}.key"
+    certificate.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    secret.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return certificate, secret
