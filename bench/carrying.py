@@ -23,13 +23,15 @@ from servers import NODE_AE, free_port, running_node, running_redis, wait_for
 
 from dicom_node.api.worker_client import RemoteNode
 from dicom_node.runtime.config import Queue, Segment, Work
+from dicom_node.runtime.log_limit import Every
 from dicom_node.storage.destinations import Route
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import Arrival, DeliveryState, Outcome, State, StoredObject
 from dicom_node.storage.worker_tokens import Workers
+from dicom_node.work.celery_app import QUEUE, celery_app
 from dicom_node.work.model import load_model, segment_settings
-from dicom_node.work.wakeup import QUEUE, Every, celery_app, ring
+from dicom_node.work.wakeup import ring
 from segmenter import phantom
 
 LIVES = 60

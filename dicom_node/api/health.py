@@ -40,9 +40,10 @@ TROUBLE = (sqlite3.Error, OSError, NodeError)
 T = TypeVar("T")
 
 
-def router(config: Config) -> APIRouter:
-    """The three paths, for whoever serves HTTP. Nothing is opened before the first request."""
-    routes, watch = APIRouter(), Watch(config)
+def router(config: Config, model: Callable[[], Model | None]) -> APIRouter:
+    """The three paths, for whoever serves HTTP. Nothing is opened before the first request. `model`: the configured one, None
+    when it can not be loaded; asked once."""
+    routes, watch = APIRouter(), Watch(config, model)
 
     @routes.get("/healthz")
     def healthz() -> JSONResponse:
@@ -87,14 +88,15 @@ class Kept(Generic[T]):
 class Watch:
     """Looks at one node: its receiver, ledger and disk."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, model: Callable[[], Model | None]) -> None:
         self._config = config
+        self._load_model = model
         self.figures: Kept[Figures] = Kept(self._read, SCRAPE_SECONDS)
         self.checks: Kept[dict[str, Probe]] = Kept(self._check, READY_SECONDS)
 
     @cached_property
     def model(self) -> Model | None:
-        return statistics.model_in_force(self._config)
+        return self._load_model()
 
     def readable(self) -> Probe:
         """Whether the ledger on disk (not one that was unlinked under us) is a database and holds jobs' pages."""

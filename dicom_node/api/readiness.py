@@ -17,9 +17,10 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import build_context
 from pynetdicom.transport import AddressInformation
 
+from dicom_node.dimse.contexts import VERIFICATION
+from dicom_node.dimse.hosts import is_host
 from dicom_node.dimse.requestor import Outbound
-from dicom_node.receive.acceptor import Rejection
-from dicom_node.receive.storage_scp import VERIFICATION, is_host
+from dicom_node.dimse.status import Rejection
 from dicom_node.runtime.config import Config
 from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 

@@ -38,15 +38,14 @@ from dicom_node.api.schemas import (
     Trouble,
     claim_of,
 )
+from dicom_node.dimse.hosts import is_loopback
 from dicom_node.runtime import connection_errors
 from dicom_node.runtime.config import Work
 from dicom_node.runtime.errors import ConfigError, LostClaim, NodeAway, SourceDamaged
+from dicom_node.runtime.log_limit import Every
 from dicom_node.runtime.procfs import children_of
 from dicom_node.storage.leases import Claim
-from dicom_node.storage.records import Job, Outcome, State
-from dicom_node.work.job_runner import Known
-from dicom_node.work.model import is_loopback
-from dicom_node.work.wakeup import Every
+from dicom_node.storage.records import Job, Known, Outcome, State
 from segmenter.errors import Refused
 
 log = logging.getLogger(__name__)

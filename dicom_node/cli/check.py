@@ -37,8 +37,8 @@ def checks(config: Config) -> Iterator[Check]:
 
 
 def _receive(config: Config) -> Check:
-    from dicom_node.cli.supervisor import running_verbs
     from dicom_node.receive.storage_scp import bind
+    from dicom_node.storage.instance_lock import running_verbs
 
     settings = config.receive
     if not settings.allowed:
@@ -100,7 +100,7 @@ def _ledger(config: Config) -> Check:
 def _broker(config: Config) -> Check:
     if config.queue.broker.startswith("memory://"):
         return Check("broker", True, "memory:// (in the worker, no server)")
-    from dicom_node.work.wakeup import problem_of
+    from dicom_node.work.celery_app import problem_of
 
     if problem := problem_of(config.queue, config.work):
         text = f"{shown(config.queue.broker)}: {problem}. Until then films wait; on one machine memory:// needs no server"
@@ -131,7 +131,8 @@ def _node(config: Config) -> Check:
 
 
 def _serve(config: Config) -> Iterator[Check]:
-    from dicom_node.cli.supervisor import running_verbs, verify_door
+    from dicom_node.cli.processes import verify_door
+    from dicom_node.storage.instance_lock import running_verbs
 
     settings = config.serve
     if not settings.enabled:
@@ -173,7 +174,7 @@ def _port(config: Config) -> str | None:
 
 
 def _is_here(host: str) -> bool:
-    from dicom_node.work.model import is_loopback
+    from dicom_node.dimse.hosts import is_loopback
 
     return is_loopback(host)
 

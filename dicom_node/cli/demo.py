@@ -27,8 +27,8 @@ from pynetdicom import AE
 from pynetdicom.presentation import build_context
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dicom_node.cli.demo_pacs import StandInPacs
 from dicom_node.cli import film_report
+from dicom_node.cli.demo_pacs import StandInPacs
 from dicom_node.cli.supervisor import running
 from dicom_node.runtime.config import Config, Segment, load
 from dicom_node.runtime.errors import ConfigError, Missing

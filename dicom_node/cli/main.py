@@ -96,10 +96,10 @@ def run(config_path: Path | None) -> None:
 @click.option("--listen-fd", type=int, hidden=True)
 def receive(config_path: Path | None, parent: int | None, listen_fd: int | None) -> None:
     """Only receive films."""
-    from dicom_node.cli import supervisor
+    from dicom_node.cli import processes
 
     config = start(config_path, "receive", parent)
-    supervisor.receive(config, None if listen_fd is None else socket.socket(fileno=listen_fd))
+    processes.receive(config, None if listen_fd is None else socket.socket(fileno=listen_fd))
 
 
 @main.command()
@@ -120,12 +120,12 @@ def work(
     model: Path | None,
 ) -> None:
     """Only segment films that were received, by the node on this machine or on another one."""
-    from dicom_node.cli import supervisor
+    from dicom_node.cli import processes
     from dicom_node.runtime.config import with_node
     from dicom_node.work.model import with_model
 
     config = with_node(start(config_path, "work", parent), node, broker, token_file, ca)
-    sys.exit(supervisor.work(config.model_copy(update={"segment": with_model(config.segment, model)})))
+    sys.exit(processes.work(config.model_copy(update={"segment": with_model(config.segment, model)})))
 
 
 @main.command()
@@ -133,9 +133,9 @@ def work(
 @child_option
 def serve(config_path: Path | None, parent: int | None) -> None:
     """Only HTTP: the door for workers on other machines, health and metrics."""
-    from dicom_node.cli import supervisor
+    from dicom_node.cli import processes
 
-    supervisor.serve(start(config_path, "serve", parent))
+    processes.serve(start(config_path, "serve", parent))
 
 
 @main.command()
@@ -143,9 +143,9 @@ def serve(config_path: Path | None, parent: int | None) -> None:
 @child_option
 def send(config_path: Path | None, parent: int | None) -> None:
     """Only deliver results."""
-    from dicom_node.cli import supervisor
+    from dicom_node.cli import processes
 
-    supervisor.send(start(config_path, "send", parent))
+    processes.send(start(config_path, "send", parent))
 
 
 # -- films by hand ---------------------------------------------------------------------------------------------

@@ -28,12 +28,13 @@ _MODES = {"paused": "paused: films are taken, nothing is segmented or sent", "dr
 
 def status(config: Config, ledger: Ledger) -> dict[str, Any]:
     """The node at a glance: the same figures as /metrics."""
-    from dicom_node.cli.supervisor import running_verbs
     from dicom_node.storage import statistics
+    from dicom_node.storage.instance_lock import running_verbs
     from dicom_node.storage.spool import Spool
+    from dicom_node.work.model import model_in_force
 
     found = statistics.read(config, ledger.store, Spool.of(config))
-    model = statistics.model_in_force(config)
+    model = model_in_force(config)
     oldest = [one.oldest_seconds for one in found.queues if one.oldest_seconds is not None]
     deliveries: dict[str, dict[str, int]] = {}
     for one in found.deliveries:

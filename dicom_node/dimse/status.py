@@ -156,3 +156,22 @@ def sentence(status: int) -> str:
         _SENTENCES[known][1] if known is not None else f"The receiver gave an answer without a name ({verdict(status).value})."
     )
     return f"{text} ({status:04X})"
+
+
+class Rejection(Enum):
+    """A-ASSOCIATE-RJ: (result, source, reason) of PS3.8 table 9-21, and when it is said."""
+
+    when: str
+
+    def __new__(cls, result: int, source: int, reason: int, when: str) -> Rejection:
+        member = object.__new__(cls)
+        member._value_ = (result, source, reason)
+        member.when = when
+        return member
+
+    PROTOCOL = 1, 2, 2, "it does not speak version 1 of the protocol (bit 0)"
+    APPLICATION_CONTEXT = 1, 1, 2, "its application context is not 1.2.840.10008.3.1.1.1"
+    CALLED_AE = 1, 1, 7, "it calls another AE title than ours"
+    CALLING_AE = 1, 1, 3, "its AE title, or the host it comes from, is not in [receive.allowed]"
+    BUSY = 2, 3, 1, "the node is draining, or its ledger can not be used"
+    LIMIT = 2, 3, 2, "receive.max_associations or receive.max_per_host is reached"

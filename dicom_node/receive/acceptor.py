@@ -14,7 +14,6 @@ import logging
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pynetdicom import evt
@@ -27,6 +26,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
 from dicom_node.dimse.association_pdu import ASSOCIATE_AC, P_DATA_TF, UNSAID_LENGTH, Request, is_uid
+from dicom_node.dimse.status import Rejection
 from dicom_node.dimse.transport import IncomingLine
 from dicom_node.dimse.upper_layer import Messages, Upper
 from dicom_node.receive.association_limit import Seat
@@ -39,25 +39,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _QUIET = 1.0  # seconds without a byte after which a stopping server ends an association between two objects
-
-
-class Rejection(Enum):
-    """A-ASSOCIATE-RJ: (result, source, reason) of PS3.8 table 9-21, and when it is said."""
-
-    when: str
-
-    def __new__(cls, result: int, source: int, reason: int, when: str) -> Rejection:
-        member = object.__new__(cls)
-        member._value_ = (result, source, reason)
-        member.when = when
-        return member
-
-    PROTOCOL = 1, 2, 2, "it does not speak version 1 of the protocol (bit 0)"
-    APPLICATION_CONTEXT = 1, 1, 2, "its application context is not 1.2.840.10008.3.1.1.1"
-    CALLED_AE = 1, 1, 7, "it calls another AE title than ours"
-    CALLING_AE = 1, 1, 3, "its AE title, or the host it comes from, is not in [receive.allowed]"
-    BUSY = 2, 3, 1, "the node is draining, or its ledger can not be used"
-    LIMIT = 2, 3, 2, "receive.max_associations or receive.max_per_host is reached"
 
 
 class Desk(NamedTuple):

@@ -15,13 +15,9 @@ An object over `max_object_mb` aborts the association.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
 import sqlite3
-import threading
-import time
-from collections.abc import Callable
 
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
@@ -34,14 +30,17 @@ from pynetdicom.presentation import PresentationContext, build_context
 from dicom_node.dimse import tls
 from dicom_node.dimse.association_pdu import APPLICATION_CONTEXT, NO_TRANSFER_SYNTAX, is_ae_title
 from dicom_node.dimse.commitment_report import PUSH_MODEL, EventStatus, Reports, context_as_scu
-from dicom_node.dimse.status import Answer
-from dicom_node.receive.acceptor import Desk, Inbound, Rejection
+from dicom_node.dimse.contexts import NOT_STORAGE, UNCOMPRESSED, VERIFICATION, supported_contexts
+from dicom_node.dimse.hosts import is_host
+from dicom_node.dimse.status import Answer, Rejection
+from dicom_node.receive.acceptor import Desk, Inbound
 from dicom_node.receive.association_limit import Seats
 from dicom_node.receive.rules import Triage
 from dicom_node.receive.server import Server
 from dicom_node.runtime.config import Queue, Receive
 from dicom_node.runtime.errors import SpoolError
 from dicom_node.runtime.listening import listening
+from dicom_node.runtime.log_limit import Quiet
 from dicom_node.runtime.printable import printable
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.records import Arrival
@@ -49,48 +48,6 @@ from dicom_node.storage.spool import Spool
 from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 log = logging.getLogger(__name__)
-
-VERIFICATION = "1.2.840.10008.1.1"
-NOT_STORAGE = (VERIFICATION, PUSH_MODEL)  # their contexts are negotiated, but carry no film
-
-SOP_CLASSES: dict[str, str] = {
-    "CR": "1.2.840.10008.5.1.4.1.1.1",
-    "DX": "1.2.840.10008.5.1.4.1.1.1.1",  # for presentation
-    "DX-PROCESSING": "1.2.840.10008.5.1.4.1.1.1.1.1",
-    "SC": "1.2.840.10008.5.1.4.1.1.7",
-    "SC-MF-BYTE": "1.2.840.10008.5.1.4.1.1.7.2",  # multi-frame grayscale byte
-    "SC-MF-WORD": "1.2.840.10008.5.1.4.1.1.7.3",  # multi-frame grayscale word
-}
-
-UNCOMPRESSED = (
-    "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2",
-    "1.2.840.10008.1.2.2",
-)  # Explicit LE, Implicit LE, Explicit BE
-
-# The order is our preference where a sender proposes several in one context.
-TRANSFER_SYNTAXES: dict[str, str] = {
-    "Explicit VR Little Endian": UNCOMPRESSED[0],
-    "Implicit VR Little Endian": UNCOMPRESSED[1],
-    "Explicit VR Big Endian": UNCOMPRESSED[2],
-    "Deflated Explicit VR Little Endian": "1.2.840.10008.1.2.1.99",
-    "JPEG Lossless SV1": "1.2.840.10008.1.2.4.70",
-    "JPEG Lossless": "1.2.840.10008.1.2.4.57",
-    "JPEG-LS Lossless": "1.2.840.10008.1.2.4.80",
-    "JPEG 2000 Lossless": "1.2.840.10008.1.2.4.90",
-    "RLE Lossless": "1.2.840.10008.1.2.5",
-    "JPEG Extended": "1.2.840.10008.1.2.4.51",
-    "JPEG Baseline": "1.2.840.10008.1.2.4.50",
-    "JPEG-LS Near-lossless": "1.2.840.10008.1.2.4.81",
-    "JPEG 2000": "1.2.840.10008.1.2.4.91",
-}
-
-
-def supported_contexts(receive: Receive) -> list[PresentationContext]:
-    """What we accept: Verification always (PS3.2 7.1), and the storage classes of `receive.sop_classes`."""
-    storage = [build_context(SOP_CLASSES[name], list(TRANSFER_SYNTAXES.values())) for name in receive.sop_classes]
-    return [build_context(VERIFICATION, list(UNCOMPRESSED)), *storage]
-
 
 def bind(receive: Receive) -> socket.socket:
     """The listening socket, to be handed to one or more receivers. Raises ConfigError with the remedy."""
@@ -320,24 +277,6 @@ class Receiver:
             log.warning("the end of association %s is not in the journal: %s", association.journal_id, error)
 
 
-class Quiet:
-    """One line per distinct caller and minute, and no more than 100 of them: rejections must not fill the log."""
-
-    def __init__(self, seconds: float = 60.0, most: int = 100, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds, self._most, self._clock = seconds, most, clock
-        self._said: dict[tuple[str, ...], float] = {}
-        self._lock = threading.Lock()
-
-    def may(self, key: tuple[str, ...]) -> bool:
-        now = self._clock()
-        with self._lock:
-            self._said = {said: when for said, when in self._said.items() if now - when < self._seconds}
-            if key in self._said or len(self._said) >= self._most:
-                return False
-            self._said[key] = now
-            return True
-
-
 def part10_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, calling_ae: str) -> bytes:
     """Preamble, DICM and File Meta of ours (PS3.10 7.1); the dataset as received follows it."""
     meta = FileMetaDataset()
@@ -365,14 +304,3 @@ def _proposed(association: Inbound) -> set[str]:
     return {str(context.abstract_syntax) for context in proposed}
 
 
-def is_host(host: str, allowed: str) -> bool:
-    """Whether `host` (an address) is `allowed`: an address, a network such as 10.1.0.0/16, or a name."""
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(allowed, strict=False)
-    except ValueError:
-        pass
-    try:
-        return host in {str(entry[4][0]) for entry in socket.getaddrinfo(allowed, None)}
-    except (OSError, ValueError):
-        log.warning("the host name %s ([receive.allowed] or [peers]) can not be resolved", allowed)
-        return False

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from dicom_node.dimse.contexts import VERIFICATION, echo_context
 from dicom_node.dimse.status import Verdict
 from dicom_node.runtime.config import Config
 from dicom_node.send.associate import NoAssociation, associate
-from dicom_node.send.storage_scu import VERIFICATION, echo_context, storage_context
+from dicom_node.send.storage_scu import storage_context
 from dicom_node.storage.destinations import Router
 from segmenter.kinds import SOP_CLASSES
 

@@ -22,6 +22,8 @@ import pydicom
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.dimse.association_pdu import is_uid
+from dicom_node.dimse.contexts import echo_context
+from dicom_node.dimse.hosts import is_loopback
 from dicom_node.dimse.implicit_vr import EXPLICIT, IMPLICIT, implicit
 from dicom_node.dimse.requestor import Outbound
 from dicom_node.dimse.status import Verdict, sentence, verdict
@@ -35,11 +37,9 @@ from dicom_node.storage.outbox import MAX_CRASHES, Outbox
 from dicom_node.storage.part10 import dataset_bytes
 from dicom_node.storage.records import Delivery, DeliveryState
 from dicom_node.storage.spool import Spool
-from dicom_node.work.model import is_loopback
 
 log = logging.getLogger(__name__)
 
-VERIFICATION = "1.2.840.10008.1.1"
 DESTINATIONS_AT_ONCE = 8
 PER_ASSOCIATION = 50
 LEDGER_TROUBLE_SECONDS = 2.0
@@ -279,11 +279,6 @@ def chosen(accepted: Sequence[PresentationContext], sop_class: str, syntax: str)
     """The accepted context in which an object goes: in its own syntax, else in the default; None when there is neither."""
     of_class = {str(one.transfer_syntax[0]): one for one in accepted if one.abstract_syntax == sop_class}
     return of_class.get(syntax) or (of_class.get(IMPLICIT) if syntax == EXPLICIT else None)
-
-
-def echo_context() -> PresentationContext:
-    """What a C-ECHO of ours proposes."""
-    return build_context(VERIFICATION)
 
 
 def echo(config: Config, destination: str) -> str | None:

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicom_node.cli.supervisor import VERBS
 from dicom_node.runtime.config import Config
 from dicom_node.runtime.errors import ConfigError, LedgerUnusable, Missing
 from dicom_node.storage.database import SCHEMA_VERSION, Store
+from dicom_node.storage.instance_lock import VERBS
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.spool import Spool, sync_folder
 

@@ -18,8 +18,7 @@ from typing import Literal
 
 from dicom_node.runtime.errors import LostClaim
 from dicom_node.storage.database import Store
-from dicom_node.storage.records import Job
-from dicom_node.storage.rows import to_job
+from dicom_node.storage.records import Job, to_job
 
 Mode = Literal["running", "paused", "draining"]
 

@@ -13,8 +13,7 @@ from dataclasses import astuple, dataclass
 from dicom_node.runtime.errors import LostClaim, NodeError
 from dicom_node.storage.destinations import Route
 from dicom_node.storage.leases import Claim, Claims, Mode, owns
-from dicom_node.storage.records import FINISHED, LEGAL, Arrival, Arrived, Job, Outcome, State, StoredObject
-from dicom_node.storage.rows import to_job, to_object
+from dicom_node.storage.records import FINISHED, LEGAL, Arrival, Arrived, Job, Outcome, State, StoredObject, to_job, to_object
 
 # An object without bytes that no delivery names.
 _NEVER_SENT = "(objects.path IS NULL AND NOT EXISTS (SELECT 1 FROM deliveries WHERE object_id = objects.id))"

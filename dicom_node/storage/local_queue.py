@@ -14,9 +14,8 @@ from dicom_node.runtime.procfs import process_is_alive
 from dicom_node.storage.destinations import Router
 from dicom_node.storage.leases import Claim
 from dicom_node.storage.ledger import Ledger
-from dicom_node.storage.records import Job, Outcome, State
+from dicom_node.storage.records import Job, Known, Outcome, State
 from dicom_node.storage.spool import Spool
-from dicom_node.work.job_runner import Known
 
 log = logging.getLogger(__name__)
 

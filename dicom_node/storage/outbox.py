@@ -8,8 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from dicom_node.storage.database import Store
-from dicom_node.storage.records import Delivery, DeliveryState
-from dicom_node.storage.rows import to_delivery
+from dicom_node.storage.records import Delivery, DeliveryState, to_delivery
 
 _SELECT = (
     "SELECT d.id AS delivery_id, d.job_id, d.destination, d.state, d.attempts, d.status, d.reason, d.created_at,"

@@ -9,7 +9,9 @@ A delivery is one object on its way to one destination:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import sqlite3
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 from segmenter.kinds import kind_of
@@ -168,3 +170,50 @@ class Delivery:
     next_try_at: float  # seconds since the epoch
     committed_at: float | None = None  # when the destination committed itself to keep it (storage commitment)
     crashes: int = 0  # in a row: the sender raised, or its process died, while this object was on the wire
+
+
+@dataclass(frozen=True)
+class Known:
+    """`revision`: which content under this SOP Instance UID it is; `kinds`: the objects of its answer that exist already, None
+    when it was not answered."""
+
+    revision: int
+    kinds: tuple[str, ...] | None = None
+
+
+def to_job(row: sqlite3.Row) -> Job:
+    arrival = Arrival(
+        sop_instance_uid=row["sop_instance_uid"],
+        sop_class_uid=row["sop_class_uid"],
+        transfer_syntax_uid=row["transfer_syntax_uid"],
+        dataset_sha256=row["dataset_sha256"],
+        path=row["path"] or "",
+        size=row["size"],
+        calling_ae=row["calling_ae"],
+        called_ae=row["called_ae"],
+        host=row["host"],
+        association_id=row["association_id"],
+        queue=row["queue"],
+        mode=row["mode"],
+        rule=row["rule"],
+        why=row["why"],
+        destinations=None if row["destinations"] is None else tuple(json.loads(row["destinations"])),
+    )
+    known = {
+        "job_id": row["id"],
+        "arrival": arrival,
+        "state": State(row["state"]),
+        "notes": tuple(json.loads(row["notes"])),
+    }
+    return Job(**known, **{one.name: row[one.name] for one in fields(Job) if one.name not in known})
+
+
+def to_object(row: sqlite3.Row) -> StoredObject:
+    names = ("role", "variant", "sop_class_uid", "sop_instance_uid", "sha256", "path", "size", "intended_use")
+    return StoredObject(**{name: row[name] for name in names})
+
+
+def to_delivery(row: sqlite3.Row) -> Delivery:
+    same = ("delivery_id", "job_id", "destination", "attempts", "status", "reason", "created_at", "next_try_at", "committed_at",
+            "crashes")  # fmt: skip
+    return Delivery(object=to_object(row), state=DeliveryState(row["state"]), **{name: row[name] for name in same})

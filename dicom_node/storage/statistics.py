@@ -14,13 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dicom_node.runtime.config import Config
-from dicom_node.runtime.errors import ConfigError
 from dicom_node.storage.database import Store
 from dicom_node.storage.records import FINDINGS, State
 from dicom_node.storage.spool import Spool
-from dicom_node.work.model import load_model, segment_settings
-from segmenter.errors import Refused
-from segmenter.identity import identify
 
 WINDOW_SECONDS = 3600.0
 WINDOW_FILMS = 2000
@@ -124,15 +120,6 @@ def read(config: Config, store: Store, spool: Spool, now: float | None = None) -
         return _read(config, db, spool, now)
     finally:
         db.execute("COMMIT")
-
-
-def model_in_force(config: Config) -> Model | None:
-    """The configured model; None when it can not be loaded (`check` says why). Reads the weights: call it once."""
-    try:
-        identity = identify(load_model(config.segment), segment_settings(config.segment))
-    except (ConfigError, Refused):
-        return None
-    return Model(identity.name, identity.version, identity.digest)
 
 
 def _read(config: Config, db: sqlite3.Connection, spool: Spool, now: float) -> Figures:

@@ -9,7 +9,7 @@ import os
 import secrets
 import time
 
-from celery import signals
+from celery import Celery, signals
 from celery.exceptions import WorkerShutdown
 
 from dicom_node.runtime.config import Config
@@ -17,6 +17,7 @@ from dicom_node.runtime.config_types import shown
 from dicom_node.runtime.threads import EssentialThread, end_this_process
 from dicom_node.storage.local_queue import LocalNode
 from dicom_node.work import wakeup
+from dicom_node.work.celery_app import celery_app
 from dicom_node.work.job_runner import Workbench
 from dicom_node.work.pipeline import Conveyor
 
@@ -76,7 +77,7 @@ def run_worker(config: Config) -> int:
     """Work until SIGTERM. For the node of this machine the caller holds the lock of the verb: every other claim of this
     machine is a dead one."""
     name = secrets.token_hex(8)
-    app = wakeup.celery_app(config.queue, config.work)
+    app = celery_app(config.queue, config.work)
     app.task(film_is_ready, name=wakeup.BELL)
     ringer = _remote_ringer(app, config, name) if config.work.node else _local_ringer(app, config, name)
 
@@ -130,7 +131,7 @@ def _has_redis(config: Config) -> bool:
     return not config.queue.broker.startswith("memory://")
 
 
-def _local_ringer(app: wakeup.Celery, config: Config, name: str) -> wakeup.Ringer:
+def _local_ringer(app: Celery, config: Config, name: str) -> wakeup.Ringer:
     node = LocalNode.of(config, name, in_turn=True)
     freed = node.ledger.release_others(name)
     if freed:
@@ -145,7 +146,7 @@ def _local_ringer(app: wakeup.Celery, config: Config, name: str) -> wakeup.Ringe
     )
 
 
-def _remote_ringer(app: wakeup.Celery, config: Config, name: str) -> wakeup.Ringer:
+def _remote_ringer(app: Celery, config: Config, name: str) -> wakeup.Ringer:
     from dicom_node.api.worker_client import RemoteNode
 
     # With Redis the node's dispatcher rings; this one only says when a child has died.

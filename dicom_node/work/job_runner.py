@@ -21,7 +21,7 @@ from dicom_node.runtime.errors import LostClaim, NodeAway, NodeError, SourceDama
 from dicom_node.runtime.threads import EssentialThread
 from dicom_node.storage.leases import Claim
 from dicom_node.storage.part10 import UNREADABLE, read_film
-from dicom_node.storage.records import INDETERMINATE, Job, Outcome, State, StoredObject
+from dicom_node.storage.records import INDETERMINATE, Job, Known, Outcome, State, StoredObject
 from segmenter.errors import Refused
 from segmenter.kinds import Kind
 
@@ -73,15 +73,6 @@ class Node(Protocol):
 
     def finish(self, claim: Claim, outcome: Outcome) -> Job:
         """End the job with its answer, in one transaction."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """`revision`: which content under this SOP Instance UID it is; `kinds`: the objects of its answer that exist already, None
-    when it was not answered."""
-
-    revision: int
-    kinds: tuple[str, ...] | None = None
 
 
 @dataclass

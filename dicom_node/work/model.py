@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import segmenter
+from dicom_node.dimse.hosts import is_loopback
 from dicom_node.runtime.config import Config, Segment
 from dicom_node.runtime.errors import ConfigError
+from dicom_node.storage.statistics import Model
 from segmenter.artifact import COMPARE_ONLY, Artifact, load_artifact
-from segmenter.errors import ArtifactError
+from segmenter.errors import ArtifactError, Refused
+from segmenter.identity import identify
 from segmenter.predict import engine_for
 from segmenter.settings import Settings
 
@@ -77,15 +78,6 @@ def segment_settings(settings: Segment) -> Settings:
     )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether every address of `host` is this machine; a name that can not be resolved is not."""
-    try:
-        found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
-    except (OSError, ValueError):
-        return False
-    return all(ipaddress.ip_address(str(address[4][0]).partition("%")[0]).is_loopback for address in found)
-
-
 def refuse_demo_model(config: Config, intended_use: str) -> None:
     """Raises ConfigError when a demo model would send to a destination that is not this machine."""
     if intended_use != "demo" or config.segment.allow_demo_model:
@@ -102,3 +94,12 @@ def _receivers(config: Config) -> Iterable[str]:
     """Peers that results can reach."""
     named = [name for name in config.destinations if name != "@sender"]
     return config.peers if "@sender" in config.destinations else named
+
+
+def model_in_force(config: Config) -> Model | None:
+    """The configured model; None when it can not be loaded (`check` says why). Reads the weights: call it once."""
+    try:
+        identity = identify(load_model(config.segment), segment_settings(config.segment))
+    except (ConfigError, Refused):
+        return None
+    return Model(identity.name, identity.version, identity.digest)

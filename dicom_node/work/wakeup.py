@@ -10,28 +10,24 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import ssl
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.worker import state as worker_state
-from kombu import Connection
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from dicom_node.runtime import connection_errors
-from dicom_node.runtime.config import Queue, Work
 from dicom_node.runtime.errors import NodeAway
+from dicom_node.runtime.log_limit import Every
 from dicom_node.runtime.procfs import children_of
 from dicom_node.runtime.threads import EssentialThread, end_this_process
+from dicom_node.work.celery_app import QUEUE, why_unreachable
 
 log = logging.getLogger(__name__)
 
-QUEUE = "films"
 BELL = "dicom_node.film_is_ready"
 
 # A bell that nobody heard for so long is rung again (Redis restarted empty, or its connection died).
@@ -41,66 +37,6 @@ UNHEARD_SECONDS = 5.0
 BUSY_POLL_SECONDS = 0.2
 
 MOST_BELLS = 100  # that lie in Redis at once
-
-
-def celery_app(queue: Queue, work: Work) -> Celery:
-    """The Celery application; every setting that differs from Celery's default has its reason here."""
-    memory = queue.broker.startswith("memory://")
-    app = Celery("segmenter", broker="memory://localhost//" if memory else queue.broker)
-    app.conf.update(
-        broker_use_ssl=_tls(queue, work),
-        broker_transport="dicom_node.work.memory_transport:Transport" if memory else None,  # why: see there
-        task_default_queue=QUEUE,
-        worker_pool="prefork",  # only prefork enforces time limits and survives a segfault
-        worker_concurrency=work.processes,
-        worker_prefetch_multiplier=1,
-        worker_proc_alive_timeout=300,  # the child loads the model before it is ready
-        worker_lost_wait=0.5,  # Celery waits 10 s for the result of a child that was killed; ours is in the ledger
-        worker_hijack_root_logger=False,
-        worker_log_color=False,
-        task_acks_late=True,
-        task_reject_on_worker_lost=False,  # true makes a poison film run without end
-        task_acks_on_failure_or_timeout=True,
-        task_ignore_result=True,
-        task_time_limit=work.time_limit_seconds,
-        worker_enable_remote_control=not memory,  # without it Celery never reconnects to a Redis that went away
-        worker_cancel_long_running_tasks_on_connection_loss=False,  # the claim protects the film, not the bell
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
-        broker_transport_options={"polling_interval": queue.poll_seconds}
-        if memory
-        else {
-            "visibility_timeout": 3600,  # no ETA and no countdown anywhere: waiting lives in the ledger
-            "socket_timeout": 30,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": True,
-            "health_check_interval": 25,
-        },
-    )
-    return app
-
-
-def _tls(queue: Queue, work: Work) -> dict[str, object] | None:
-    """Whom to trust; without it Celery would believe whoever answers a rediss:// URL."""
-    url = urlsplit(queue.broker)
-    if url.scheme != "rediss" or "ssl_" in url.query:
-        return None  # plain, or as the URL says; then the Redis client verifies, unless it says otherwise
-    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": queue.broker_ca or work.node_ca or None}
-
-
-def problem_of(queue: Queue, work: Work, seconds: float = 3.0) -> str | None:
-    """Connect to Redis; None when it answers, else a clause that says why not."""
-    waits = {"socket_connect_timeout": seconds, "socket_timeout": seconds}
-    try:
-        with Connection(queue.broker, ssl=_tls(queue, work) or False, transport_options=waits) as connection:
-            connection.ensure_connection(max_retries=1, timeout=seconds)
-    except (OperationalError, RedisError, OSError) as error:
-        return _why(error, queue.broker)
-    return None
-
-
-def _why(error: BaseException, broker: str) -> str:
-    return connection_errors.why(error, host=urlsplit(broker).hostname or "", ca_key="queue.broker_ca")
 
 
 class Bells(Protocol):
@@ -267,7 +203,9 @@ class Dispatcher:
                 every(log.error, "the ledger can not be used", str(error))
                 continue
             except (OperationalError, RedisError, OSError) as error:
-                every(log.warning, "the broker can not be reached, films wait", _why(error, self._app.conf.broker_url))
+                every(
+                    log.warning, "the broker can not be reached, films wait", why_unreachable(error, self._app.conf.broker_url)
+                )
                 self._stopping.wait(1.0)
                 continue
             for _ in range(missing):
@@ -287,20 +225,6 @@ def ring(app: Celery, every: Every) -> bool:
         app.send_task(BELL, retry=False)
     except (OperationalError, RedisError, OSError) as error:
         # The film waits in the ledger; saying it once a minute is enough.
-        every(log.warning, "the broker can not be reached, films wait", _why(error, app.conf.broker_url))
+        every(log.warning, "the broker can not be reached, films wait", why_unreachable(error, app.conf.broker_url))
         return False
     return True
-
-
-class Every:
-    """Says something at most once in `seconds`."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._next = 0.0
-
-    def __call__(self, say: Callable[..., None], text: str, error: str) -> None:
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + self._seconds
-            say(text, extra={"error": error})

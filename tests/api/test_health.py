@@ -15,6 +15,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import DeliveryState, Outcome, State, StoredObject
 from dicom_node.storage.retention import DAY, Retention
 from dicom_node.storage.spool import Spool
+from dicom_node.work.model import model_in_force
 
 RUNBOOK = Path(__file__).parents[2] / "deploy" / "RUNBOOK.md"
 Labels = frozenset[tuple[str, str]]
@@ -103,7 +105,7 @@ class House:
 def watched(config: Config) -> Iterator[str]:
     """The URL of a uvicorn that serves `router(config)`."""
     app = FastAPI()
-    app.include_router(router(config))
+    app.include_router(router(config, partial(model_in_force, config)))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 
 import httpx2
 import pytest
+import slow_proxy
 import uvicorn
 from click.testing import CliRunner
 from fastapi import FastAPI

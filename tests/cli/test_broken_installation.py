@@ -13,12 +13,13 @@ from click.testing import CliRunner, Result
 
 from dicom_node.cli.jobs import STATES
 from dicom_node.cli.main import main
-from dicom_node.cli.supervisor import Stop, running
+from dicom_node.cli.supervisor import running
 from dicom_node.receive.storage_scp import bind
 from dicom_node.runtime import child_processes
 from dicom_node.runtime.child_processes import Children
 from dicom_node.runtime.config import load
 from dicom_node.runtime.errors import SourceDamaged, SpoolError
+from dicom_node.runtime.shutdown import Stop
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.local_queue import LocalNode
 from dicom_node.storage.records import Arrival, Outcome, State

@@ -26,7 +26,8 @@ from rude_pacs import RudePacs
 from servers import free_port, wait_for
 
 from dicom_node.dimse.commitment_report import PUSH_MODEL, PUSH_MODEL_INSTANCE, Reports
-from dicom_node.receive.storage_scp import VERIFICATION, Receiver, bind
+from dicom_node.dimse.contexts import VERIFICATION
+from dicom_node.receive.storage_scp import Receiver, bind
 from dicom_node.runtime.config import Config, load
 from dicom_node.storage.commitments import Commitments, Wanting
 from dicom_node.storage.ledger import Ledger

@@ -25,8 +25,8 @@ from raw_peer import ASSOCIATE_AC, RawPeer, associate_rq, c_store
 from receiver_node import Node, eventually, film, running
 from receiver_node import send as store_once
 from servers import free_port, wait_for
-from test_storage_scu import Desk
 from test_hostile_peers import drip
+from test_storage_scu import Desk
 
 from dicom_node.cli.check import checks
 from dicom_node.dimse import tls

@@ -7,11 +7,11 @@ import io
 
 import numpy as np
 import pytest
+from encapsulated_films import SHAPE, base
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
-from encapsulated_films import SHAPE, base
 from small_film import picture, read_back
 
 from segmenter.decode import decode

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from film_parts import PIXEL_DATA, SOP_INSTANCE_UID, UNDEFINED, Film, bases, element, encoded, nested
+from hostile_traffic import QUIET, answer_all, store_all
 from mutants import Mutant
 from raw_peer import ASSOCIATE_AC, RawPeer, associate_rq, c_store
 from receiver_node import Node, eventually, film, running, send
-from hostile_traffic import QUIET, answer_all, store_all
 from test_predict_mask import tiny_artifact
 
 MIB = 2**20

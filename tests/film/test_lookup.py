@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from encapsulated_films import base, put, stored
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian
-from encapsulated_films import base, put, stored
 from small_film import read_back
 
 from segmenter.decode import decode

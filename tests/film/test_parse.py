@@ -9,10 +9,10 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from encapsulated_films import END, LOSSLESS, base, part10, pieces, read, stream_of, whole
 from film_parts import ENCODERS, item
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
-from encapsulated_films import END, LOSSLESS, base, part10, pieces, read, stream_of, whole
 
 from dicom_node.storage.part10 import header
 from segmenter.decode import decode

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pydicom.dataset import Dataset
 from encapsulated_films import base, put, stored
+from pydicom.dataset import Dataset
 from small_film import picture, small_film
 
 from segmenter.decode import decode

@@ -9,6 +9,7 @@ import subprocess
 import numpy as np
 import pydicom
 import pytest
+from encapsulated_films import END, LOSSLESS, base, part10, pieces, read, stored, stream_of, whole
 from film_parts import ENCODERS, item
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
@@ -21,7 +22,6 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
-from encapsulated_films import END, LOSSLESS, base, part10, pieces, read, stored, stream_of, whole
 from small_film import write
 
 from segmenter.decode import decode

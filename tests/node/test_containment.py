@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+import dicom_node
 from dicom_node.cli.main import main
 from dicom_node.runtime import child_processes
 from dicom_node.runtime.child_processes import Children
@@ -114,35 +115,43 @@ class Node:
 Heartbeat(Node(), types.SimpleNamespace(owner="a")).__enter__()
 """,
     "ringer": """
-from dicom_node.work.wakeup import Ringer, celery_app
+from dicom_node.work.celery_app import celery_app
+from dicom_node.work.wakeup import Ringer
 class Node:
     def bury_the_dead(self): raise KeyError("nobody foresaw this")
 Ringer(celery_app(config.queue, config.work), Node(), children=1, poll_seconds=0.01).start()
 """,
     "dispatcher": """
-from dicom_node.work.wakeup import Dispatcher, celery_app
+from dicom_node.work.celery_app import celery_app
+from dicom_node.work.wakeup import Dispatcher
 class Node:
     def ready(self): raise KeyError("nobody foresaw this")
 Dispatcher(celery_app(config.queue, config.work), Node(), 0.01).start()
 """,
     "retention": """
-from dicom_node import lifecycle, retention
+from dicom_node.cli import processes
+from dicom_node.runtime.listening import listening
+from dicom_node.runtime.shutdown import Stop
+from dicom_node.storage import retention
 def run(self, stop): raise KeyError("nobody foresaw this")
 retention.Retention.run = run
-lifecycle._take_films(config, lifecycle.listening("127.0.0.1", 0, ""), lifecycle.Stop(), keeps=True)
+processes._take_films(config, listening("127.0.0.1", 0, ""), Stop(), keeps=True)
 """,
     "serve": """
-from dicom_node import lifecycle, server
+from dicom_node.cli import processes
+from dicom_node.receive import server
+from dicom_node.runtime.listening import listening
+from dicom_node.runtime.shutdown import Stop
 def keep_time(self, waiting): raise KeyError("nobody foresaw this")
 server.Server._keep_time = keep_time
-lifecycle._take_films(config, lifecycle.listening("127.0.0.1", 0, ""), lifecycle.Stop(), keeps=False)
+processes._take_films(config, listening("127.0.0.1", 0, ""), Stop(), keeps=False)
 """,
     "http": """
 import uvicorn
-from dicom_node import lifecycle
+from dicom_node.cli import processes
 def run(self, sockets): raise KeyError("nobody foresaw this")
 uvicorn.Server.run = run
-lifecycle.serve(config)
+processes.serve(config)
 """,
 }
 
@@ -151,7 +160,7 @@ lifecycle.serve(config)
 def test_an_error_in_a_thread_ends_its_process_and_says_so(name: str, config_file: Path) -> None:
     program = f"""
 import pathlib, threading, time, types
-from dicom_node import logs
+from dicom_node.runtime import logs
 from dicom_node.runtime.config import load
 config = load(pathlib.Path({str(config_file)!r}))
 logs.start(config.log, "test")
@@ -166,7 +175,7 @@ time.sleep(120)
 def test_no_thread_of_the_node_is_left_to_die_alone() -> None:
     """Whoever needs one takes EssentialThread; pools hand their errors to who asks for the result."""
     for file in Path(dicom_node.__file__).parent.rglob("*.py"):
-        if file.name not in ("threads.py", "requestor.py"):  # a thread of a requestor belongs to one association and ends with it
+        if file.name not in ("threads.py", "requestor.py"):  # one of an association ends with it
             assert "threading.Thread(" not in file.read_text() and "Timer(" not in file.read_text(), file.name
 
 

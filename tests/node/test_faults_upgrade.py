@@ -122,7 +122,7 @@ def test_an_upgrade_that_dies_half_way_leaves_version_1_whole(death: str, tmp_pa
     program = f"""
 import os, signal, sys
 from pathlib import Path
-from dicom_node import store
+from dicom_node.storage import database
 class Step(str):
     def split(self, by):
         statements = str.split(self, by)

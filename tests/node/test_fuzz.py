@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from film_parts import bases
+from hostile_traffic import QUIET, Watch, answer_all, speak_all, store_all
 from mutant_answers import mutant as broken_answer
 from mutant_answers import send_to_all
 from mutant_pdus import conversation
 from mutants import mutant
 from receiver_node import running
-from hostile_traffic import QUIET, Watch, answer_all, speak_all, store_all
 from test_predict_mask import tiny_artifact
 
 from dicom_node.storage.records import FINISHED

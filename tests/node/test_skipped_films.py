@@ -18,7 +18,7 @@ from receiver_node import send
 from test_health import House, get, samples, watched
 
 from dicom_node.cli.main import main
-from dicom_node.receive.storage_scp import SOP_CLASSES
+from dicom_node.dimse.contexts import SOP_CLASSES
 from dicom_node.storage.local_queue import IGNORED, IGNORED_SENTENCE, LocalNode
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import State

@@ -19,7 +19,7 @@ from matrix_cells import DIMENSIONS, Cell, few_cells, valid_cells
 from matrix_films import matrix_film
 from object_judges import Truth, dciodvfy, dcm2json, dcmqi, dcmqi_program, reads_back
 
-from dicom_node.receive.storage_scp import TRANSFER_SYNTAXES
+from dicom_node.dimse.contexts import TRANSFER_SYNTAXES
 from segmenter.kinds import Kind
 
 PLAIN = Cell(

@@ -17,17 +17,11 @@ from pynetdicom import AE
 from raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, CR, EXPLICIT, RawPeer, associate_rq, c_store
 from receiver_node import Node, eventually, film, running, send
 
-from dicom_node.receive.storage_scp import (
-    SOP_CLASSES,
-    TRANSFER_SYNTAXES,
-    VERIFICATION,
-    Quiet,
-    Receiver,
-    bind,
-    supported_contexts,
-)
+from dicom_node.dimse.contexts import SOP_CLASSES, TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
+from dicom_node.receive.storage_scp import Receiver, bind
 from dicom_node.runtime.config import Receive
 from dicom_node.runtime.errors import ConfigError
+from dicom_node.runtime.log_limit import Quiet
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.spool import Spool
 from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME

@@ -269,17 +269,17 @@ def test_an_object_at_which_the_process_dies_is_refused_at_the_third_death(tmp_p
 _KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
-from dicom_node import delivery
+from dicom_node.send import storage_scu
 from dicom_node.runtime.config import load
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.spool import Spool
-send = delivery.Sender._store
+send = storage_scu.Sender._store
 def store(self, association, one, *rest):
     if one.object.sop_instance_uid == "{uid}":
         os.kill(os.getpid(), signal.SIGKILL)
     return send(self, association, one, *rest)
-delivery.Sender._store = store
+storage_scu.Sender._store = store
 config, stop = load(Path(sys.argv[1])), threading.Event()
 ledger = Ledger(config.ledger_path)
 signal.signal(signal.SIGTERM, lambda *_: stop.set())

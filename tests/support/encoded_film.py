@@ -11,7 +11,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from small_film import write
 
-from dicom_node.receive.storage_scp import TRANSFER_SYNTAXES
+from dicom_node.dimse.contexts import TRANSFER_SYNTAXES
 
 NEAR = 4  # stored values that JPEG-LS may be off
 J2K_RATE = 20  # to one

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from film_parts import bases
+from hostile_traffic import QUIET, Watch, answer_all, memory_mb, speak_all, store_all
 from mutant_answers import mutant as broken_answer
 from mutant_answers import send_to_all
 from mutant_pdus import conversation
@@ -29,7 +30,6 @@ from mutants import mutant
 from receiver_node import running
 from rich.console import Console
 from rich.table import Table
-from hostile_traffic import QUIET, Watch, answer_all, memory_mb, speak_all, store_all
 from test_predict_mask import tiny_artifact
 
 from dicom_node.storage.records import FINISHED

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from itertools import combinations, product
 from typing import Any, get_args, get_type_hints
 
-from dicom_node.receive.storage_scp import TRANSFER_SYNTAXES
+from dicom_node.dimse.contexts import TRANSFER_SYNTAXES
 from segmenter.phantom_film import Kind
 
 # What the film says of the size of its pixels; the last word is the header's own for "nothing".

@@ -23,8 +23,8 @@ from rude_pacs import ABORT as PACS_ABORTS
 from rude_pacs import CLOSE, LATE, RudePacs
 from servers import free_port, wait_for
 
+from dicom_node.dimse.contexts import VERIFICATION
 from dicom_node.dimse.status import Status, sentence
-from dicom_node.receive.storage_scp import VERIFICATION
 from dicom_node.storage.records import DeliveryState
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"

@@ -15,8 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from programs import needed
 from ohif_browser import ReadingRoom, Visit, reading_room
+from programs import needed
 from screen import Colour, find, look, photograph
 from viewer_cases import Case, Cases
 

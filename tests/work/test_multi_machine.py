@@ -22,7 +22,7 @@ from servers import SENDER, Node, free_port, store, wait_for
 from dicom_node.cli.main import main
 from dicom_node.runtime.config import Queue, Work, load
 from dicom_node.storage.records import State
-from dicom_node.work.wakeup import celery_app, problem_of
+from dicom_node.work.celery_app import celery_app, problem_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "multi-machine.md"
 PASSWORD, WRITTEN = "Geheim#1/2@3%", "Geheim%231%2F2%403%25"  # as Redis has it, and as a URL writes it

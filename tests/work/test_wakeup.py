@@ -12,7 +12,8 @@ from pathlib import Path
 
 from dicom_node.runtime.config import Config, Node, Queue, Work
 from dicom_node.storage.local_queue import LocalNode
-from dicom_node.work.wakeup import Ringer, celery_app
+from dicom_node.work.celery_app import celery_app
+from dicom_node.work.wakeup import Ringer
 
 
 class Films:

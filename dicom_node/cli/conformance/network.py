@@ -20,9 +20,8 @@ from pynetdicom.status import GENERAL_STATUS
 from dicom_node.cli.conformance.document import Section, Table
 from dicom_node.dimse import tls
 from dicom_node.dimse.commitment_report import PUSH_MODEL, EventStatus, context_as_scu
-from dicom_node.dimse.status import Answer, Verdict, named, sentence, verdict
-from dicom_node.receive.acceptor import Rejection
-from dicom_node.receive.storage_scp import TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
+from dicom_node.dimse.contexts import TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
+from dicom_node.dimse.status import Answer, Rejection, Verdict, named, sentence, verdict
 from dicom_node.runtime.config import Config
 from dicom_node.send import commitment_request as asking
 from dicom_node.send import storage_scu
