@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from apparatus import dcmtk_storescp, film_files, needed, new_uids, seconds_of, send, send_at_once
-from raw_peer import RawPeer, associate_rq
+from raw_peer import RawPeer, associate_rq, drip
 from rows import ROUNDS, Row, row
 from servers import NODE_AE, free_port, running_node, running_orthanc
-from test_hostile_peers import drip
 
 ASSOCIATIONS = 4
 FILMS_EACH = 10

@@ -21,12 +21,11 @@ from typing import Any
 
 import pytest
 from certificates import Authority, Pair, TlsPacs, server_context
-from raw_peer import ASSOCIATE_AC, RawPeer, associate_rq, c_store
+from raw_peer import ASSOCIATE_AC, RawPeer, associate_rq, c_store, drip
 from receiver_node import Node, eventually, film, running
 from receiver_node import send as store_once
 from servers import free_port, wait_for
-from test_hostile_peers import drip
-from test_storage_scu import Desk
+from waiting_delivery import WaitingDelivery
 
 from dicom_node.cli.check import checks
 from dicom_node.dimse import tls
@@ -339,9 +338,9 @@ def test_the_receiver_process_speaks_tls_on_a_socket_that_it_inherits(tmp_path: 
 
 def desk_for(
     folder: Path, port: int, ca: Path | str, *, host: str = "127.0.0.1", pair: Pair | None = None, seconds: float = 3
-) -> Desk:
+) -> WaitingDelivery:
     """One object that waits for a PACS with tls = true."""
-    desk = Desk(folder, port)
+    desk = WaitingDelivery(folder, port)
     ours = f"tls_certificate = '{pair.certificate}'\ntls_key = '{pair.key}'\n" if pair else ""
     file = folder / "config.toml"
     file.write_text(

@@ -11,7 +11,7 @@ from gate_films import SETTINGS, SILENT, SKIPPED, changed
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from small_film import small_film
-from test_predict_mask import tiny_artifact
+from tiny_network import tiny_artifact
 
 from segmenter.engine import Segmenter
 from segmenter.gate import SkipCode, gate

@@ -14,7 +14,7 @@ from hostile_traffic import QUIET, answer_all, store_all
 from mutants import Mutant
 from raw_peer import ASSOCIATE_AC, RawPeer, associate_rq, c_store
 from receiver_node import Node, eventually, film, running, send
-from test_predict_mask import tiny_artifact
+from tiny_network import tiny_artifact
 
 MIB = 2**20
 MOST_MB = 160  # what one film may cost on top of the loaded model; each of these asks for 200 MB to 9 TB

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gate_films import NOTED, SETTINGS, plain
 from small_film import small_film
-from test_predict_mask import tiny_artifact
+from tiny_network import tiny_artifact
 
 from dicom_node.storage.local_queue import IGNORED, IGNORED_SENTENCE
 from segmenter.decode import decode

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gate_films import SETTINGS, on_its_side
 from small_film import picture, small_film
-from test_predict_mask import tiny_artifact
+from tiny_network import tiny_artifact
 
 from segmenter import phantom
 from segmenter.decode import decode

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_film import phantom as plain_phantom
 from small_film import read_back
-from test_predict_mask import SIZE, tiny_artifact
+from tiny_network import SIZE, tiny_artifact
 
 from segmenter import phantom
 from segmenter.body import body_of

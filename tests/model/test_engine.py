@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from small_film import SHAPE, phantom, picture, raw, read_back, small_film, stored_bytes, write
-from test_predict_mask import MANIFEST, SIZE, tiny_artifact
+from tiny_network import MANIFEST, SIZE, tiny_artifact
 
 from dicom_node.cli.main import main
 from dicom_node.runtime.config import Segment

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_predict_mask import SIZE, images, tiny_artifact
+from tiny_network import SIZE, images, tiny_artifact
 
 import segmenter
 from segmenter import phantom

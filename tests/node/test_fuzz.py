@@ -14,7 +14,7 @@ from mutant_answers import send_to_all
 from mutant_pdus import conversation
 from mutants import mutant
 from receiver_node import running
-from test_predict_mask import tiny_artifact
+from tiny_network import tiny_artifact
 
 from dicom_node.storage.records import FINISHED
 

@@ -15,7 +15,7 @@ from film_parts import SOP_INSTANCE_UID, Element, Film, bases, element, encoded,
 from mutants import mutant
 from raw_peer import ASSOCIATE_AC, RawPeer, command, fragment
 from servers import SENDER, Node, free_port, wait_for
-from test_predict_mask import tiny_artifact
+from tiny_network import tiny_artifact
 
 from dicom_node.cli.main import main
 from dicom_node.storage.records import FINISHED

@@ -15,7 +15,7 @@ from gate_films import SKIPPED, VIEW, plain
 from pydicom.dataset import Dataset
 from quick_model import quick_model
 from receiver_node import send
-from test_health import House, get, samples, watched
+from watched_node import House, get, samples, watched
 
 from dicom_node.cli.main import main
 from dicom_node.dimse.contexts import SOP_CLASSES

@@ -17,9 +17,9 @@ import pytest
 import slow_proxy
 from certificates import Authority
 from click.testing import CliRunner
-from conftest import in_ci
 from hosts import Hosts, can_be_made, hosts
 from instant_model import MIN_SIDE_PX, film, instant_model
+from programs import in_ci
 from recording_pacs import RecordingPacs, count
 from servers import wait_for
 

@@ -12,12 +12,12 @@ import numpy as np
 import pydicom
 import pytest
 from archives import both_archives
-from conftest import in_ci
 from encoded_film import BY_DCMTK, BY_GDCM, LOSSY
 from matrix import MAIN, Court, bright_segmenter
 from matrix_cells import DIMENSIONS, Cell, few_cells, valid_cells
 from matrix_films import matrix_film
 from object_judges import Truth, dciodvfy, dcm2json, dcmqi, dcmqi_program, reads_back
+from programs import in_ci
 
 from dicom_node.dimse.contexts import TRANSFER_SYNTAXES
 from segmenter.kinds import Kind

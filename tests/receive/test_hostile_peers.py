@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 import resource
@@ -17,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RawPeer, associate_rq, c_store, command, fragment
+from raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RawPeer, associate_rq, c_store, command, drip, fragment
 from receiver_node import Node, eventually, film, running, send
 
 from dicom_node.receive.pending import Lobby
@@ -52,18 +51,6 @@ def test_twenty_silent_and_slow_sockets_do_not_keep_a_modality_out(tmp_path: Pat
             stop.set()
             dripping.join()
         assert len(node.ledger.jobs()) == 1
-
-
-def drip(peers: list[RawPeer], stop: threading.Event, head: bytes = struct.pack(">BBL", 1, 0, 60_000)) -> None:
-    """A request (or `head`) that never ends: one byte per peer and 50 ms, until told to stop."""
-    for byte in itertools.chain(head, itertools.repeat(0)):
-        for peer in peers:
-            try:
-                peer.send(bytes([byte]))
-            except OSError:
-                pass
-        if stop.wait(0.05):
-            return
 
 
 def test_the_lobby_is_bounded_and_newcomers_get_in(tmp_path: Path) -> None:

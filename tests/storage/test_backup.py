@@ -175,7 +175,7 @@ def test_a_copy_that_can_not_be_used_changes_nothing(
 
 
 def test_an_older_copy_is_brought_up_to_date(house: House, tmp_path: Path) -> None:
-    from test_faults_upgrade import version_1
+    from old_ledger import version_1
 
     copy = tmp_path / "old.sqlite"
     version_1(copy, tmp_path)

@@ -30,7 +30,7 @@ from mutants import mutant
 from receiver_node import running
 from rich.console import Console
 from rich.table import Table
-from test_predict_mask import tiny_artifact
+from tiny_network import tiny_artifact
 
 from dicom_node.storage.records import FINISHED
 

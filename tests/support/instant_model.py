@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 from small_film import SHAPE, picture, small_film
-from test_predict_mask import SIZE, tiny_artifact
+from tiny_network import SIZE, tiny_artifact
 
 from segmenter.artifact import load_artifact
 from segmenter.decode import decode

@@ -34,7 +34,7 @@ from object_judges import Tool, Truth, dciodvfy, dcm2json, dcmqi, dcmqi_program,
 from programs import needed
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from test_predict_mask import tiny_artifact
+from tiny_network import tiny_artifact
 
 from segmenter.engine import Segmenter
 from segmenter.errors import Refused

@@ -26,3 +26,7 @@ def _is_pythons(folder: str) -> bool:
 def needed(name: str, target: str) -> str:
     """For scripts: its path, or the end of the script with the make `target` that installs it."""
     return program(name) or sys.exit(f"{name} is not installed; `make {target}` installs it when it is root or has sudo")
+
+
+def in_ci() -> bool:
+    return os.environ.get("CI", "").lower() in ("1", "true", "yes")

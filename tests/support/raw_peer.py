@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
+import threading
 import time
 from io import BytesIO
 
@@ -148,3 +150,15 @@ def part10_dataset(sop_instance_uid: str) -> bytes:
 def _pdv(data: bytes) -> bytes:
     item = struct.pack(">LB", len(data) + 1, 1) + data
     return struct.pack(">BBL", P_DATA, 0, len(item)) + item
+
+
+def drip(peers: list[RawPeer], stop: threading.Event, head: bytes = struct.pack(">BBL", 1, 0, 60_000)) -> None:
+    """A request (or `head`) that never ends: one byte per peer and 50 ms, until told to stop."""
+    for byte in itertools.chain(head, itertools.repeat(0)):
+        for peer in peers:
+            try:
+                peer.send(bytes([byte]))
+            except OSError:
+                pass
+        if stop.wait(0.05):
+            return

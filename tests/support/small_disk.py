@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import in_ci
+from programs import in_ci
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 from small_film import read_back
-from test_predict_mask import tiny_artifact
+from tiny_network import tiny_artifact
 
 from segmenter.decode import decode
 from segmenter.engine import Segmenter
