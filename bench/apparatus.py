@@ -21,14 +21,15 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 from programs import needed  # noqa: E402
 from servers import SENDER, free_port, wait_for  # noqa: E402
 
-from segmenter import phantom  # noqa: E402
+from segmenter.phantom import draw_phantom  # noqa: E402
+from segmenter.phantom_film import phantom_dataset  # noqa: E402
 
 _HEAD_BYTES = 4096  # of a film, where its UIDs stand
 
 
 def film_files(folder: Path, count: int) -> list[Path]:
     folder.mkdir()
-    film = phantom.film(phantom.draw(1, shape=(2500, 2048)), kind="DX", bits=12)
+    film = phantom_dataset(draw_phantom(1, shape=(2500, 2048)), kind="DX", bits=12)
     files = [folder / f"{number}.dcm" for number in range(count)]
     for file in files:
         film.save_as(file, enforce_file_format=True)

@@ -32,7 +32,8 @@ from dicom_node.storage.worker_tokens import Workers
 from dicom_node.work.celery_app import QUEUE, celery_app
 from dicom_node.work.model import load_model, segment_settings
 from dicom_node.work.wakeup import ring
-from segmenter import phantom
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import phantom_dataset
 
 LIVES = 60
 DELIVERED = 60
@@ -173,7 +174,7 @@ def spread() -> Iterator[Row]:
 
     segmenter = Segmenter(load_model(Segment()), segment_settings(Segment()))
     films = [
-        phantom.film(phantom.draw(seed, shape=shape, pneumothorax=bool(seed % 2)), kind="DX", bits=12)
+        phantom_dataset(draw_phantom(seed, shape=shape, pneumothorax=bool(seed % 2)), kind="DX", bits=12)
         for seed, shape in enumerate(3 * SHAPES)
     ]
     segmenter.segment(films[:1])

@@ -27,9 +27,10 @@ from dicom_node.storage.local_queue import LocalNode
 from dicom_node.storage.part10 import read_film
 from dicom_node.storage.records import Arrival, Outcome, State, StoredObject
 from dicom_node.work.model import load_model, segment_settings
-from segmenter import phantom
 from segmenter.engine import Segmenter
 from segmenter.kinds import Kind
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import phantom_dataset
 
 POSITIVE_SEEDS = (7, 10, 29, 38, 54, 69)  # films that the shipped model answers with a SEG
 NEGATIVE_SEED = 1
@@ -42,7 +43,7 @@ T = TypeVar("T")
 @functools.cache
 def _drawn(seed: int) -> bytes:
     """The Part 10 file of a phantom, 2500x2048, 12 bits in 16, uncompressed."""
-    film = phantom.film(phantom.draw(seed, shape=(2500, 2048), pneumothorax=seed in POSITIVE_SEEDS), kind="DX", bits=12)
+    film = phantom_dataset(draw_phantom(seed, shape=(2500, 2048), pneumothorax=seed in POSITIVE_SEEDS), kind="DX", bits=12)
     return _encoded(film)
 
 

@@ -18,10 +18,11 @@ from machine import machine_and_commit
 from rows import ROOT, ROUNDS, Row, row
 
 import segmenter
-from segmenter import phantom
 from segmenter.artifact import load_artifact, write_artifact
 from segmenter.engine import Segmenter
 from segmenter.network import build_network
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import phantom_dataset
 from segmenter.predict import Predictor
 from segmenter.settings import Settings
 
@@ -86,7 +87,7 @@ def whole_films() -> Iterator[Row]:
     """The shipped model on films of 2,500 x 2,048: decoding, placement, forward passes, mask, by one process."""
     demo = Path(segmenter.__file__).parent / "artifacts" / "demo"
     worker = Segmenter(load_artifact(demo), Settings(device="cuda"))
-    films = [phantom.film(phantom.draw(1, shape=(2500, 2048), pneumothorax=True), kind="DX", bits=12)] * FILMS
+    films = [phantom_dataset(draw_phantom(1, shape=(2500, 2048), pneumothorax=True), kind="DX", bits=12)] * FILMS
     times = times_of({"films": lambda: worker.segment(films)}, rounds=ROUNDS)["films"]
     speeds = [FILMS / seconds for seconds in times]
     yield row("gpu: whole films, one process", statistics.median(speeds), "films/s", "itself", "higher", rounds=speeds)

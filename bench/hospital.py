@@ -28,7 +28,8 @@ from servers import Node, Orthanc, free_port, running_orthanc  # noqa: E402
 
 from dicom_node.cli.supervisor import running  # noqa: E402
 from dicom_node.storage.records import FINISHED, State  # noqa: E402
-from segmenter import phantom  # noqa: E402
+from segmenter.phantom import draw_phantom  # noqa: E402
+from segmenter.phantom_film import phantom_dataset  # noqa: E402
 
 # One recording process, called by two names, each of them peculiar; Orthanc is the third destination.
 RECORDERS = ("PACS", "ARCHIVE")
@@ -225,7 +226,7 @@ def open_hospital(
         worker = Far(folder / "far") if far else None
         environment |= worker.settings if worker else {}
         node = Node(folder / "node", ("ORTHANC", orthanc.dicom_port if orthanc else free_port()), environment)
-        originals = [phantom.film(phantom.draw(seed, shape=SHAPE, pneumothorax=True), kind="DX", bits=12) for seed in SEEDS]
+        originals = [phantom_dataset(draw_phantom(seed, shape=SHAPE, pneumothorax=True), kind="DX", bits=12) for seed in SEEDS]
         if worker is not None:
             worker.introduce(node)
         hospital = Hospital(node, pacs, orthanc, originals, worker)

@@ -21,7 +21,8 @@ from pydicom.dataset import Dataset
 
 from segmenter.decode import decode
 from segmenter.notes import NoteCode
-from segmenter.phantom import draw, film
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import phantom_dataset
 from segmenter.photometric import Verdict, judge
 from segmenter.values import Turn
 
@@ -34,9 +35,11 @@ def phantoms(first: int, count: int, longer_px: int) -> dict[str, Counter[str]]:
     negative: Counter[str] = Counter()
     for seed in range(first, first + count):
         tall, wide = ASPECTS[seed % len(ASPECTS)]
-        drawn = draw(seed, shape=(round(longer_px * tall), round(longer_px * wide)))
+        drawn = draw_phantom(seed, shape=(round(longer_px * tall), round(longer_px * wide)))
         for kind, photometric in itertools.product(KINDS, PHOTOMETRICS):
-            dataset = film(drawn, kind=kind, photometric=photometric, bits=BITS[seed % len(BITS)], window=seed % 2 == 0)
+            dataset = phantom_dataset(
+                drawn, kind=kind, photometric=photometric, bits=BITS[seed % len(BITS)], window=seed % 2 == 0
+            )
             right[judged(dataset).value] += 1
             other = "MONOCHROME1" if photometric == "MONOCHROME2" else "MONOCHROME2"
             dataset.PhotometricInterpretation, dataset.PresentationLUTShape = other, ""

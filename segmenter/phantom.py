@@ -9,16 +9,14 @@ and two films of one seed with and without a pneumothorax (or a tube) differ in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from segmenter.phantom_anatomy import Canvas, draw_body
 from segmenter.phantom_exposure import expose
-from segmenter.phantom_film import film
 from segmenter.phantom_findings import Lung, draw_pneumothorax
-
-__all__ = ["DISTRACTORS", "Phantom", "draw", "film"]
+from segmenter.phantom_values import Phantom
 
 # how often each occurs, whether or not there is a pneumothorax
 DISTRACTORS = {
@@ -58,28 +56,7 @@ STREAMS = (
 )
 
 
-@dataclass(frozen=True)
-class Phantom:
-    """A film and its truth."""
-
-    seed: int
-    image: np.ndarray  # (H, W) float32 in [0, 1], as displayed: air dark, bone bright (MONOCHROME2)
-    truth: np.ndarray  # (H, W) bool, the air between pleural line and chest wall
-    spacing_mm: float  # of a pixel, both ways, at the detector
-    sites: tuple[str, ...]  # of the pneumothorax, the larger first; empty without
-    side: str | None  # "left" or "right" of the PICTURE (the patient's right lung is left of the picture)
-    distractors: frozenset[str]  # keys of DISTRACTORS
-
-    @property
-    def pneumothorax(self) -> bool:
-        return bool(self.truth.any())
-
-    @property
-    def area_fraction(self) -> float:
-        return float(self.truth.mean())
-
-
-def draw(
+def draw_phantom(
     seed: int,
     *,
     shape: tuple[int, int] = (1280, 1088),
@@ -100,7 +77,7 @@ def draw(
     body = draw_body(stream["body"])
     body = replace(body, scapula=max(body.scapula, 1.0) if "scapula" in present else min(body.scapula, 0.0))
     present = present | {"emphysema"} if body.emphysema else present - {"emphysema"}
-    canvas = _canvas(stream["setting"], shape, "rotation" in present)
+    canvas = canvas_of(stream["setting"], shape, "rotation" in present)
     lungs = {side: Lung(body, side) for side in (-1, 1)}
     wanted = bool(stream["pneumothorax"].random() < 0.5) if pneumothorax is None else pneumothorax
     film_cm2 = shape[0] * shape[1] / canvas.px_per_cm**2
@@ -117,7 +94,7 @@ def draw(
     )
 
 
-def _canvas(rng: np.random.Generator, shape: tuple[int, int], rotated: bool) -> Canvas:
+def canvas_of(rng: np.random.Generator, shape: tuple[int, int], rotated: bool) -> Canvas:
     """Where the patient stands: a film of 33 to 42 cm, mostly straight and in the middle."""
     extent = rng.uniform(33, 42)
     angle = np.radians(rng.choice([-1, 1]) * rng.uniform(2.5, 8) if rotated else rng.normal(0, 0.8))

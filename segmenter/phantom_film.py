@@ -8,7 +8,7 @@ follows from the phantom's seed, UIDs included: the same call gives the same byt
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -19,10 +19,9 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-if TYPE_CHECKING:
-    from segmenter.phantom import Phantom
+from segmenter.phantom_values import Phantom
 
-Kind = Literal["DX", "CR", "SC"]
+ImageIOD = Literal["DX", "CR", "SC"]
 SOP_CLASSES = {
     "DX": DigitalXRayImageStorageForPresentation,
     "CR": ComputedRadiographyImageStorage,
@@ -46,10 +45,10 @@ GIVEN_NAMES = (
 STREAM = 1000  # of random numbers, apart from those of the picture
 
 
-def film(
+def phantom_dataset(
     phantom: Phantom,
     *,
-    kind: Kind = "DX",
+    kind: ImageIOD = "DX",
     photometric: Literal["MONOCHROME1", "MONOCHROME2"] = "MONOCHROME2",
     bits: int = 12,
     stored_range: tuple[float, float] = (0.0, 1.0),
@@ -105,7 +104,7 @@ def _uid(phantom: Phantom, kind: str, what: str) -> str:
     return f"2.25.{uuid.uuid5(NAMESPACE, name).int}"
 
 
-def _patient(phantom: Phantom, kind: Kind) -> Dataset:
+def _patient(phantom: Phantom, kind: ImageIOD) -> Dataset:
     """Everything but the pixels."""
     rng = np.random.default_rng([phantom.seed, STREAM])
     ds = Dataset()

@@ -18,7 +18,6 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.tag import Tag
 
-from segmenter import phantom
 from segmenter.artifact import OperatingPoint
 from segmenter.builders import applies, build
 from segmenter.decode import decode
@@ -26,7 +25,8 @@ from segmenter.header import quietly
 from segmenter.identity import ModelIdentity
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.kinds import Kind
-from segmenter.phantom_film import Kind as FilmKind
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import ImageIOD, phantom_dataset
 from segmenter.settings import Settings
 from segmenter.values import Decision, Finding
 
@@ -97,10 +97,10 @@ def _identity(number: int, demo: bool) -> ModelIdentity:
     )  # fmt: skip
 
 
-def _full(number: int, kind: FilmKind, shape: tuple[int, int]) -> Dataset:
+def _full(number: int, kind: ImageIOD, shape: tuple[int, int]) -> Dataset:
     """A film with every plain element of its header, each with a value of its own."""
-    drawn = phantom.draw(number, shape=shape, pneumothorax=True)
-    film = phantom.film(drawn, kind=kind, bits=max(8, 16 - 2 * number))
+    drawn = draw_phantom(number, shape=shape, pneumothorax=True)
+    film = phantom_dataset(drawn, kind=kind, bits=max(8, 16 - 2 * number))
     for tag, (vr, _, _, retired, keyword) in DicomDictionary.items():
         group, element = tag >> 16, tag & 0xFFFF
         named = any(group == one and first <= element <= last for one, first, last in _HEADER)

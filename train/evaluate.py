@@ -21,7 +21,7 @@ from segmenter.values import Finding, Radiograph
 from train import pictures
 from train.baseline import baseline
 from train.calibrate import PUBLISHED
-from train.exam import exam_sha256, is_frozen
+from train.exam import exam_sha256
 from train.intervals import intervals
 from train.journal import write_json
 from train.metrics import Counts, Scored, measure
@@ -88,7 +88,7 @@ def evaluate(
     }
     if isinstance(source, Exam):
         best = float(np.max(np.mean(guesses, axis=0))) if guesses else 0.0
-        report |= {"frozen": is_frozen(), "exam_sha256": exam_sha256(), "baseline": round(best, 4)}
+        report |= {"exam_sha256": exam_sha256(), "baseline": round(best, 4)}
     if out is not None:
         write(report, scored, [tile for _, tile in tiles], out)
     return report

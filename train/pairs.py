@@ -15,7 +15,8 @@ from tqdm import trange
 
 from segmenter.artifact import load_artifact
 from segmenter.engine import Segmenter
-from segmenter.phantom import draw, film
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import phantom_dataset
 from segmenter.settings import Settings
 
 SHAPE = (640, 544)  # (H, W)
@@ -34,8 +35,8 @@ def measure(folder: Path, pairs: int, first_seed: int, *, operating_point: str =
     unanswered = Counter[str]()
     for seed in trange(first_seed, first_seed + pairs, desc="pairs", unit="pair"):
         for name, (pneumothorax, tube) in VERSIONS.items():
-            phantom = draw(seed, shape=SHAPE, pneumothorax=pneumothorax, tube=tube)
-            (finding,) = segmenter.segment([film(phantom, kind="DX", bits=12)])
+            phantom = draw_phantom(seed, shape=SHAPE, pneumothorax=pneumothorax, tube=tube)
+            (finding,) = segmenter.segment([phantom_dataset(phantom, kind="DX", bits=12)])
             called[name][seed] = finding.decision is not None and finding.decision.positive
             if finding.decision is None:
                 unanswered[finding.code or "?"] += 1

@@ -4,6 +4,7 @@ runs end to end without the real data."""
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -16,14 +17,16 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from segmenter.phantom import STREAMS, draw, film
+import segmenter
+from segmenter.phantom import STREAMS, draw_phantom
 from segmenter.phantom_anatomy import draw_body
+from segmenter.phantom_film import phantom_dataset
 from segmenter.phantom_findings import SITES, Lung, draw_pneumothorax
 from train import rle
-from train.exam import EXAM, generator_sha256
 from train.variety import harder
 from train.workers import unordered
 
+FIRST_EXAM_SEED = 6_000_000  # seeds from here on are for the exam alone; training draws below 900,000, validation from there
 NOTE = "phantoms.json"  # tells `prepare`, and through it the model card, that no patient was ever seen
 SQUARE = 0.25  # share of films that are square, as all of SIIM-ACR's are
 
@@ -44,8 +47,8 @@ def write(plan: Plan, out: Path, workers: int) -> int:
     Raises ValueError for seeds of the exam and for a plan that can not be.
     """
     wanted = films(plan)
-    if wanted and max(seed for seed, _ in wanted) >= EXAM["first_seed"]:
-        raise ValueError(f"seeds from {EXAM['first_seed']} on are the exam's; choose a smaller --first-seed")
+    if wanted and max(seed for seed, _ in wanted) >= FIRST_EXAM_SEED:
+        raise ValueError(f"seeds from {FIRST_EXAM_SEED} on are the exam's; choose a smaller --first-seed")
     out.mkdir(parents=True, exist_ok=True)
     jobs = [(plan, out, *one) for one in wanted]
     done = tqdm(unordered(_write_one, jobs, workers), total=plan.count, desc="phantoms", unit="film")
@@ -55,6 +58,14 @@ def write(plan: Plan, out: Path, workers: int) -> int:
         csv.writer(file, lineterminator="\n").writerows((name, f" {text}") for name, texts in rows.items() for text in texts)
     (out / NOTE).write_text(json.dumps({**plan.__dict__, "generator_sha256": generator_sha256()}, indent=2) + "\n")
     return len(rows)
+
+
+def generator_sha256() -> str:
+    """Digest of the source of the generator, in the order of the file names: tells by what code a data set was drawn."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(segmenter.__file__).parent.glob("phantom*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def films(plan: Plan) -> Sequence[tuple[int, bool | None]]:
@@ -76,7 +87,7 @@ def site_by_site(first_seed: int) -> Iterator[int]:
 
 @cache
 def main_site(seed: int) -> str:
-    """Where `draw(seed, pneumothorax=True)` has it, without drawing the film."""
+    """Where `draw_phantom(seed, pneumothorax=True)` has it, without drawing the film."""
     body, air = (np.random.default_rng([seed, STREAMS.index(name)]) for name in ("body", "pneumothorax"))
     of_seed = draw_body(body)
     return draw_pneumothorax(air, {side: Lung(of_seed, side) for side in (-1, 1)}, film_cm2=1_000.0)[0].site
@@ -93,10 +104,10 @@ def _write_one(job: tuple[Plan, Path, int, bool | None]) -> tuple[int, str, list
     """The film of one seed; the seed, its name and the rows of its masks, one for each component as in SIIM-ACR."""
     plan, out, seed, pneumothorax = job
     cv2.setNumThreads(1)
-    phantom = draw(seed, shape=film_shape(seed, plan.longer_px), pneumothorax=pneumothorax)
+    phantom = draw_phantom(seed, shape=film_shape(seed, plan.longer_px), pneumothorax=pneumothorax)
     if np.random.default_rng([seed, 10_001]).random() < plan.harder:
         phantom = harder(phantom)
-    dataset = film(phantom, kind="SC", bits=8, window=False)
+    dataset = phantom_dataset(phantom, kind="SC", bits=8, window=False)
     if seed % 4 == 1:
         dataset.PatientID = f"PHANTOM-{seed - 1}"  # some patients come twice, as in life
     folder = out / "dicom-images-train" / dataset.StudyInstanceUID / dataset.SeriesInstanceUID

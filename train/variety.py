@@ -1,6 +1,6 @@
 """Phantoms made harder: what the drawn film has not, laid over it after the exposure.
 
-The generator of `segmenter.phantom` is frozen by the exam. Here a drawn film is bent, cropped, given the detail
+What `segmenter.phantom` draws is frozen by the exam. Here a drawn film is bent, cropped, given the detail
 enhancement of a vendor's software, and more of what is mistaken for a pneumothorax or hides one. All of it is
 independent of the label, so that nothing here can be learned as a sign.
 """
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segmenter.phantom import Phantom
+from segmenter.phantom_values import Phantom
 
 STREAM = 2_000  # of random numbers, apart from those of the generator
 

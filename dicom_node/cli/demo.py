@@ -101,16 +101,17 @@ def _given(file: Path) -> Film:
 
 
 def _draw(out: Path, quiet: bool) -> list[Film]:
-    from segmenter import phantom
+    from segmenter.phantom import draw_phantom
+    from segmenter.phantom_film import phantom_dataset
 
     (out / "films").mkdir(exist_ok=True)
     films = []
     with _progress(quiet) as progress:
         task = progress.add_task("drawing phantom films", total=len(PHANTOMS))
         for number, (seed, positive, kind, photometric, bits, shape) in enumerate(PHANTOMS, start=1):
-            drawn = phantom.draw(seed, shape=shape, pneumothorax=positive)
+            drawn = draw_phantom(seed, shape=shape, pneumothorax=positive)
             file = out / "films" / f"film-{number}.dcm"
-            phantom.film(drawn, kind=kind, photometric=photometric, bits=bits).save_as(file, enforce_file_format=True)  # type: ignore[arg-type]
+            phantom_dataset(drawn, kind=kind, photometric=photometric, bits=bits).save_as(file, enforce_file_format=True)  # type: ignore[arg-type]
             truth = out / f"film-{number}-truth.png"
             Image.fromarray(drawn.truth.astype(np.uint8) * 255).save(truth)
             films.append(Film(file.stem, file, truth, drawn.truth))

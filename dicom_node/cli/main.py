@@ -282,12 +282,13 @@ def model_list(config_path: Path | None, as_json: bool) -> None:
 def model_verify(config_path: Path | None) -> None:
     """Verify the configured artifact: manifest, digest, tensors, and an answer to a phantom film."""
     from dicom_node.work.model import model_folder, runnable_model, segment_settings
-    from segmenter import phantom
     from segmenter.engine import Segmenter
+    from segmenter.phantom import draw_phantom
+    from segmenter.phantom_film import phantom_dataset
 
     settings = load_config(config_path).segment
     segmenter = Segmenter(runnable_model(settings), segment_settings(settings))
-    [finding] = segmenter.segment([phantom.film(phantom.draw(1, shape=(512, 448)))])
+    [finding] = segmenter.segment([phantom_dataset(draw_phantom(1, shape=(512, 448)))])
     if finding.decision is None:
         raise ConfigError(f"{model_folder(settings)}: does not answer a phantom film: {finding.sentence}")
     click.echo(f"{model_folder(settings)}: ok, identity {segmenter.identity.digest}")

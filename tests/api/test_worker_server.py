@@ -39,9 +39,10 @@ from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.local_queue import LocalNode
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import State
-from segmenter import phantom
 from segmenter.errors import Refused
 from segmenter.indeterminate import IndeterminateCode
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import phantom_dataset
 
 PATIENT = "Zzyzx^Quilliam"
 
@@ -74,7 +75,7 @@ class Door:
 
     def film(self, seed: int = 1, private: int = 0) -> str:
         """A film that was received; its SOP Instance UID. `private`: bytes of a private element before the patient."""
-        dataset = phantom.film(phantom.draw(seed, shape=(96, 80)), kind="DX", bits=12)
+        dataset = phantom_dataset(draw_phantom(seed, shape=(96, 80)), kind="DX", bits=12)
         if private:
             dataset.private_block(0x0009, "MAKER", create=True).add_new(1, "OB", bytes(private))
         dataset.PatientName = dataset.PatientID = PATIENT
@@ -311,7 +312,7 @@ def test_the_reserve_is_not_for_another_machine(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("[node]\ndirectory = 'node'\nreserve_mb = 1000000000\n")
     config = load(tmp_path / "c.toml")
     with receiving(config.node.directory, allowed={"MODALITY": []}) as node:
-        dataset = phantom.film(phantom.draw(1, shape=(96, 80)), kind="DX", bits=12)
+        dataset = phantom_dataset(draw_phantom(1, shape=(96, 80)), kind="DX", bits=12)
         assert send(node.port, dataset) == 0x0000
     here = LocalNode.of(config, "w")
     claim = here.claim(1)

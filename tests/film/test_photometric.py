@@ -8,11 +8,12 @@ from gate_films import SETTINGS, on_its_side
 from small_film import picture, small_film
 from tiny_network import tiny_artifact
 
-from segmenter import phantom
 from segmenter.decode import decode
 from segmenter.engine import Segmenter
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.notes import NoteCode
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import phantom_dataset
 from segmenter.photometric import Verdict, judge
 from segmenter.polarity import polarity
 from segmenter.values import Turn
@@ -23,9 +24,9 @@ INVERTED = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
 @pytest.mark.parametrize("kind", ["DX", "CR", "SC"])
 def test_a_wrong_photometric_interpretation_is_put_right(kind):
     for seed in range(2):
-        drawn = phantom.draw(900 + seed, shape=(264, 300) if seed else (320, 264))
+        drawn = draw_phantom(900 + seed, shape=(264, 300) if seed else (320, 264))
         for photometric, other in (("MONOCHROME1", "MONOCHROME2"), ("MONOCHROME2", "MONOCHROME1")):
-            film = phantom.film(drawn, kind=kind, photometric=photometric, bits=(8, 12)[seed])
+            film = phantom_dataset(drawn, kind=kind, photometric=photometric, bits=(8, 12)[seed])
             right = decode(film)
             assert not {NoteCode.POLARITY_SUSPECT, NoteCode.POLARITY_CHANGED} & set(right.notes)
             film.PhotometricInterpretation, film.PresentationLUTShape = other, INVERTED[other] if kind == "DX" else ""
@@ -71,7 +72,7 @@ def test_pixels_that_are_not_sure_leave_the_film_indeterminate(tmp_path):
 
 def test_a_phantom_on_its_side_is_never_inverted():
     for seed in range(900, 906):
-        image = phantom.draw(seed, shape=(320, 264)).image
+        image = draw_phantom(seed, shape=(320, 264)).image
         for quarters in (0, 1, 2, 3):
             for divided in (False, True) if quarters == 0 else (False,):
                 verdict = judge(np.rot90(image, quarters), None, Turn(), divided=divided)

@@ -7,13 +7,14 @@ from small_film import phantom as plain_phantom
 from small_film import read_back
 from tiny_network import SIZE, tiny_artifact
 
-from segmenter import phantom
 from segmenter.body import body_of
 from segmenter.decode import decode
 from segmenter.engine import Segmenter
 from segmenter.kinds import Kind
 from segmenter.midline import find_midline
 from segmenter.outline import parts_on, sides_of
+from segmenter.phantom import STREAMS, canvas_of, draw_phantom
+from segmenter.phantom_film import phantom_dataset
 from segmenter.placement import Placement
 from segmenter.settings import Settings
 from segmenter.values import Prediction
@@ -24,7 +25,7 @@ SEEDS = range(71000, 71016)
 
 @pytest.fixture(scope="module")
 def drawn():
-    return [phantom.draw(seed, shape=SHAPE, pneumothorax=True) for seed in SEEDS]
+    return [draw_phantom(seed, shape=SHAPE, pneumothorax=True) for seed in SEEDS]
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,9 @@ def with_air(image: np.ndarray, left: int, right: int) -> np.ndarray:
 
 def axis_of(seed: int) -> float:
     """The column of the body's midline at half the film's height."""
-    stream = np.random.default_rng([seed, phantom.STREAMS.index("setting")])
-    present = phantom.draw(seed, shape=(64, 64)).distractors
-    canvas = phantom._canvas(stream, SHAPE, "rotation" in present)
+    stream = np.random.default_rng([seed, STREAMS.index("setting")])
+    present = draw_phantom(seed, shape=(64, 64)).distractors
+    canvas = canvas_of(stream, SHAPE, "rotation" in present)
     return float(canvas.to_px(np.array([[0.0, canvas.centre[1]]]))[0, 0])
 
 
@@ -80,7 +81,7 @@ def test_a_region_in_the_air_is_dropped_and_alone_it_makes_the_film_indeterminat
     in_air[150:250, 20:60] = True
     if orientation != ["L", "F"]:
         image, truth, in_air = (np.ascontiguousarray(np.rot90(part)) for part in (image, truth, in_air))
-    dataset = phantom.film(plain_phantom(image.shape, image), kind="CR", bits=12)
+    dataset = phantom_dataset(plain_phantom(image.shape, image), kind="CR", bits=12)
     dataset.PatientOrientation = orientation
     dataset = read_back(dataset)
     shown = decode(dataset)
@@ -120,7 +121,7 @@ def test_a_side_is_said_by_the_midline_and_never_near_it(drawn, orientation, sid
     shift = 200
     image, axis = with_air(one.image, shift, 0), axis_of(one.seed) + shift
     assert axis - 0.15 * SHAPE[1] > image.shape[1] / 2, "by the film's middle, all of it would be one side"
-    dataset = phantom.film(plain_phantom(image.shape, image), kind="CR", bits=12)
+    dataset = phantom_dataset(plain_phantom(image.shape, image), kind="CR", bits=12)
     for offset, expected in ((-0.2, sides[0]), (0.2, sides[1]), (0.03, "near the midline"), (-0.03, "near the midline")):
         mask = np.zeros(image.shape, bool)
         middle = round(axis + offset * SHAPE[1])
@@ -128,7 +129,7 @@ def test_a_side_is_said_by_the_midline_and_never_near_it(drawn, orientation, sid
         radiograph = decode(read_back(dataset))
         turned = {"FR": np.rot90, "RF": lambda a: a}.get("".join(orientation), lambda a: a)
         if orientation:
-            own = phantom.film(plain_phantom(turned(image).shape, np.ascontiguousarray(turned(image))), kind="CR", bits=12)
+            own = phantom_dataset(plain_phantom(turned(image).shape, np.ascontiguousarray(turned(image))), kind="CR", bits=12)
             own.PatientOrientation = orientation
             radiograph = decode(read_back(own))
         else:

@@ -11,9 +11,10 @@ import torch
 from small_training import tiny_data, tiny_recipe
 
 import segmenter
-from segmenter import phantom
 from segmenter.artifact import load_artifact
 from segmenter.engine import Segmenter
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import phantom_dataset
 from segmenter.predict import Predictor
 from segmenter.settings import Settings
 
@@ -26,7 +27,7 @@ def test_a_gpu_gives_the_cpus_answers():
     gpu, cpu = (Segmenter(load_artifact(DEMO), Settings(device=device)) for device in ("cuda", "cpu"))
     assert gpu.predict.engine == "torch" and gpu.identity.digest == cpu.identity.digest
     films = [
-        phantom.film(phantom.draw(seed, shape=shape, pneumothorax=seed % 2 == 0), kind="DX", bits=12)
+        phantom_dataset(draw_phantom(seed, shape=shape, pneumothorax=seed % 2 == 0), kind="DX", bits=12)
         for seed, shape in enumerate(SHAPES * 5, 40)
     ]
     dice = []

@@ -24,7 +24,7 @@ from segmenter.errors import Refused
 from segmenter.identity import identify
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.kinds import Kind
-from segmenter.phantom import film
+from segmenter.phantom_film import phantom_dataset
 from segmenter.settings import Settings
 from segmenter.values import Prediction
 
@@ -65,7 +65,7 @@ def test_the_mask_lies_on_the_pixels_it_came_from(segmenter, photometric, orient
     image, truth = picture(), TRUTH
     turn = {"LF": lambda a: a, "RF": np.fliplr, "FR": np.rot90, "HL": lambda a: np.rot90(a, -1)}["".join(orientation)]
     image, truth = np.ascontiguousarray(turn(image)), turn(truth)
-    dataset = film(phantom(image.shape, image), kind="CR", bits=12, photometric=photometric, stored_range=(0.3, 0.6))
+    dataset = phantom_dataset(phantom(image.shape, image), kind="CR", bits=12, photometric=photometric, stored_range=(0.3, 0.6))
     dataset.PatientOrientation = orientation
     segmenter.predict = darkest_lung
     (finding,) = segmenter.segment([read_back(dataset)])
@@ -101,7 +101,7 @@ def test_a_film_of_pixels_that_are_not_square_is_read_as_the_plain_one(segmenter
     truth = cv2.resize(TRUTH.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA) > 0.5
     if orientation != ["L", "F"]:
         image, truth, tall, wide = np.ascontiguousarray(np.rot90(image)), np.rot90(truth), wide, tall
-    dataset = film(phantom(image.shape, image), kind="CR", bits=12)
+    dataset = phantom_dataset(phantom(image.shape, image), kind="CR", bits=12)
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         dataset.pop(keyword, None)
     scale = 1 if said == "PixelAspectRatio" else 0.1

@@ -13,10 +13,11 @@ import pytest
 from tiny_network import SIZE, images, tiny_artifact
 
 import segmenter
-from segmenter import phantom
 from segmenter.artifact import Artifact, load_artifact
 from segmenter.engine import Segmenter
 from segmenter.errors import ArtifactError
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import phantom_dataset
 from segmenter.predict import Predictor, engine_for
 from segmenter.settings import Settings
 from train.graph import add_graphs
@@ -49,7 +50,7 @@ def test_the_shipped_model_answers_the_same_on_whole_films():
     assert torch.identity.digest == onnx.identity.digest and torch.predict.engine != onnx.predict.engine
     positives = 0
     for seed, pneumothorax, shape in ((10, True, (1250, 1024)), (29, True, (1024, 1300)), (16, False, (1100, 900))):
-        film = phantom.film(phantom.draw(seed, shape=shape, pneumothorax=pneumothorax), kind="DX", bits=12)
+        film = phantom_dataset(draw_phantom(seed, shape=shape, pneumothorax=pneumothorax), kind="DX", bits=12)
         [one], [two] = torch.segment([film]), onnx.segment([film])
         assert one.decision is not None and two.decision is not None
         assert abs(one.decision.image_probability - two.decision.image_probability) < CLOSE
@@ -69,7 +70,7 @@ def test_an_ensemble_with_flips_answers_the_same_pixel_by_pixel(ensemble: Artifa
 
 
 def test_a_machine_without_torch_segments_a_film(tmp_path: Path):
-    film = phantom.film(phantom.draw(10, shape=(1250, 1024), pneumothorax=True))
+    film = phantom_dataset(draw_phantom(10, shape=(1250, 1024), pneumothorax=True))
     film.save_as(tmp_path / "film.dcm", enforce_file_format=True)
     command = [sys.executable, "-c", WITHOUT_TORCH, str(DEMO), str(tmp_path / "film.dcm")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

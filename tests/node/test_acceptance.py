@@ -15,7 +15,9 @@ from servers import NODE_AE, SENDER, Node, Orthanc, running_node, running_orthan
 
 from dicom_node.cli.film_report import dice
 from dicom_node.storage.records import Job, State
-from segmenter import phantom
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import phantom_dataset
+from segmenter.phantom_values import Phantom
 
 # (seed, pneumothorax, kind, photometric, bits, shape): none is square, both photometric interpretations, 8 to 16 bit.
 FILMS = [
@@ -44,10 +46,10 @@ def node(engine: str, orthanc: Orthanc, tmp_path_factory: pytest.TempPathFactory
         yield running
 
 
-def drawn(folder: Path, film: tuple) -> tuple[Path, phantom.Phantom, pydicom.Dataset]:
+def drawn(folder: Path, film: tuple) -> tuple[Path, Phantom, pydicom.Dataset]:
     seed, positive, kind, photometric, bits, shape = film
-    picture = phantom.draw(seed, shape=shape, pneumothorax=positive)
-    dataset = phantom.film(picture, kind=kind, photometric=photometric, bits=bits)
+    picture = draw_phantom(seed, shape=shape, pneumothorax=positive)
+    dataset = phantom_dataset(picture, kind=kind, photometric=photometric, bits=bits)
     file = folder / f"{seed}.dcm"
     dataset.save_as(file, enforce_file_format=True)
     return file, picture, dataset

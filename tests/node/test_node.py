@@ -26,7 +26,8 @@ from dicom_node.receive.storage_scp import part10_head
 from dicom_node.runtime.config import Segment
 from dicom_node.storage.records import State
 from dicom_node.work.model import model_folder
-from segmenter import phantom
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import phantom_dataset
 
 PATIENT = "Zzyzx^Quilliam"
 # Films with a pneumothorax of 2.7 % of the film and more: 7, 10, 29, 38, 54, 69, 92, 124. The model is not what is tested here.
@@ -45,8 +46,8 @@ def node(pacs: StandInPacs, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def film(seed: int, pneumothorax: bool = True) -> pydicom.Dataset:
-    drawn = phantom.draw(seed, shape=(1100, 900), pneumothorax=pneumothorax)
-    dataset = phantom.film(drawn, kind="DX", bits=12)
+    drawn = draw_phantom(seed, shape=(1100, 900), pneumothorax=pneumothorax)
+    dataset = phantom_dataset(drawn, kind="DX", bits=12)
     dataset.PatientName = PATIENT
     return dataset
 

@@ -7,26 +7,28 @@ import pytest
 from pydicom import dcmread
 from scipy.ndimage import binary_dilation
 
-from segmenter.phantom import DISTRACTORS, Phantom, draw, film
+from segmenter.phantom import DISTRACTORS, draw_phantom
+from segmenter.phantom_film import phantom_dataset
+from segmenter.phantom_values import Phantom
 
 SHAPE = (320, 272)
 
 
 @pytest.fixture(scope="module")
 def crowd() -> list[Phantom]:
-    return [draw(seed, shape=(192, 164)) for seed in range(100, 160)]
+    return [draw_phantom(seed, shape=(192, 164)) for seed in range(100, 160)]
 
 
 def test_a_seed_is_a_film():
-    one, two = draw(7, shape=SHAPE), draw(7, shape=SHAPE)
+    one, two = draw_phantom(7, shape=SHAPE), draw_phantom(7, shape=SHAPE)
     assert np.array_equal(one.image, two.image) and np.array_equal(one.truth, two.truth)
     assert one.image.dtype == np.float32 and one.image.shape == SHAPE == one.truth.shape
     assert 0 <= one.image.min() < 0.1 and 0.9 < one.image.max() <= 1
-    assert not np.array_equal(one.image, draw(8, shape=SHAPE).image)
+    assert not np.array_equal(one.image, draw_phantom(8, shape=SHAPE).image)
 
 
 def test_a_seed_is_the_same_film_at_another_size():
-    small, large = draw(4, shape=(320, 272)), draw(4, shape=(1280, 1088))
+    small, large = draw_phantom(4, shape=(320, 272)), draw_phantom(4, shape=(1280, 1088))
     assert large.spacing_mm == pytest.approx(small.spacing_mm / 4, rel=1e-6)
     assert large.area_fraction == pytest.approx(small.area_fraction, rel=0.1)
     shrunk = large.image.reshape(320, 4, 272, 4).mean(axis=(1, 3))
@@ -34,7 +36,7 @@ def test_a_seed_is_the_same_film_at_another_size():
 
 
 def test_a_pair_differs_in_the_pneumothorax_alone():
-    sick, well = (draw(11, shape=SHAPE, pneumothorax=p) for p in (True, False))
+    sick, well = (draw_phantom(11, shape=SHAPE, pneumothorax=p) for p in (True, False))
     assert sick.truth.any() and not well.truth.any() and sick.distractors == well.distractors
     inside = sick.image[sick.truth].mean() - well.image[sick.truth].mean()
     assert inside < -0.02, "air is darker than lung"
@@ -43,7 +45,7 @@ def test_a_pair_differs_in_the_pneumothorax_alone():
 
 
 def test_a_pair_differs_in_the_tube_alone():
-    with_tube, without = (draw(12, shape=SHAPE, tube=t) for t in (True, False))
+    with_tube, without = (draw_phantom(12, shape=SHAPE, tube=t) for t in (True, False))
     changed = np.abs(with_tube.image - without.image) > 0.02
     assert 0.001 < changed.mean() < 0.06, "a tube is thin"
     assert np.array_equal(with_tube.truth, without.truth)
@@ -78,9 +80,9 @@ def test_truth_is_bounded_by_a_visible_line(crowd):
 )
 def test_film_shows_the_phantom(kind, photometric, bits, rescale):
     """Written, read and windowed as PS3.3 C.11.2.1.2.1 says, the object shows the phantom again."""
-    phantom = draw(3, shape=(96, 81))
+    phantom = draw_phantom(3, shape=(96, 81))
     written = io.BytesIO()
-    film(phantom, kind=kind, photometric=photometric, bits=bits, rescale=rescale, stored_range=(0.2, 0.7)).save_as(
+    phantom_dataset(phantom, kind=kind, photometric=photometric, bits=bits, rescale=rescale, stored_range=(0.2, 0.7)).save_as(
         written, enforce_file_format=True
     )
     again = dcmread(io.BytesIO(written.getvalue()))
@@ -90,12 +92,12 @@ def test_film_shows_the_phantom(kind, photometric, bits, rescale):
     shown = 1 - shown if photometric == "MONOCHROME1" else shown
     assert np.abs(shown - phantom.image).max() < 2 / 2**bits / 0.5
     assert again.PatientName.family_name == "Phantom"
-    twice = film(phantom, kind=kind, photometric=photometric, bits=bits)
+    twice = phantom_dataset(phantom, kind=kind, photometric=photometric, bits=bits)
     assert twice.SOPInstanceUID == again.SOPInstanceUID, "a seed has one UID"
 
 
 def test_film_refuses_what_does_not_exist():
     with pytest.raises(ValueError, match="no such film"):
-        film(draw(3, shape=(96, 81)), bits=7)
+        phantom_dataset(draw_phantom(3, shape=(96, 81)), bits=7)
     with pytest.raises(ValueError, match="64 pixels"):
-        draw(1, shape=(32, 32))
+        draw_phantom(1, shape=(32, 32))

@@ -12,7 +12,7 @@ from itertools import combinations, product
 from typing import Any, get_args, get_type_hints
 
 from dicom_node.dimse.contexts import TRANSFER_SYNTAXES
-from segmenter.phantom_film import Kind
+from segmenter.phantom_film import ImageIOD
 
 # What the film says of the size of its pixels; the last word is the header's own for "nothing".
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "ImagerPixelSpacing, magnification", "none")
@@ -44,7 +44,7 @@ class Cell:
 
 
 DIMENSIONS: dict[str, tuple[Any, ...]] = {
-    "kind": get_args(Kind),
+    "kind": get_args(ImageIOD),
     "photometric": ("MONOCHROME1", "MONOCHROME2"),
     "bits": (8, 12, 16),
     "frame_of_reference": (True, False),

@@ -13,7 +13,7 @@ from matrix_cells import Cell
 from pydicom.dataset import Dataset
 from small_film import phantom, picture
 
-from segmenter.phantom_film import film
+from segmenter.phantom_film import phantom_dataset
 from segmenter.pixels import stored_values
 
 SHAPE = (320, 260)
@@ -75,7 +75,7 @@ def matrix_film(cell: Cell, number: int, folder: Path, tool: Callable[[str], str
     image = np.where(truth, np.float32(0.97), picture(SHAPE))
     image += np.random.default_rng(number).normal(0, GRAIN, SHAPE).astype(np.float32)
     drawn = phantom(SHAPE, np.clip(image, 0, 1), seed=number)
-    dataset = film(
+    dataset = phantom_dataset(
         drawn, kind=cell.kind, photometric=cell.photometric, bits=cell.bits, stored_range=(0.1, 0.9)
     )  # type: ignore[arg-type]
     stored = np.frombuffer(dataset.PixelData, np.uint8 if cell.bits == 8 else "<u2").reshape(SHAPE).astype(int)

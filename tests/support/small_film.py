@@ -12,7 +12,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from segmenter.phantom import Phantom, film
+from segmenter.phantom_film import phantom_dataset
+from segmenter.phantom_values import Phantom
 
 SHAPE = (300, 264)
 
@@ -35,7 +36,7 @@ def phantom(shape: tuple[int, int] = SHAPE, image: np.ndarray | None = None, see
 
 def small_film(shape: tuple[int, int] = SHAPE, *, seed: int = 7, image: np.ndarray | None = None, **how) -> Dataset:
     """`film` of a small phantom, read back from bytes: its elements are raw, like those of a received file."""
-    return read_back(film(phantom(shape, image, seed), **how))
+    return read_back(phantom_dataset(phantom(shape, image, seed), **how))
 
 
 def read_back(dataset: Dataset) -> Dataset:

@@ -15,7 +15,9 @@ from tiny_network import tiny_artifact
 from segmenter.decode import decode
 from segmenter.engine import Segmenter
 from segmenter.kinds import Kind
-from segmenter.phantom import Phantom, draw, film
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import phantom_dataset
+from segmenter.phantom_values import Phantom
 from segmenter.settings import Settings
 from segmenter.values import Decision, Finding
 
@@ -44,20 +46,20 @@ class Cases:
         self._segmenter = Segmenter(tiny_artifact(folder), Settings(device="cpu", threads=1))
 
     def positive(self) -> Case:
-        return self._case("positive", draw(7, shape=PORTRAIT, pneumothorax=True), [Kind.SEG, Kind.SR])
+        return self._case("positive", draw_phantom(7, shape=PORTRAIT, pneumothorax=True), [Kind.SEG, Kind.SR])
 
     def monochrome1(self) -> Case:
-        phantom = draw(11, shape=LANDSCAPE, pneumothorax=True)
+        phantom = draw_phantom(11, shape=LANDSCAPE, pneumothorax=True)
         return self._case("monochrome1", phantom, [Kind.SEG, Kind.SR], photometric="MONOCHROME1", bits=16)
 
     def without_spacing(self) -> Case:
-        phantom = draw(21, shape=PORTRAIT, pneumothorax=True)
+        phantom = draw_phantom(21, shape=PORTRAIT, pneumothorax=True)
         return self._case("without-spacing", phantom, [Kind.SEG, Kind.SR], without=["ImagerPixelSpacing"], kind="CR")
 
     def pa_and_lateral(self) -> Case:
         """Two views in one series, as many devices send them."""
-        case = self._case("pa-and-lateral", draw(31, shape=PORTRAIT, pneumothorax=True), [Kind.SEG, Kind.SR])
-        lateral = film(draw(32, shape=PORTRAIT, pneumothorax=False))
+        case = self._case("pa-and-lateral", draw_phantom(31, shape=PORTRAIT, pneumothorax=True), [Kind.SEG, Kind.SR])
+        lateral = phantom_dataset(draw_phantom(32, shape=PORTRAIT, pneumothorax=False))
         for keyword in (
             "StudyInstanceUID",
             "SeriesInstanceUID",
@@ -75,13 +77,13 @@ class Cases:
         return replace(case, films=(*case.films, lateral))
 
     def negative(self) -> Case:
-        return self._case("negative", draw(41, shape=PORTRAIT, pneumothorax=False), [Kind.SEG, Kind.SR])
+        return self._case("negative", draw_phantom(41, shape=PORTRAIT, pneumothorax=False), [Kind.SEG, Kind.SR])
 
     def capture(self) -> Case:
-        return self._case("capture", draw(51, shape=PORTRAIT, pneumothorax=True), [Kind.CAPTURE])
+        return self._case("capture", draw_phantom(51, shape=PORTRAIT, pneumothorax=True), [Kind.CAPTURE])
 
     def presentation(self) -> Case:
-        return self._case("presentation", draw(61, shape=PORTRAIT, pneumothorax=True), [Kind.SEG, Kind.PRESENTATION])
+        return self._case("presentation", draw_phantom(61, shape=PORTRAIT, pneumothorax=True), [Kind.SEG, Kind.PRESENTATION])
 
     def all(self) -> list[Case]:
         return [
@@ -90,7 +92,7 @@ class Cases:
         ]  # fmt: skip
 
     def _case(self, name: str, phantom: Phantom, kinds: list[Kind], without: Iterable[str] = (), **how: Any) -> Case:
-        dataset = film(phantom, **how)
+        dataset = phantom_dataset(phantom, **how)
         for keyword in without:
             del dataset[keyword]
         dataset = read_back(dataset)

@@ -15,7 +15,8 @@ from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import Arrival, Delivery, DeliveryState, Outcome, State, StoredObject
 from dicom_node.storage.spool import Spool
-from segmenter import phantom
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import phantom_dataset
 
 
 class WaitingDelivery:
@@ -38,7 +39,7 @@ class WaitingDelivery:
         claim = self.ledger.claim("w", 30)
         assert claim is not None
         buffer = io.BytesIO()
-        made = phantom.film(phantom.draw(1, shape=(96, 80)), kind="SC", bits=8)
+        made = phantom_dataset(draw_phantom(1, shape=(96, 80)), kind="SC", bits=8)
         made.save_as(buffer, enforce_file_format=True)
         stored = self.spool.write_into(self.spool.folder_for(self.job_id, claim.owner), "seg.dcm", buffer.getvalue())
         self.bytes = buffer.getvalue()

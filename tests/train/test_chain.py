@@ -12,6 +12,7 @@ import pydicom
 import pytest
 import torch
 from click.testing import CliRunner
+from pydicom.dataset import Dataset
 from small_training import tiny_data, tiny_recipe
 
 from dicom_node.cli.main import segment
@@ -20,17 +21,21 @@ from segmenter.artifact import load_artifact
 from segmenter.engine import Segmenter
 from segmenter.mask import decide
 from segmenter.network import build_network
+from segmenter.phantom import draw_phantom
+from segmenter.phantom_film import phantom_dataset
+from segmenter.phantom_values import Phantom
 from segmenter.placement import Placement
 from segmenter.settings import Settings
 from segmenter.values import Prediction, Spacing
-from train import calibrate, checkpoint, encoder, evaluate
-from train.cases import wrapped
+from train import calibrate, checkpoint, encoder, evaluate, exam
+from train.cases import DataError, wrapped
 from train.cli import main
 from train.dataset import Prepared, Row
-from train.exam import exam_film, is_frozen
 from train.fit import RunError
 from train.predictions import LEVELS, Answers, averaged, joined
 from train.sources import Given
+
+A_FEW_FILMS = (4, 21, 39)  # of the exam: small ones, CR, DX and SC, both photometric interpretations, 12 to 16 bits
 
 
 def called(*args: object, code: int = 0) -> str:
@@ -356,15 +361,43 @@ def test_temperature_cools_a_model_that_is_too_sure() -> None:
 # -- the exam ----------------------------------------------------------------------------------------------------
 
 
-def test_the_exam_is_the_one_that_was_frozen() -> None:
-    assert is_frozen(), "phantoms or EXAM changed: the figures in the model card are of another exam"
+@pytest.mark.parametrize("index", A_FEW_FILMS)  # `evaluate` checks every film that it scores
+def test_the_exam_is_the_one_that_was_frozen(index: int) -> None:
+    phantom, dataset = exam.exam_film(index)
+    assert phantom.pneumothorax == (index % 20 < 9) and dataset.Rows != dataset.Columns
+    assert phantom.truth.shape == (dataset.Rows, dataset.Columns)
 
 
-@pytest.mark.parametrize("index", [0, 19])
-def test_exam_films_are_reproducible(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(exam_film.__globals__["EXAM"], "longer_side_px", [200, 300])
-    (one, a), (_, b) = exam_film(index), exam_film(index)
-    assert one.pneumothorax == (index == 0) and a.PixelData == b.PixelData and a.Rows != a.Columns
+def test_every_film_of_the_exam_is_frozen_and_no_two_are_one() -> None:
+    pixels, truths = zip(*exam.frozen_digests(), strict=True)
+    assert len(set(pixels)) == exam.EXAM["films"] == 200
+    without = sum(index % 20 >= 9 for index in range(200))
+    assert len(set(truths)) >= 200 - without  # empty masks of one size are one
+
+
+@pytest.mark.parametrize("changed", ["pixels", "truth", "window", "nothing"])
+def test_a_film_of_the_exam_that_changed_is_refused(changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The films themselves are too large for a test that draws them again and again."""
+    small, stored = small_exam_film()
+    monkeypatch.setattr(exam, "frozen_digests", lambda: (exam.film_sha256(small, stored),))
+    phantom, dataset = small_exam_film()
+    if changed == "pixels":
+        dataset.PixelData = bytes([dataset.PixelData[0] ^ 1]) + dataset.PixelData[1:]
+    elif changed == "truth":
+        phantom.truth[0, 0] ^= True
+    elif changed == "window":
+        dataset.WindowCenter = 1
+    monkeypatch.setattr(exam, "drawn", lambda index: (phantom, dataset))
+    if changed == "nothing":
+        assert exam.exam_film(0) == (phantom, dataset)
+        return
+    with pytest.raises(DataError, match=f"film 0 of the exam .* its {'truth' if changed == 'truth' else 'pixels'} differ"):
+        exam.exam_film(0)
+
+
+def small_exam_film() -> tuple[Phantom, Dataset]:
+    phantom = draw_phantom(3, shape=(96, 80), pneumothorax=True)
+    return phantom, phantom_dataset(phantom, kind="DX", bits=12)
 
 
 def test_data_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from hypothesis.extra import numpy as hnp
 from receiver_node import eventually
 
 from segmenter.decode import decode
-from segmenter.phantom import draw
+from segmenter.phantom import draw_phantom
 from segmenter.placement import Placement
 from train import folds, phantoms, prepare, rle, siim
 from train.cases import DataError
@@ -134,7 +134,7 @@ def test_films_and_truths_lie_where_they_are_served(raw: Path, tmp_path: Path) -
         dataset = pydicom.dcmread(seed_of[row.name])
         seed = int(str(dataset.PatientName).rsplit(" ", 1)[1])
         shape = phantoms.film_shape(seed, LONGER)
-        truth = draw(seed, shape=shape).truth
+        truth = draw_phantom(seed, shape=shape).truth
         shapes.add(shape)
         assert (row.height, row.width) == shape == dataset.pixel_array.shape
         assert row.area_fraction == pytest.approx(truth.mean(), abs=1e-9) and row.positive == truth.any()
@@ -346,7 +346,11 @@ def test_pairs_of_even_sites_are_where_they_say(tmp_path: Path) -> None:
     plan = phantoms.Plan(20_000, 12, LONGER, 0.0, pairs=True, even_sites=True)
     sick = [seed for seed, sick in phantoms.films(plan) if sick]
     assert [seed for seed, sick in phantoms.films(plan) if not sick] == sick and len(set(sick)) == 6 and min(sick) >= 20_000
-    assert [draw(seed, shape=(96, 80), pneumothorax=True).sites[0] for seed in sick] == ["apical", "lateral", "basal"] * 2
+    assert [draw_phantom(seed, shape=(96, 80), pneumothorax=True).sites[0] for seed in sick] == [
+        "apical",
+        "lateral",
+        "basal",
+    ] * 2
     with pytest.raises(ValueError, match="add --pairs"):
         phantoms.write(phantoms.Plan(20_000, 12, LONGER, 0.0, even_sites=True), tmp_path, workers=1)
 
@@ -355,7 +359,10 @@ def test_harder_phantoms_keep_their_truth_in_place() -> None:
     """What is outlined is still darker than without it, after each step and after all; nothing added depends on the label."""
     from train.variety import STEPS, harder
 
-    pairs = [(draw(s, shape=(352, 300), pneumothorax=True), draw(s, shape=(352, 300), pneumothorax=False)) for s in range(12)]
+    pairs = [
+        (draw_phantom(s, shape=(352, 300), pneumothorax=True), draw_phantom(s, shape=(352, 300), pneumothorax=False))
+        for s in range(12)
+    ]
     for sick, well in pairs:
         hard, plain = harder(sick), harder(well)
         assert hard.truth.any() and not plain.truth.any() and hard.image.shape == sick.image.shape
