@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segmenter.placement import turned, turned_back
+from segmenter.geometry import turned, turned_back
 from segmenter.values import Image, Mask, Radiograph
 
 _LONGER_SIDE = 256  # px that the outline is looked for on

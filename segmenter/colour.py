@@ -11,7 +11,8 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import convert_color_space
 
 from segmenter.gate import NotOurs, SkipCode
-from segmenter.lookup import LookupTable, first_table
+from segmenter.lookup import first_table
+from segmenter.transformations import LookupTable
 
 COLOUR_SPACES = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"}
 PALETTE = "PALETTE COLOR"

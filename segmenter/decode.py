@@ -6,32 +6,29 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from segmenter.gate import NotOurs, SkipCode, assumptions
-from segmenter.header import integer, malformed, number, numbers, present, words
+from segmenter.geometry import aspect_of, geometry_notes, spacing_of, turn_of
+from segmenter.header import integer, malformed
 from segmenter.intensity import Intensity, intensity_of, logarithm
 from segmenter.notes import NoteCode
 from segmenter.photometric import negative, photometric_of, settle
 from segmenter.pixels import Stored, Values, stored_values
 from segmenter.shutter import shutter_of
-from segmenter.tone import AS_STORED, Tone, greys, tone_of, unread
+from segmenter.tone import greys, tone_of, unread
+from segmenter.transformations import AS_STORED, Tone
 from segmenter.values import Radiograph, Spacing, Turn
 
 _MOST_PADDING = 0.9  # of the film: such a padding value is the film's own black
-_SPACING_MM = (0.01, 10.0)
-_LONGEST_MM = 800.0  # no chest film is nearly as long
 _DIGEST_PIXELS = 1 << 16  # at a time: they stay in the cache
-_PROPORTIONS = ("PixelAspectRatio", "NominalScannedPixelSpacing", "PixelSpacing", "ImagerPixelSpacing")
 _NUMBERS = (
     "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "PixelSpacing", "ImagerPixelSpacing",
     "EstimatedRadiographicMagnificationFactor", "PixelAspectRatio", "NominalScannedPixelSpacing",
 )  # fmt: skip
-_OPPOSITE = {"L": "R", "R": "L", "H": "F", "F": "H"}
 
 
 def decode(dataset: Dataset) -> Radiograph:
@@ -68,60 +65,10 @@ def decode(dataset: Dataset) -> Radiograph:
     processing = (NoteCode.FOR_PROCESSING,) if raw is not None else ()
     notes = (
         *assumptions(dataset), *stored.notes, *processing, *_repaired(dataset), *unread(dataset, tone), *assumed,
-        *_grey_notes(stored, padding, padded), *shut_notes, *_place_notes(dataset, spacing, turn), *settled.notes,
+        *_grey_notes(stored, padding, padded), *shut_notes, *geometry_notes(dataset, spacing, turn), *settled.notes,
     )  # fmt: skip
     said_once = tuple(dict.fromkeys(notes))
     return Radiograph(image, turn, spacing, digest.result(), shown, said_once, aspect, settled.unclear)
-
-
-def spacing_of(dataset: Dataset) -> Spacing | None:
-    """PixelSpacing; else ImagerPixelSpacing, divided by the radiographic magnification where it is known (PS3.3 10.7.1.3,
-    C.8.11.3.1.1). [0, 0] occurs, and 1 as a word for nothing: what is not between .01 and 10 mm, or makes a film of more than
-    .8 m, is answered like an absent one. NominalScannedPixelSpacing never counts."""
-    rows, columns = integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
-        found = numbers(dataset, keyword)
-        if len(found) != 2:
-            continue
-        factor = number(dataset, "EstimatedRadiographicMagnificationFactor") if keyword == "ImagerPixelSpacing" else None
-        corrected = factor is not None and 1 < factor < 4
-        row, column = (v / factor for v in found) if corrected and factor else found
-        sound = all(_SPACING_MM[0] <= v <= _SPACING_MM[1] for v in (row, column))
-        if sound and max(rows * row, columns * column) <= _LONGEST_MM:
-            return Spacing(row, column, keyword, corrected)
-    return None
-
-
-def aspect_of(dataset: Dataset, spacing: Spacing | None) -> tuple[int, int]:
-    """Height to width of a pixel, from its spacing, else PixelAspectRatio (PS3.3 C.7.6.3.1.7), else a spacing that says
-    nothing of lengths on the body: the scanner's, or one that is no chest film's; (1, 1) when none says it."""
-    said = [numbers(dataset, keyword) for keyword in _PROPORTIONS]
-    for tall, wide in ((spacing.row_mm, spacing.column_mm),) if spacing else (one for one in said if len(one) == 2):
-        if tall > 0 and wide > 0 and 0.1 <= tall / wide <= 10:
-            ratio = Fraction(tall / wide).limit_denominator(1000)
-            return ratio.numerator, ratio.denominator
-    return 1, 1
-
-
-def turn_of(dataset: Dataset) -> Turn:
-    """How to bring the film upright from PatientOrientation (PS3.3 C.7.6.1.1.1): a frontal film read face to face has rows
-    towards the patient's left and columns towards the feet, L\\F. What is absent or no frontal orientation is left as it
-    is."""
-    return _said_turn(dataset) or Turn()
-
-
-def _said_turn(dataset: Dataset) -> Turn | None:
-    found = words(dataset, "PatientOrientation")
-    if len(found) != 2 or not all(found):
-        return None
-    rows, columns = (v[0] for v in found)
-    for mirror in (False, True):
-        across, down = (_OPPOSITE.get(rows, "") if mirror else rows), columns
-        for quarters in range(4):
-            if (across, down) == ("L", "F"):
-                return Turn(mirror, quarters)
-            across, down = down, _OPPOSITE.get(across, "")  # np.rot90 turns counter-clockwise
-    return None
 
 
 def _shutter(
@@ -170,23 +117,6 @@ def _grey_notes(stored: Stored, padding: tuple[int, int] | None, film: NDArray[n
 
 def _repaired(dataset: Dataset) -> tuple[NoteCode, ...]:
     return (NoteCode.NUMBER_REPAIRED,) if any(malformed(dataset, keyword) for keyword in _NUMBERS) else ()
-
-
-def _place_notes(dataset: Dataset, spacing: Spacing | None, turn: Turn) -> tuple[NoteCode, ...]:
-    """PixelSpacing equal to ImagerPixelSpacing was not corrected for magnification (PS3.3 10.7.1.3)."""
-    source = spacing.source if spacing else ""
-    ignored = present(dataset, "PixelSpacing") and source != "PixelSpacing"
-    ignored = ignored or (present(dataset, "ImagerPixelSpacing") and spacing is None)
-    copied = source == "PixelSpacing" and numbers(dataset, "PixelSpacing") == numbers(dataset, "ImagerPixelSpacing")
-    where: tuple[NoteCode, ...] = ()
-    if spacing is None:
-        where = (NoteCode.SPACING_UNKNOWN,)
-    elif spacing.corrected or spacing.in_detector_plane or copied:
-        where = (NoteCode.SPACING_DERIVED if spacing.corrected else NoteCode.DETECTOR_SPACING,)
-    upright: tuple[NoteCode, ...] = (NoteCode.TURNED_UPRIGHT,) if turn != Turn() else ()
-    if _said_turn(dataset) is None:
-        upright = (NoteCode.UPRIGHT_ASSUMED,)
-    return (*((NoteCode.SPACING_IGNORED,) if ignored else ()), *where, *upright)
 
 
 def _more(raw: Intensity | None, shutter: NDArray[np.bool_] | None) -> bytes:

@@ -21,18 +21,12 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from segmenter import codes
+from segmenter.equipment import MANUFACTURER, MODEL_NAME
 from segmenter.header import is_uid, items, readable, text
 from segmenter.identity import ModelIdentity
 from segmenter.kinds import SOP_CLASSES, Kind
 from segmenter.settings import Settings
-from segmenter.uids import (
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-    MANUFACTURER,
-    MODEL_NAME,
-    result_uid,
-    series_uid,
-)
+from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, result_uid, series_uid
 from segmenter.words import WORDS, Words
 
 LO = 64  # characters of a Long String (PS3.5 section 6.2)

@@ -15,13 +15,13 @@ from pydicom.dataset import Dataset
 
 from segmenter.age import age_notes, is_under
 from segmenter.derived import is_derived, is_dual_energy
+from segmenter.equipment import MANUFACTURER, MODEL_NAME
 from segmenter.header import described, integer, is_uid, items, plain, text, words
 from segmenter.intensity import is_for_processing
 from segmenter.notes import NoteCode
 from segmenter.reason import Reason
 from segmenter.settings import Settings
 from segmenter.terms import CHEST, NOT_CHEST
-from segmenter.uids import MANUFACTURER, MODEL_NAME
 from segmenter.values import Skip
 from segmenter.view import IMAGE_DESCRIPTIONS, View, view_notes, view_of
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from segmenter.header import integer, plain, text, words
-from segmenter.tone import Tone
+from segmenter.transformations import Tone
 
 DX_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
 _RAW = {"FOR PROCESSING", "RAW", "RAW DATA", "UNPROCESSED", "FORPROCESSING"}

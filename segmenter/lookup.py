@@ -4,34 +4,13 @@ are often wrong."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from segmenter.header import numbers, value
-
-
-@dataclass(frozen=True)
-class LookupTable:
-    """`entries` by index; `first`: the input that index 0 stands for; inputs beyond an end get the entry there. `bits`: of an
-    entry. `repaired`: the descriptor says another number of entries or bits."""
-
-    entries: NDArray[np.int64]
-    first: int
-    bits: int
-    repaired: bool = False
-
-    @property
-    def falls(self) -> bool:
-        """Whether it turns black and white: its upper half is darker than its lower."""
-        half = len(self.entries) // 2
-        return half > 0 and float(self.entries[-half:].mean()) < float(self.entries[:half].mean())
-
-    def __call__(self, values: NDArray) -> NDArray[np.float32]:
-        at = np.clip(np.rint(values).astype(np.int64) - self.first, 0, len(self.entries) - 1)
-        return self.entries[at].astype(np.float32)
+from segmenter.transformations import LookupTable
 
 
 def first_table(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmenter.body import extent_of
-from segmenter.placement import turned
+from segmenter.geometry import turned
 from segmenter.values import Image, Radiograph
 
 NEAR = 0.08  # of the body's width: nearer to the midline, no side is said

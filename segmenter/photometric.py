@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from segmenter.geometry import turned
 from segmenter.header import text
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.intensity import Intensity
 from segmenter.notes import NoteCode
-from segmenter.placement import turned
 from segmenter.polarity import polarity, stands
 from segmenter.values import Image, Turn
 

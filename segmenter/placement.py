@@ -14,22 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segmenter.geometry import turned, turned_back
 from segmenter.values import Image, Probability, Turn
 
 Box = tuple[slice, slice]  # rows, columns
 
 _UPRIGHT = Turn()
-
-
-def turned(array: NDArray, turn: Turn) -> NDArray:
-    """`array` (H, W) brought upright: mirrored, then turned (a view, not a copy)."""
-    return np.rot90(array[:, ::-1] if turn.mirror else array, turn.quarters)
-
-
-def turned_back(array: NDArray, turn: Turn) -> NDArray:
-    """The inverse of `turned`."""
-    back = np.rot90(array, -turn.quarters)
-    return back[:, ::-1] if turn.mirror else back
 
 
 def _whole(shape: tuple[int, ...]) -> Box:

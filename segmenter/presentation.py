@@ -20,9 +20,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from segmenter.envelope import Envelope
 from segmenter.header import number
-from segmenter.lookup import LookupTable
 from segmenter.outline import parts_on, sides_of
-from segmenter.tone import Shown, Tone, Window
+from segmenter.transformations import LookupTable, Shown, Tone, Window
 from segmenter.values import Finding
 
 T = TypeVar("T", VOILUT, ModalityLUT)

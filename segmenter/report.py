@@ -15,8 +15,8 @@ from segmenter.values import Finding, Mask, Radiograph
 from segmenter.words import WORDS, Words
 
 _LONGEST_SIDE = 1024
-_FOUND = (255, 96, 64)  # sRGB
-_TRUTH = (64, 220, 120)
+FOUND = (255, 96, 64)  # sRGB
+TRUTH = (64, 220, 120)
 _PLAIN, _QUIET, _WARNING = (230, 230, 230), (170, 170, 170), (255, 205, 70)
 _WIDTH_OF_SIZE_1 = 1250  # px of a picture whose capitals are 21 px high: some 70 letters a line
 _SMALLEST = 0.4  # capitals of 9 px
@@ -52,7 +52,7 @@ def captions(finding: Finding, words: Words, *, demo: bool) -> list[Caption]:
     Raises ValueError for a finding without a decision."""
     if finding.decision is None or finding.radiograph is None:
         raise ValueError("only a film with a decision has a picture")
-    colours = {"indeterminate": _WARNING, "done": _FOUND if finding.decision.positive else _PLAIN}
+    colours = {"indeterminate": _WARNING, "done": FOUND if finding.decision.positive else _PLAIN}
     said = [(words.answer(finding, sides(finding)), colours[finding.outcome])]
     if demo:
         said.append((words.demo_notice, _WARNING))
@@ -65,9 +65,9 @@ def picture(finding: Finding, longest_side: int, below: Sequence[Caption], truth
     if finding.decision is None or finding.radiograph is None:
         raise ValueError("only a film with a decision has a picture")
     film = _canvas(finding.radiograph, longest_side)
-    for mask, colour in ((truth, _TRUTH), (finding.decision.mask, _FOUND)):
+    for mask, colour in ((truth, TRUTH), (finding.decision.mask, FOUND)):
         if mask is not None:
-            _draw(film, mask, colour)
+            draw_outline(film, mask, colour)
     return np.concatenate([film, _strip(film.shape[1], below)])
 
 
@@ -81,7 +81,7 @@ def _canvas(radiograph: Radiograph, longest_side: int) -> NDArray[np.uint8]:
     return np.repeat(np.rint(grey * 255).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-def _draw(picture: NDArray[np.uint8], mask: Mask, colour: tuple[int, int, int]) -> None:
+def draw_outline(picture: NDArray[np.uint8], mask: Mask, colour: tuple[int, int, int]) -> None:
     """The contour of the native mask, scaled with four bits of fraction so that it stays on the border of its pixels."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     scale = np.array([picture.shape[1] / mask.shape[1], picture.shape[0] / mask.shape[0]])

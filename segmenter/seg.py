@@ -10,9 +10,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from segmenter import codes
 from segmenter.envelope import Envelope
+from segmenter.equipment import MANUFACTURER
 from segmenter.identity import ModelIdentity
 from segmenter.kinds import Kind
-from segmenter.uids import MANUFACTURER
 from segmenter.values import Decision, Finding, Radiograph
 
 OUR_WORDS = "Pneumothorax, found by artificial intelligence"

@@ -44,9 +44,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from segmenter import codes
 from segmenter.envelope import LO, Envelope
+from segmenter.equipment import MANUFACTURER, MODEL_NAME
 from segmenter.notes import NoteCode
 from segmenter.outline import Part, Side, parts_on, sides_of
-from segmenter.uids import MANUFACTURER, MODEL_NAME, derived_uid
+from segmenter.uids import derived_uid
 from segmenter.values import Decision, Finding, Radiograph
 
 _PATIENT_SIDES = {Side.LEFT: codes.LEFT, Side.RIGHT: codes.RIGHT}

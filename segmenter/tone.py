@@ -6,7 +6,6 @@ PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT). Polarity is not decided here.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -15,72 +14,15 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
 from segmenter.header import items, number, numbers_or_gaps, present, words
-from segmenter.lookup import LookupTable, first_table
+from segmenter.lookup import first_table
 from segmenter.notes import NoteCode
+from segmenter.transformations import LookupTable, Shown, Tone, Window
 
 _MOST_CLIPPED = 0.5  # of the film at black or white: such a window was made for other pixels
 _LEAST_CONTRAST = 0.25  # of the grey scale between the 2nd and the 98th percentile
 _PERCENTILES = (0.5, 99.5)
 _MOST_RESCALE = 1e9
 _SAMPLE = 1 << 20  # pixels that percentiles are taken from
-
-
-@dataclass(frozen=True)
-class Window:
-    """Centre and width in output units of the modality LUT; shape as VOILUTFunction names it (C.11.2.1.2, C.11.2.1.3)."""
-
-    centre: float
-    width: float
-    function: Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
-
-    @property
-    def is_exact(self) -> bool:
-        """A LINEAR window narrower than 1 can only be meant as LINEAR_EXACT: of values between 0 and 1, say."""
-        return self.function == "LINEAR_EXACT" or self.width < 1
-
-    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.function == "SIGMOID":
-            exponent = np.clip(-4 * (values - self.centre) / self.width, -60, 60)
-            return (1 / (1 + np.exp(exponent))).astype(np.float32)
-        centre, width = (self.centre, self.width) if self.is_exact else (self.centre - 0.5, max(self.width - 1, 1e-6))
-        return np.clip((values - centre) / width + 0.5, 0, 1).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Tone:
-    """Everything of a header that turns stored values into grey, as effective numbers: two headers that say the same in
-    other words are equal."""
-
-    slope: float
-    intercept: float
-    modality: LookupTable | None
-    voi: LookupTable | None
-    window: Window | None
-
-    def described(self) -> bytes:
-        """For the content digest: equal for equal tones."""
-        tables = [
-            b"-" if table is None else table.entries.tobytes() + f"{table.first},{table.bits}".encode()
-            for table in (self.modality, self.voi)
-        ]
-        return b"|".join([f"{self.slope!r},{self.intercept!r},{self.window!r}".encode(), *tables])
-
-
-AS_STORED = Tone(1.0, 0.0, None, None, None)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """How a film became grey: of its header's tone what was used, and the window that was made up where none could be.
-    `inverted`: black and white are exchanged on top of that, because the header or the pixels say so, or a table that was not
-    used would have done it."""
-
-    tone: Tone
-    inverted: bool = False
-
-    @property
-    def exchanged(self) -> Shown:
-        return replace(self, inverted=not self.inverted)
 
 
 def tone_of(dataset: Dataset, signed: bool) -> Tone:

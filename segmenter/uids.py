@@ -1,4 +1,4 @@
-"""Who we are, and UIDs that are derived instead of drawn: the same film and model give the same UIDs on every machine."""
+"""UIDs that are derived instead of drawn: the same film and model give the same UIDs on every machine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import uuid
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "pneumothorax.segmenter-worker")
 
-MANUFACTURER = "Segmenter Worker"
-MODEL_NAME = "Pneumothorax Segmenter"
 IMPLEMENTATION_VERSION_NAME = "SEGWORKER_0_1"  # SH, at most 16 characters (PS3.7 annex D.3.3.2)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.notes import NoteCode
-from segmenter.tone import Shown
+from segmenter.transformations import Shown
 
 Image = NDArray[np.float32]  # (H, W), [0, 1], lungs dark (the sense of MONOCHROME2)
 Probability = NDArray[np.float32]  # (S, S) on the model grid, [0, 1]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from train.config import Augmentation
 
 
-class Dice:
+class RandomDraws:
     """Random numbers of one batch: small ones from the CPU, so that every device draws the same, whole pictures of
     noise from the device itself."""
 
@@ -52,96 +52,101 @@ def augment(image: Tensor, truth: Tensor, crop: int, how: Augmentation, seed: in
 
     The same seed gives the same result; on another device the noise differs.
     """
-    dice = Dice(seed, image.device)
-    grid = sampled_grid(truth, crop, how, dice)
+    draws = RandomDraws(seed, image.device)
+    grid = sampled_grid(truth, crop, how, draws)
     image = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     truth = (F.grid_sample(truth, grid, mode="bilinear", padding_mode="zeros", align_corners=False) > 0.5).float()
-    image = toned(image, how, dice)
-    return dropped(image, truth, how, dice)
+    image = toned(image, how, draws)
+    return dropped(image, truth, how, draws)
 
 
-def sampled_grid(truth: Tensor, crop: int, how: Augmentation, dice: Dice) -> Tensor:
+def sampled_grid(truth: Tensor, crop: int, how: Augmentation, draws: RandomDraws) -> Tensor:
     """(N, crop, crop, 2) as grid_sample wants it: x, y."""
     n, size = truth.shape[0], truth.shape[-1]
     share = crop / size
     ticks = (2 * torch.arange(crop, device=truth.device) + 1) / crop - 1
     y, x = (t.expand(n, 1, crop, crop) * share for t in torch.meshgrid(ticks, ticks, indexing="ij"))
 
-    on = dice.chance(n, how.affine)
-    angle = on * dice.about(n, how.rotation_degrees) * (math.pi / 180)
-    zoom = 1 + on * dice.about(n, how.scale)
-    mirror = 1 - 2 * dice.chance(n, how.flip)
+    on = draws.chance(n, how.affine)
+    angle = on * draws.about(n, how.rotation_degrees) * (math.pi / 180)
+    zoom = 1 + on * draws.about(n, how.scale)
+    mirror = 1 - 2 * draws.chance(n, how.flip)
     x, y = (torch.cos(angle) * x + torch.sin(angle) * y) / zoom, (torch.cos(angle) * y - torch.sin(angle) * x) / zoom
     across, down = (
         (2 * how.shift * on, 2 * how.shift * on)
         if how.constant_shift
-        else (2 * on * dice.about(n, how.shift) for _ in range(2))
+        else (2 * on * draws.about(n, how.shift) for _ in range(2))
     )
     x, y = x * mirror - across, y - down
     if share < 1:
-        centre = crop_centre(truth, share, dice)
+        centre = crop_centre(truth, share, draws)
         x, y = x + centre[:, :1], y + centre[:, 1:]
-    dx, dy = warp(x, y, how, dice)
+    dx, dy = warp(x, y, how, draws)
     return torch.cat([x + dx, y + dy], 1).permute(0, 2, 3, 1)
 
 
-def crop_centre(truth: Tensor, share: float, dice: Dice) -> Tensor:
+def crop_centre(truth: Tensor, share: float, draws: RandomDraws) -> Tensor:
     """(N, 2, 1, 1): x, y of the middle of the crop. Half of the positive films: where the crop holds the lesion's
     middle; all others: anywhere."""
     n, room = truth.shape[0], 1 - share
-    anywhere = torch.cat([dice.about(n, room) for _ in range(2)], 1)
-    near = torch.cat([dice.about(n, share * 0.6) for _ in range(2)], 1)
+    anywhere = torch.cat([draws.about(n, room) for _ in range(2)], 1)
+    near = torch.cat([draws.about(n, share * 0.6) for _ in range(2)], 1)
     ticks = torch.linspace(-1, 1, truth.shape[-1], device=truth.device)
     mass = truth.sum((1, 2, 3)).clamp(min=1)
     middle = torch.stack([(truth.sum((1, 2)) * ticks).sum(1) / mass, (truth.sum((1, 3)) * ticks).sum(1) / mass], 1)[
         ..., None, None
     ]
-    wanted = dice.chance(n, 0.5) * (truth.amax((1, 2, 3), keepdim=True) > 0)
+    wanted = draws.chance(n, 0.5) * (truth.amax((1, 2, 3), keepdim=True) > 0)
     return torch.where(wanted > 0, (middle + near).clamp(-room, room), anywhere)
 
 
-def warp(x: Tensor, y: Tensor, how: Augmentation, dice: Dice) -> tuple[Tensor, Tensor]:
+def warp(x: Tensor, y: Tensor, how: Augmentation, draws: RandomDraws) -> tuple[Tensor, Tensor]:
     """What one of elastic, grid and optical distortion adds to the map; nothing for films that stay straight."""
     n, _, side, _ = x.shape
-    kind = dice.between(n, 0, 3).floor()
-    on = dice.chance(n, how.warp)
-    elastic = F.interpolate(dice.field(n, 9), (side, side), mode="bicubic", align_corners=True) * how.elastic
-    bars = F.interpolate(dice.field(n, 5), (side, side), mode="bilinear", align_corners=True) * how.grid
-    bend = dice.about(n, how.optical) * (x * x + y * y)
+    kind = draws.between(n, 0, 3).floor()
+    on = draws.chance(n, how.warp)
+    elastic = F.interpolate(draws.field(n, 9), (side, side), mode="bicubic", align_corners=True) * how.elastic
+    bars = F.interpolate(draws.field(n, 5), (side, side), mode="bilinear", align_corners=True) * how.grid
+    bend = draws.about(n, how.optical) * (x * x + y * y)
     pick = [on * (kind == k) for k in range(3)]
     dx = pick[0] * elastic[:, :1] + pick[1] * bars[:, :1] + pick[2] * bend * x
     dy = pick[0] * elastic[:, 1:] + pick[1] * bars[:, 1:] + pick[2] * bend * y
     return dx, dy
 
 
-def toned(image: Tensor, how: Augmentation, dice: Dice) -> Tensor:
+def toned(image: Tensor, how: Augmentation, draws: RandomDraws) -> Tensor:
     """Another window, contrast, gamma, sharpness and dose: the same film from another room."""
     n = image.shape[0]
-    on = dice.chance(n, how.tone)
-    low, high = on * dice.about(n, how.window), 1 + on * dice.about(n, how.window)
-    image = ((image - low) / (high - low).clamp(min=0.3)).clamp(0, 1) ** torch.exp(on * dice.about(n, how.gamma))
-    image = ((image - 0.5) * (1 + on * dice.about(n, how.contrast)) + 0.5 + on * dice.about(n, how.contrast / 2)).clamp(0, 1)
+    on = draws.chance(n, how.tone)
+    low, high = on * draws.about(n, how.window), 1 + on * draws.about(n, how.window)
+    image = ((image - low) / (high - low).clamp(min=0.3)).clamp(0, 1) ** torch.exp(on * draws.about(n, how.gamma))
+    image = ((image - 0.5) * (1 + on * draws.about(n, how.contrast)) + 0.5 + on * draws.about(n, how.contrast / 2)).clamp(0, 1)
     if how.detail:
         for cells in (64, 16):  # bands, in cells of the side
             coarse = F.interpolate(F.adaptive_avg_pool2d(image, cells), image.shape[-2:], mode="bicubic", align_corners=False)
-            image = image + dice.chance(n, 0.4) * dice.between(n, 0, how.detail) * (image - coarse)
+            image = image + draws.chance(n, 0.4) * draws.between(n, 0, how.detail) * (image - coarse)
     if how.blur:
         soft = F.avg_pool2d(F.avg_pool2d(image, 3, 1, 1, count_include_pad=False), 3, 1, 1, count_include_pad=False)
-        image = torch.lerp(image, soft, dice.chance(n, 0.3) * dice.between(n, 0, how.blur))
+        image = torch.lerp(image, soft, draws.chance(n, 0.3) * draws.between(n, 0, how.blur))
     if how.noise:
-        image = image + dice.chance(n, 0.5) * dice.between(n, 0, how.noise) * dice.noise(image)
+        image = image + draws.chance(n, 0.5) * draws.between(n, 0, how.noise) * draws.noise(image)
     return image.clamp(0, 1)
 
 
-def dropped(image: Tensor, truth: Tensor, how: Augmentation, dice: Dice) -> tuple[Tensor, Tensor]:
+def dropped(image: Tensor, truth: Tensor, how: Augmentation, draws: RandomDraws) -> tuple[Tensor, Tensor]:
     """Blank rectangles. What can not be seen is not asked for: the truth is blank there, too."""
     if not how.dropout:
         return image, truth
     n, side = image.shape[0], image.shape[-1]
     ticks = torch.arange(side, device=image.device) / side
-    kept, on = torch.ones_like(image), dice.chance(n, how.dropout)
+    kept, on = torch.ones_like(image), draws.chance(n, how.dropout)
     for _ in range(3):
-        top, left, h, w = dice.between(n, 0, 1), dice.between(n, 0, 1), dice.between(n, 0.02, 0.15), dice.between(n, 0.02, 0.15)
+        top, left, h, w = (
+            draws.between(n, 0, 1),
+            draws.between(n, 0, 1),
+            draws.between(n, 0.02, 0.15),
+            draws.between(n, 0.02, 0.15),
+        )
         rows = ((ticks >= top) & (ticks < top + h))[:, :, 0, :, None]
         columns = ((ticks >= left) & (ticks < left + w))[:, :, 0, None, :]
         kept = kept * (1 - on * (rows & columns)[:, None, 0].float())

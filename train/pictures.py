@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segmenter.report import _FOUND, _TRUTH, _draw
+from segmenter.report import FOUND, TRUTH, draw_outline
 from train.metrics import Scored, Table, auroc, calibration, expected_calibration_error, ranked, scalars
 
 if TYPE_CHECKING:
@@ -172,8 +172,8 @@ def _letterboxed(image: np.ndarray, truth: np.ndarray, answer: np.ndarray, tile:
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     grey = np.rint(small.clip(0, 1) * 255).astype(np.uint8)
     picture = np.repeat(grey[:, :, None], 3, axis=2)
-    _draw(picture, truth, _TRUTH)
-    _draw(picture, answer, _FOUND)
+    draw_outline(picture, truth, TRUTH)
+    draw_outline(picture, answer, FOUND)
     canvas = np.zeros((tile, tile, 3), np.uint8)
     top, left = (tile - size[1]) // 2, (tile - size[0]) // 2
     canvas[top : top + size[1], left : left + size[0]] = picture

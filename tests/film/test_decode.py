@@ -18,11 +18,11 @@ from pydicom.uid import (
 )
 from small_film import SHAPE, picture, read_back, small_film, write
 
-from segmenter.decode import decode, spacing_of, turn_of
+from segmenter.decode import decode
 from segmenter.errors import Refused
 from segmenter.gate import NotOurs
+from segmenter.geometry import spacing_of, turn_of, turned
 from segmenter.notes import NoteCode
-from segmenter.placement import turned
 from segmenter.values import Spacing
 
 FILMS = os.environ.get("SEGMENTER_FILMS")

@@ -9,7 +9,8 @@ from encapsulated_films import base, put, stored
 from pydicom.dataset import Dataset
 from small_film import raw, read_back
 
-from segmenter.decode import aspect_of, decode, spacing_of
+from segmenter.decode import decode
+from segmenter.geometry import aspect_of, spacing_of
 from segmenter.header import integer, number, numbers
 from segmenter.notes import NoteCode
 from segmenter.number_text import as_number, as_pair

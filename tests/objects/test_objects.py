@@ -14,14 +14,15 @@ from small_film import SHAPE, picture, small_film, write
 from test_seg import IDENTITY, complaints
 
 from segmenter.builders import applies, build
-from segmenter.decode import _said_turn, decode
+from segmenter.decode import decode
+from segmenter.geometry import said_turn
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.kinds import Kind, kinds_for
 from segmenter.notes import NoteCode
 from segmenter.outline import parts_of
 from segmenter.report import captions, outline_png
 from segmenter.settings import Settings
-from segmenter.tone import AS_STORED, Shown
+from segmenter.transformations import AS_STORED, Shown
 from segmenter.values import Decision, Finding, Radiograph, Spacing, Turn
 from segmenter.words import WORDS
 
@@ -89,7 +90,7 @@ def test_the_outline_encloses_what_was_found_and_names_the_side():
     for orientation, expected in sides.items():
         film = Dataset()
         film.PatientOrientation = list(orientation)
-        parts = parts_of(MASK, _said_turn(film))
+        parts = parts_of(MASK, said_turn(film))
         assert sum(part.area_px for part in parts) == MASK.sum()
         assert dice(np.logical_or.reduce([filled(part.points) for part in parts]), MASK) > 0.985
         # Columns towards the left: the lower half, where the bar lies, is the left one; the crescent's centre lies above it.

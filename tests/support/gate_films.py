@@ -7,11 +7,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 from small_film import picture, raw, small_film
 
+from segmenter.equipment import MANUFACTURER, MODEL_NAME
 from segmenter.gate import SkipCode
 from segmenter.intensity import DX_FOR_PROCESSING
 from segmenter.notes import NoteCode
 from segmenter.settings import Settings
-from segmenter.uids import MANUFACTURER, MODEL_NAME
 
 SETTINGS = Settings(min_side_px=200, max_pixels=1_000_000, min_age_years=1, device="cpu", threads=1, absurd_fraction=1.0)
 SILENT = ("BodyPartExamined", "ViewPosition", "SeriesDescription", "StudyDescription", "PatientOrientation")

@@ -1,0 +1,89 @@
+"""How stored values become grey, as frozen values: modality LUT or rescale, VOI LUT or window, and polarity (the grayscale
+transformations of PS3.4 N.2.1). They are read from a header elsewhere, and written into a presentation state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class LookupTable:
+    """`entries` by index; `first`: the input that index 0 stands for; inputs beyond an end get the entry there. `bits`: of an
+    entry. `repaired`: the descriptor says another number of entries or bits."""
+
+    entries: NDArray[np.int64]
+    first: int
+    bits: int
+    repaired: bool = False
+
+    @property
+    def falls(self) -> bool:
+        """Whether it turns black and white: its upper half is darker than its lower."""
+        half = len(self.entries) // 2
+        return half > 0 and float(self.entries[-half:].mean()) < float(self.entries[:half].mean())
+
+    def __call__(self, values: NDArray) -> NDArray[np.float32]:
+        at = np.clip(np.rint(values).astype(np.int64) - self.first, 0, len(self.entries) - 1)
+        return self.entries[at].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Centre and width in output units of the modality LUT; shape as VOILUTFunction names it (C.11.2.1.2, C.11.2.1.3)."""
+
+    centre: float
+    width: float
+    function: Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
+
+    @property
+    def is_exact(self) -> bool:
+        """A LINEAR window narrower than 1 can only be meant as LINEAR_EXACT: of values between 0 and 1, say."""
+        return self.function == "LINEAR_EXACT" or self.width < 1
+
+    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.function == "SIGMOID":
+            exponent = np.clip(-4 * (values - self.centre) / self.width, -60, 60)
+            return (1 / (1 + np.exp(exponent))).astype(np.float32)
+        centre, width = (self.centre, self.width) if self.is_exact else (self.centre - 0.5, max(self.width - 1, 1e-6))
+        return np.clip((values - centre) / width + 0.5, 0, 1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Tone:
+    """Everything of a header that turns stored values into grey, as effective numbers: two headers that say the same in
+    other words are equal."""
+
+    slope: float
+    intercept: float
+    modality: LookupTable | None
+    voi: LookupTable | None
+    window: Window | None
+
+    def described(self) -> bytes:
+        """For the content digest: equal for equal tones."""
+        tables = [
+            b"-" if table is None else table.entries.tobytes() + f"{table.first},{table.bits}".encode()
+            for table in (self.modality, self.voi)
+        ]
+        return b"|".join([f"{self.slope!r},{self.intercept!r},{self.window!r}".encode(), *tables])
+
+
+AS_STORED = Tone(1.0, 0.0, None, None, None)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a film became grey: of its header's tone what was used, and the window that was made up where none could be.
+    `inverted`: black and white are exchanged on top of that, because the header or the pixels say so, or a table that was not
+    used would have done it."""
+
+    tone: Tone
+    inverted: bool = False
+
+    @property
+    def exchanged(self) -> Shown:
+        return replace(self, inverted=not self.inverted)
