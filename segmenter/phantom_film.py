@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
@@ -98,10 +99,10 @@ def phantom_dataset(
     return ds
 
 
-def _uid(phantom: Phantom, kind: str, what: str) -> str:
+def _uid(phantom: Phantom, kind: str, what: str) -> UID:
     contents = f"{phantom.pneumothorax} {sorted(phantom.distractors)}"
     name = f"{what} {kind} {phantom.seed} {phantom.image.shape} {contents}"
-    return f"2.25.{uuid.uuid5(NAMESPACE, name).int}"
+    return UID(f"2.25.{uuid.uuid5(NAMESPACE, name).int}")
 
 
 def _patient(phantom: Phantom, kind: ImageIOD) -> Dataset:
