@@ -21,8 +21,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 from programs import needed  # noqa: E402
 from servers import SENDER, free_port, wait_for  # noqa: E402
 
-from segmenter.phantom import draw_phantom  # noqa: E402
-from segmenter.phantom_film import phantom_dataset  # noqa: E402
+from segmenter.phantom.dicom import phantom_dataset  # noqa: E402
+from segmenter.phantom.draw import draw_phantom  # noqa: E402
 
 _HEAD_BYTES = 4096  # of a film, where its UIDs stand
 

@@ -32,8 +32,8 @@ from dicom_node.storage.worker_tokens import Workers
 from dicom_node.work.celery_app import QUEUE, celery_app
 from dicom_node.work.model import load_model, segment_settings
 from dicom_node.work.wakeup import ring
-from segmenter.phantom import draw_phantom
-from segmenter.phantom_film import phantom_dataset
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import draw_phantom
 
 LIVES = 60
 DELIVERED = 60

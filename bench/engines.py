@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from rows import ROUNDS, Row, row
 
-from segmenter.artifact import Artifact, write_artifact
-from segmenter.network import build_network
-from segmenter.predict import Predictor
-from train.graph import add_graphs
+from segmenter.model.artifact import Artifact, write_artifact
+from segmenter.model.network import build_network
+from segmenter.model.predict import Predictor
+from train.export.onnx_graph import add_graphs
 
 SIZE = 512
 GFLOP = 36.7  # of one image of 512 x 512 px through U-Net and EfficientNet-B4, a multiplication and an addition counted as two

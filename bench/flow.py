@@ -28,9 +28,9 @@ from dicom_node.storage.part10 import read_film
 from dicom_node.storage.records import Arrival, Outcome, State, StoredObject
 from dicom_node.work.model import load_model, segment_settings
 from segmenter.engine import Segmenter
-from segmenter.kinds import Kind
-from segmenter.phantom import draw_phantom
-from segmenter.phantom_film import phantom_dataset
+from segmenter.objects.kinds import Kind
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import draw_phantom
 
 POSITIVE_SEEDS = (7, 10, 29, 38, 54, 69)  # films that the shipped model answers with a SEG
 NEGATIVE_SEED = 1

@@ -18,12 +18,12 @@ from machine import machine_and_commit
 from rows import ROOT, ROUNDS, Row, row
 
 import segmenter
-from segmenter.artifact import load_artifact, write_artifact
 from segmenter.engine import Segmenter
-from segmenter.network import build_network
-from segmenter.phantom import draw_phantom
-from segmenter.phantom_film import phantom_dataset
-from segmenter.predict import Predictor
+from segmenter.model.artifact import load_artifact, write_artifact
+from segmenter.model.network import build_network
+from segmenter.model.predict import Predictor
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import draw_phantom
 from segmenter.settings import Settings
 
 FILE = ROOT / "bench" / "gpu.json"

@@ -28,8 +28,8 @@ from servers import Node, Orthanc, free_port, running_orthanc  # noqa: E402
 
 from dicom_node.cli.supervisor import running  # noqa: E402
 from dicom_node.storage.records import FINISHED, State  # noqa: E402
-from segmenter.phantom import draw_phantom  # noqa: E402
-from segmenter.phantom_film import phantom_dataset  # noqa: E402
+from segmenter.phantom.dicom import phantom_dataset  # noqa: E402
+from segmenter.phantom.draw import draw_phantom  # noqa: E402
 
 # One recording process, called by two names, each of them peculiar; Orthanc is the third destination.
 RECORDERS = ("PACS", "ARCHIVE")

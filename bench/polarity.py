@@ -19,11 +19,11 @@ import cv2
 import numpy as np
 from pydicom.dataset import Dataset
 
-from segmenter.decode import decode
+from segmenter.film.decode import decode
+from segmenter.film.photometric import Verdict, judge
 from segmenter.notes import NoteCode
-from segmenter.phantom import draw_phantom
-from segmenter.phantom_film import phantom_dataset
-from segmenter.photometric import Verdict, judge
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import draw_phantom
 from segmenter.values import Turn
 
 KINDS, PHOTOMETRICS, BITS = ("DX", "CR", "SC"), ("MONOCHROME1", "MONOCHROME2"), (8, 10, 12, 16)

@@ -12,7 +12,7 @@ from formula import Formula
 from scale_days import DOCKING, Case, queue, run
 from scale_tables import USES, WORKERS, Waits
 
-from train.pictures import BLUE, CYCLE, GREY, VERMILION
+from train.report.pictures import BLUE, CYCLE, GREY, VERMILION
 
 LEAST = 0.05  # s, the lowest wait that is shown
 

@@ -20,7 +20,7 @@ def measure(scratch: Path, device: str) -> Iterator[Row]:
     """`published` and `strong`, first stage, 512 px, on "cpu" or "cuda"."""
     import torch
 
-    from train.config import load_recipe
+    from train.fit.recipe import load_recipe
 
     data, gpu = _data(scratch / "training"), device == "cuda"
     for name in ("published", "strong"):
@@ -39,8 +39,8 @@ def measure(scratch: Path, device: str) -> Iterator[Row]:
 
 
 def _data(folder: Path):  # type: ignore[no-untyped-def]
-    from train import phantoms, prepare
-    from train.dataset import Prepared
+    from train.data import phantoms, prepare
+    from train.data.dataset import Prepared
 
     phantoms.write(phantoms.Plan(50_000, FILMS, 512, 0.5), folder / "raw", workers=2)
     prepare.prepare(prepare.Plan(folder / "raw", folder / "data", sizes=(512,), folds=2, workers=2))
@@ -48,7 +48,7 @@ def _data(folder: Path):  # type: ignore[no-untyped-def]
 
 
 def _plan(data, stage, steps: int):  # type: ignore[no-untyped-def]
-    from train.loop import epoch_plan
+    from train.fit.loop import epoch_plan
 
     positive = np.array([row.positive for row in data.rows])
     return epoch_plan(positive, dataclasses.replace(stage, steps=steps), 0, (0, 0))
@@ -56,7 +56,7 @@ def _plan(data, stage, steps: int):  # type: ignore[no-untyped-def]
 
 def _pipeline(data, stage) -> float:  # type: ignore[no-untyped-def]
     """Images a second that the reader hands over, nothing done with them."""
-    from train.loop import batches
+    from train.fit.loop import batches
 
     plan, rates = _plan(data, stage, max(4, 256 // stage.batch)), []
     for _ in range(3):
@@ -71,9 +71,9 @@ def _step(data, recipe, stage, device) -> tuple[float, float]:  # type: ignore[n
     """Images a second of whole steps, reading included, and the share of their time that waits; the first ones warm up."""
     import torch
 
-    from train import fit
-    from train.distributed import World
-    from train.loop import Waiting, batches
+    from train.fit import fit
+    from train.fit.distributed import World
+    from train.fit.loop import Waiting, batches
 
     state = fit.fresh(recipe, fit.Order(data.folder, Path(), Path()), World(0, 1, device))
     network = torch.compile(state.network) if recipe.compile else state.network

@@ -14,19 +14,19 @@ from functools import partial
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset
 
-from segmenter.artifact import Artifact
-from segmenter.body import body_on
-from segmenter.builders import applies, build
-from segmenter.decode import decode
 from segmenter.errors import Refused
-from segmenter.gate import NotOurs, gate
-from segmenter.header import quietly, readable
-from segmenter.identity import ModelIdentity, identify
+from segmenter.film.decode import decode
+from segmenter.film.gate import NotOurs, gate
+from segmenter.film.header import quietly, readable
 from segmenter.indeterminate import IndeterminateCode
-from segmenter.kinds import DEFAULT, Kind, kind_of
-from segmenter.mask import decide, undecided
-from segmenter.placement import Placement
-from segmenter.predict import Predictor
+from segmenter.model.artifact import Artifact
+from segmenter.model.body import body_on
+from segmenter.model.identity import ModelIdentity, identify
+from segmenter.model.mask import decide, undecided
+from segmenter.model.placement import Placement
+from segmenter.model.predict import Predictor
+from segmenter.objects.build import applies, build
+from segmenter.objects.kinds import DEFAULT, Kind, kind_of
 from segmenter.settings import Settings
 from segmenter.values import Finding, Image, Prediction, Radiograph
 

@@ -5,7 +5,7 @@ SegmenterError
 │   (undecodable pixels, a header that lies about its pixels, output that is not finite or absurd)
 └── ArtifactError    the model folder does not hold what it says: nothing is served from it
 
-A film that is not ours is no error: `segmenter.gate` answers it with a `Skip`.
+A film that is not ours is no error: `segmenter.film.gate` answers it with a `Skip`.
 """
 
 

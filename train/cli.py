@@ -36,10 +36,10 @@ def main() -> None:
 def _plainly() -> Iterator[None]:
     """What people can mend is told in one sentence, with exit code 2."""
     from segmenter.errors import SegmenterError
-    from train.cases import DataError
-    from train.config import RecipeError
-    from train.encoder import WeightsError
-    from train.fit import RunError
+    from train.data.cases import DataError
+    from train.fit.encoder import WeightsError
+    from train.fit.fit import RunError
+    from train.fit.recipe import RecipeError
 
     try:
         yield
@@ -52,7 +52,9 @@ def _plainly() -> Iterator[None]:
 @click.option("--count", default=200, show_default=True, help="Films.")
 @click.option("--first-seed", default=10_000, show_default=True, help="Films have seeds from here on; the exam has its own.")
 @click.option("--longer-px", default=1024, show_default=True, help="The longer side of a film.")
-@click.option("--harder", default=0.6, show_default=True, help="Share of films that are made harder (train/variety.py).")
+@click.option(
+    "--harder", default=0.6, show_default=True, help="Share of films that are made harder (train/data/harder_phantoms.py)."
+)
 @click.option("--pairs", is_flag=True, help="Each seed twice: with and without a pneumothorax, and no other difference.")
 @click.option("--even-sites", is_flag=True, help="With --pairs: as many at the base of the lung as at its side and its apex.")
 @workers
@@ -60,7 +62,7 @@ def phantoms(
     out: Path, count: int, first_seed: int, longer_px: int, harder: float, pairs: bool, even_sites: bool, workers: int
 ) -> None:
     """Draw a data set in the layout of SIIM-ACR: DICOM films and train-rle.csv."""
-    from train import phantoms as room
+    from train.data import phantoms as room
 
     plan = room.Plan(first_seed, count, longer_px, harder, pairs, even_sites)
     try:
@@ -89,7 +91,7 @@ def prepare(
     workers: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Decode SIIM-ACR (DICOM tree and csv, or its PNG export) into arrays, an index and folds by patient."""
-    from train import prepare as room
+    from train.data import prepare as room
 
     try:
         sides = tuple(sorted({int(s) for s in sizes.split(",")}, reverse=True))
@@ -107,7 +109,7 @@ def prepare(
 
 
 @main.command()
-@click.option("--recipe", default="strong", show_default=True, help="Name in train/recipes, or a TOML file.")
+@click.option("--recipe", default="strong", show_default=True, help="Name in train/fit/recipes, or a TOML file.")
 @click.option("--data", type=THERE, required=True, help="Folder that `prepare` wrote.")
 @click.option("--run", type=FOLDER, required=True, help="Folder for checkpoints, metrics.csv and pictures.")
 @click.option("--fold", default=0, show_default=True, help="Held out.")
@@ -123,9 +125,9 @@ def fit(
     start: Path | None, device: str, threads: int,
 ) -> None:  # fmt: skip
     """Train one fold, or go on with an interrupted training. Several GPUs: torchrun --nproc-per-node N -m -- train fit ..."""
-    from train.config import load_recipe, recipe_path, shortened
-    from train.fit import Order
-    from train.fit import fit as train
+    from train.fit.fit import Order
+    from train.fit.fit import fit as train
+    from train.fit.recipe import load_recipe, recipe_path, shortened
 
     if encoder is not None and not encoder_sha256:
         raise click.UsageError("--encoder wants --encoder-sha256, the digest that the file must have")
@@ -164,8 +166,8 @@ def calibrate(
     as_json: bool,
 ) -> None:
     """Temperature, thresholds and floor from out-of-fold predictions."""
-    from train import calibrate as room
-    from train.dataset import Prepared
+    from train.data.dataset import Prepared
+    from train.evaluate import calibrate as room
 
     _threads(threads)
     with _plainly():
@@ -192,8 +194,8 @@ def export(
     operating_point: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Write one run, or an ensemble of one run for each fold, as an artifact with manifest and model card."""
-    from train import export as room
-    from train.dataset import Prepared
+    from train.data.dataset import Prepared
+    from train.export import export as room
 
     with _plainly():
         artifact = room.export(Prepared(data), runs, calibration, out, room.Label(name, version, flips, operating_point))
@@ -227,9 +229,9 @@ def evaluate(
     published: bool, record: bool, device: str, threads: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Take films with a known truth through the whole serving path and measure the answers."""
-    from train import evaluate as room
-    from train.export import record as write_down
-    from train.report import markdown
+    from train.evaluate import evaluate as room
+    from train.export.export import record as write_down
+    from train.report.tables import markdown
 
     _threads(threads)
     words = ["python -m train evaluate --artifact DIR --data", kind, *([] if kind == "phantoms" else ["--path DIR"])]
@@ -259,7 +261,7 @@ def pairs(
 ) -> None:  # fmt: skip
     """Take phantoms of one seed with and without a pneumothorax, and with and without a chest tube, through the whole serving
     path and tell how many answers turn."""
-    from train import pairs as room
+    from train.evaluate import counterfactual as room
 
     _threads(threads)
     with _plainly():
@@ -269,8 +271,8 @@ def pairs(
 
 def _source(kind: str, path: Path | None, fold: int, films: int | None) -> Any:
     """Raises DataError, click.UsageError."""
-    from train import sources
-    from train.exam import EXAM
+    from train.evaluate import sources
+    from train.evaluate.exam import EXAM
 
     if kind == "phantoms":
         return sources.Exam(min(films or EXAM["films"], EXAM["films"]))

@@ -22,7 +22,7 @@ from dicom_node.dimse.hosts import is_host
 from dicom_node.dimse.requestor import Outbound
 from dicom_node.dimse.status import Rejection
 from dicom_node.runtime.config import Config
-from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from segmenter.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 STRANGER = "SEGMENTER-PROBE"
 

@@ -21,8 +21,8 @@ from dicom_node.storage.local_queue import LocalNode
 from dicom_node.storage.part10 import UNREADABLE, dataset_bytes, header
 from dicom_node.storage.records import INDETERMINATE, Outcome, State, StoredObject
 from dicom_node.storage.spool import sha256_of
-from segmenter.kinds import SOP_CLASSES, kind_of
-from segmenter.uids import result_uid
+from segmenter.objects.kinds import SOP_CLASSES, kind_of
+from segmenter.objects.uids import result_uid
 
 _SAME = ("StudyInstanceUID", "PatientID")
 _NAMES = ("SOPClassUID", "SOPInstanceUID")

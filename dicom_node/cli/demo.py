@@ -37,7 +37,7 @@ from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import FINISHED, INDETERMINATE, DeliveryState, Job, State
 from dicom_node.work.model import model_folder, runnable_model, with_model
 from segmenter.errors import Refused
-from segmenter.parse import UNREADABLE, parse
+from segmenter.film.parse import UNREADABLE, parse
 
 SENDER_AE, NODE_AE = "DEMO", "PTXSEG"
 START_SECONDS, ANSWER_SECONDS = 60.0, 600.0
@@ -101,8 +101,8 @@ def _given(file: Path) -> Film:
 
 
 def _draw(out: Path, quiet: bool) -> list[Film]:
-    from segmenter.phantom import draw_phantom
-    from segmenter.phantom_film import phantom_dataset
+    from segmenter.phantom.dicom import phantom_dataset
+    from segmenter.phantom.draw import draw_phantom
 
     (out / "films").mkdir(exist_ok=True)
     films = []
@@ -281,8 +281,8 @@ def _shape(film: Film) -> tuple[int, int]:
 
 
 def _picture(film: Film, job: Job, mask: NDArray[np.bool_], out: Path, demo: bool) -> tuple[str, ...]:
-    from segmenter.decode import decode
-    from segmenter.report import outline_png
+    from segmenter.film.decode import decode
+    from segmenter.objects.picture import outline_png
     from segmenter.values import Decision, Finding
 
     decision = Decision(job.finding == "pneumothorax", job.probability or 0.0, mask, job.area_mm2, 0, job.threshold or 0.0)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 
 from dicom_node.cli import terminal
-from segmenter.words import ENGLISH
+from segmenter.objects.sentences import ENGLISH
 
 if TYPE_CHECKING:
     pass
@@ -32,7 +32,7 @@ class Stored:
     uid: str
     sha256: str
     path: str
-    kind: str  # of `segmenter.kinds.Kind`
+    kind: str  # of `segmenter.objects.kinds.Kind`
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def sha256_of(path: Path) -> str:
 
 def model_values(folder: Path) -> dict[str, Any]:
     """What the report says of the model; reads the verified manifest."""
-    from segmenter.artifact import load_artifact
+    from segmenter.model.artifact import load_artifact
 
     artifact = load_artifact(folder)
     manifest = artifact.manifest

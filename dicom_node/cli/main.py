@@ -283,8 +283,8 @@ def model_verify(config_path: Path | None) -> None:
     """Verify the configured artifact: manifest, digest, tensors, and an answer to a phantom film."""
     from dicom_node.work.model import model_folder, runnable_model, segment_settings
     from segmenter.engine import Segmenter
-    from segmenter.phantom import draw_phantom
-    from segmenter.phantom_film import phantom_dataset
+    from segmenter.phantom.dicom import phantom_dataset
+    from segmenter.phantom.draw import draw_phantom
 
     settings = load_config(config_path).segment
     segmenter = Segmenter(runnable_model(settings), segment_settings(settings))

@@ -14,9 +14,9 @@ from dicom_node.runtime.config import Config
 from dicom_node.work.model import model_folder, runnable_model, segment_settings, with_model
 from segmenter.engine import Segmenter
 from segmenter.errors import Refused
-from segmenter.kinds import kinds_for
-from segmenter.parse import UNREADABLE, parse
-from segmenter.report import outline_png
+from segmenter.film.parse import UNREADABLE, parse
+from segmenter.objects.kinds import kinds_for
+from segmenter.objects.picture import outline_png
 
 
 def segment_files(config: Config, files: Sequence[Path], out: Path, as_json: bool, model: Path | None = None) -> int:

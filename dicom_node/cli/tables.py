@@ -15,7 +15,7 @@ from dicom_node.storage.commitments import Commitments, committing
 from dicom_node.storage.destinations import Route
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.records import Delivery, DeliveryState, Job, State, StoredObject
-from segmenter.words import ENGLISH
+from segmenter.objects.sentences import ENGLISH
 
 _STYLE = {"segmented": "green", "delivered": "green", "failed": "red", "refused": "red", "skipped": "yellow"}
 _LABELS = {

@@ -38,7 +38,7 @@ def is_wide(on: Console) -> bool:
 
 def percent(value: float, other: float | None = None) -> str:
     """A probability in percent: whole, with more digits where it would read like `other` without being it. As in the pictures
-    and reports (`segmenter.words`)."""
+    and reports (`segmenter.objects.sentences`)."""
     texts = ((f"{100 * value:.{digits}f}", f"{100 * (other or 0):.{digits}f}") for digits in range(4))
     return next((text for text, its in texts if other is None or value == other or text != its), f"{100 * value:.4f}") + " %"
 

@@ -45,7 +45,7 @@ from dicom_node.runtime.printable import printable
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.records import Arrival
 from dicom_node.storage.spool import Spool
-from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from segmenter.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 log = logging.getLogger(__name__)
 

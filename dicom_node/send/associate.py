@@ -21,7 +21,7 @@ from dicom_node.dimse.status import Verdict
 from dicom_node.runtime import tls_errors
 from dicom_node.runtime.config import Config, Peer
 from dicom_node.runtime.errors import ConfigError, NodeError
-from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from segmenter.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from dicom_node.runtime.config import Config
 from dicom_node.send.associate import NoAssociation, associate
 from dicom_node.send.storage_scu import storage_context
 from dicom_node.storage.destinations import Router
-from segmenter.kinds import SOP_CLASSES
+from segmenter.objects.kinds import SOP_CLASSES
 
 
 @dataclass(frozen=True)

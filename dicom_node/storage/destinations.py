@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dicom_node.runtime.config import Config, Peer, Send
 from dicom_node.storage.records import Arrival
-from segmenter.kinds import Kind, kinds_for
+from segmenter.objects.kinds import Kind, kinds_for
 
 TO_SENDER = "@sender"
 

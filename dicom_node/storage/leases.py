@@ -36,7 +36,7 @@ class Claim:
 
     job: Job
     owner: str
-    kinds: tuple[str, ...] = ()  # what is to be made of it, of `segmenter.kinds.Kind`
+    kinds: tuple[str, ...] = ()  # what is to be made of it, of `segmenter.objects.kinds.Kind`
 
 
 class Claims:

@@ -14,7 +14,7 @@ from pydicom.uid import UID
 from dicom_node.runtime.errors import SourceDamaged
 from dicom_node.storage.records import Job
 from segmenter.errors import Refused
-from segmenter.parse import UNREADABLE, parse, read_elements
+from segmenter.film.parse import UNREADABLE, parse, read_elements
 
 _MAX_HEADER_BYTES = 256 * 1024
 

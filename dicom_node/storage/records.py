@@ -14,7 +14,7 @@ import sqlite3
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-from segmenter.kinds import kind_of
+from segmenter.objects.kinds import kind_of
 
 
 class State(StrEnum):
@@ -130,7 +130,7 @@ class StoredObject:
 
     @property
     def kind(self) -> str:
-        """Of `segmenter.kinds.Kind`; names the file."""
+        """Of `segmenter.objects.kinds.Kind`; names the file."""
         return kind_of(self.role, self.variant)
 
 

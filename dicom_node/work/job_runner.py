@@ -23,7 +23,7 @@ from dicom_node.storage.leases import Claim
 from dicom_node.storage.part10 import UNREADABLE, read_film
 from dicom_node.storage.records import INDETERMINATE, Job, Known, Outcome, State, StoredObject
 from segmenter.errors import Refused
-from segmenter.kinds import Kind
+from segmenter.objects.kinds import Kind
 
 if TYPE_CHECKING:
     from segmenter.engine import Film, Segmenter

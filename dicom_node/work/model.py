@@ -10,10 +10,10 @@ from dicom_node.dimse.hosts import is_loopback
 from dicom_node.runtime.config import Config, Segment
 from dicom_node.runtime.errors import ConfigError
 from dicom_node.storage.statistics import Model
-from segmenter.artifact import COMPARE_ONLY, Artifact, load_artifact
 from segmenter.errors import ArtifactError, Refused
-from segmenter.identity import identify
-from segmenter.predict import engine_for
+from segmenter.model.artifact import COMPARE_ONLY, Artifact, load_artifact
+from segmenter.model.identity import identify
+from segmenter.model.predict import engine_for
 from segmenter.settings import Settings
 
 if TYPE_CHECKING:

@@ -41,8 +41,8 @@ from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import State
 from segmenter.errors import Refused
 from segmenter.indeterminate import IndeterminateCode
-from segmenter.phantom import draw_phantom
-from segmenter.phantom_film import phantom_dataset
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import draw_phantom
 
 PATIENT = "Zzyzx^Quilliam"
 

@@ -21,7 +21,7 @@ from dicom_node.cli.main import main
 from dicom_node.runtime.config import load
 from dicom_node.storage.records import DeliveryState
 from dicom_node.storage.spool import Spool
-from segmenter.kinds import SOP_CLASSES
+from segmenter.objects.kinds import SOP_CLASSES
 
 VERIFICATION = "1.2.840.10008.1.1"
 SEG, SR, CAPTURE = SOP_CLASSES["seg"], SOP_CLASSES["sr"], SOP_CLASSES["capture"]

@@ -36,7 +36,7 @@ from dicom_node.storage.records import Arrival, DeliveryState, Outcome, State, S
 from dicom_node.storage.spool import Spool
 from dicom_node.work.model import load_model, segment_settings
 from segmenter.engine import ResultObject, Segmenter
-from segmenter.kinds import Kind, kinds_for
+from segmenter.objects.kinds import Kind, kinds_for
 from segmenter.values import Decision
 
 CODES = {"CodeValue", "CodingSchemeDesignator", "CodeMeaning", "CodingSchemeVersion"}

@@ -14,8 +14,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 from small_film import picture, read_back
 
-from segmenter.decode import decode
-from segmenter.gate import NotOurs, gate
+from segmenter.film.decode import decode
+from segmenter.film.gate import NotOurs, gate
 from segmenter.notes import NoteCode
 from segmenter.settings import Settings
 

@@ -18,10 +18,10 @@ from pydicom.uid import (
 )
 from small_film import SHAPE, picture, read_back, small_film, write
 
-from segmenter.decode import decode
 from segmenter.errors import Refused
-from segmenter.gate import NotOurs
-from segmenter.geometry import spacing_of, turn_of, turned
+from segmenter.film.decode import decode
+from segmenter.film.gate import NotOurs
+from segmenter.film.geometry import spacing_of, turn_of, turned
 from segmenter.notes import NoteCode
 from segmenter.values import Spacing
 

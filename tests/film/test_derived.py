@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from gate_films import SETTINGS, changed, item
 
-from segmenter.gate import SkipCode, assumptions, gate
+from segmenter.film.gate import SkipCode, assumptions, gate
 from segmenter.notes import NoteCode
 
 

@@ -14,7 +14,7 @@ from small_film import small_film
 from tiny_network import tiny_artifact
 
 from segmenter.engine import Segmenter
-from segmenter.gate import SkipCode, gate
+from segmenter.film.gate import SkipCode, gate
 from segmenter.settings import Settings
 
 FILMS = os.environ.get("SEGMENTER_FILMS")

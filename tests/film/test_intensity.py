@@ -9,8 +9,8 @@ import pytest
 from gate_films import SETTINGS, changed, for_processing
 from small_film import picture
 
-from segmenter.decode import decode
-from segmenter.gate import SkipCode, gate
+from segmenter.film.decode import decode
+from segmenter.film.gate import SkipCode, gate
 from segmenter.notes import NoteCode
 
 ANSWER = replace(SETTINGS, for_processing="answer")

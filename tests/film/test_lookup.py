@@ -11,7 +11,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian
 from small_film import read_back
 
-from segmenter.decode import decode
+from segmenter.film.decode import decode
 from segmenter.notes import NoteCode
 
 X = np.arange(4096)

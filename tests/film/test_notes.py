@@ -11,9 +11,9 @@ from small_film import small_film
 from tiny_network import tiny_artifact
 
 from dicom_node.storage.local_queue import IGNORED, IGNORED_SENTENCE
-from segmenter.decode import decode
 from segmenter.engine import Segmenter
-from segmenter.gate import SkipCode
+from segmenter.film.decode import decode
+from segmenter.film.gate import SkipCode
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.notes import NoteCode
 

@@ -9,11 +9,11 @@ from encapsulated_films import base, put, stored
 from pydicom.dataset import Dataset
 from small_film import raw, read_back
 
-from segmenter.decode import decode
-from segmenter.geometry import aspect_of, spacing_of
-from segmenter.header import integer, number, numbers
+from segmenter.film.decode import decode
+from segmenter.film.geometry import aspect_of, spacing_of
+from segmenter.film.header import integer, number, numbers
+from segmenter.film.number_text import as_number, as_pair
 from segmenter.notes import NoteCode
-from segmenter.number_text import as_number, as_pair
 
 
 @pytest.mark.parametrize(

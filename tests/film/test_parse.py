@@ -15,10 +15,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_node.storage.part10 import header
-from segmenter.decode import decode
 from segmenter.errors import Refused
-from segmenter.gate import gate
-from segmenter.parse import UNREADABLE, parse
+from segmenter.film.decode import decode
+from segmenter.film.gate import gate
+from segmenter.film.parse import UNREADABLE, parse
 from segmenter.settings import Settings
 
 SETTINGS = Settings(min_side_px=100)

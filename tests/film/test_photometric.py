@@ -8,14 +8,14 @@ from gate_films import SETTINGS, on_its_side
 from small_film import picture, small_film
 from tiny_network import tiny_artifact
 
-from segmenter.decode import decode
 from segmenter.engine import Segmenter
+from segmenter.film.decode import decode
+from segmenter.film.photometric import Verdict, judge
+from segmenter.film.polarity import polarity
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.notes import NoteCode
-from segmenter.phantom import draw_phantom
-from segmenter.phantom_film import phantom_dataset
-from segmenter.photometric import Verdict, judge
-from segmenter.polarity import polarity
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import draw_phantom
 from segmenter.values import Turn
 
 INVERTED = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}

@@ -7,9 +7,9 @@ import pytest
 from gate_films import RECTANGLE, changed
 from small_film import SHAPE, picture
 
-from segmenter.decode import decode
+from segmenter.film.decode import decode
+from segmenter.film.shutter import shutter_of
 from segmenter.notes import NoteCode
-from segmenter.shutter import shutter_of
 
 Y, X = np.mgrid[1 : SHAPE[0] + 1, 1 : SHAPE[1] + 1]
 INSIDE = (X >= 11) & (X <= 254) & (Y >= 21) & (Y <= 290)

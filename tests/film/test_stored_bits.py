@@ -9,7 +9,7 @@ from encapsulated_films import base, put, stored
 from pydicom.dataset import Dataset
 from small_film import picture, small_film
 
-from segmenter.decode import decode
+from segmenter.film.decode import decode
 from segmenter.notes import NoteCode
 
 SHAPE = (300, 264)

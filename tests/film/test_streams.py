@@ -24,10 +24,10 @@ from pydicom.uid import (
 )
 from small_film import write
 
-from segmenter.decode import decode
 from segmenter.errors import Refused
+from segmenter.film.decode import decode
+from segmenter.film.parse import parse
 from segmenter.notes import NoteCode
-from segmenter.parse import parse
 
 
 @pytest.fixture(scope="module")

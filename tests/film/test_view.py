@@ -7,8 +7,8 @@ from gate_films import SETTINGS, changed, item
 from small_film import raw
 from view_words import FRONTAL, LATERAL, NEITHER, OBLIQUE, listed
 
-from segmenter.gate import SkipCode, gate
-from segmenter.view import View, view_of
+from segmenter.film.gate import SkipCode, gate
+from segmenter.film.projection import View, view_of
 
 SILENT = ("ViewPosition", "ViewCodeSequence", "PatientOrientation", "StudyDescription")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from segmenter.artifact import Artifact, load_artifact, write_artifact
 from segmenter.errors import ArtifactError
-from segmenter.network import build_network
+from segmenter.model.artifact import Artifact, load_artifact, write_artifact
+from segmenter.model.network import build_network
 
 SPEC = {"architecture": "unet", "encoder": "efficientnet-b4", "in_channels": 1, "image_head": True}
 MANIFEST = {
@@ -183,7 +183,7 @@ def test_a_bad_manifest_never_replaces_a_good_artifact(folder: Path, network: to
 
 
 def test_reading_a_manifest_does_not_import_torch(folder: Path):
-    code = "import sys; from segmenter.artifact import load_artifact; "
+    code = "import sys; from segmenter.model.artifact import load_artifact; "
     code += f"load_artifact({str(folder)!r}); print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

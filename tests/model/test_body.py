@@ -7,15 +7,15 @@ from small_film import phantom as plain_phantom
 from small_film import read_back
 from tiny_network import SIZE, tiny_artifact
 
-from segmenter.body import body_of
-from segmenter.decode import decode
 from segmenter.engine import Segmenter
-from segmenter.kinds import Kind
-from segmenter.midline import find_midline
-from segmenter.outline import parts_on, sides_of
-from segmenter.phantom import STREAMS, canvas_of, draw_phantom
-from segmenter.phantom_film import phantom_dataset
-from segmenter.placement import Placement
+from segmenter.film.decode import decode
+from segmenter.model.body import body_of
+from segmenter.model.placement import Placement
+from segmenter.objects.kinds import Kind
+from segmenter.objects.midline import find_midline
+from segmenter.objects.outline import parts_on, sides_of
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import STREAMS, canvas_of, draw_phantom
 from segmenter.settings import Settings
 from segmenter.values import Prediction
 

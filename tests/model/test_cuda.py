@@ -11,11 +11,11 @@ import torch
 from small_training import tiny_data, tiny_recipe
 
 import segmenter
-from segmenter.artifact import load_artifact
 from segmenter.engine import Segmenter
-from segmenter.phantom import draw_phantom
-from segmenter.phantom_film import phantom_dataset
-from segmenter.predict import Predictor
+from segmenter.model.artifact import load_artifact
+from segmenter.model.predict import Predictor
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import draw_phantom
 from segmenter.settings import Settings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
@@ -62,8 +62,8 @@ def test_what_float16_can_not_hold_is_computed_in_float32(monkeypatch):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
 def test_a_run_on_a_gpu_goes_on_where_it_was_killed(tmp_path, precision, monkeypatch):
-    from train import fit
-    from train.config import load_recipe
+    from train.fit import fit
+    from train.fit.recipe import load_recipe
 
     data = tiny_data(tmp_path)
     recipe_file = tiny_recipe(tmp_path, **{'precision = "fp32"': f'precision = "{precision}"'})

@@ -17,14 +17,14 @@ from dicom_node.runtime.config import Segment
 from dicom_node.runtime.errors import ConfigError
 from dicom_node.work.model import load_model
 from segmenter import engine
-from segmenter.artifact import OperatingPoint
-from segmenter.decode import decode
 from segmenter.engine import Segmenter
 from segmenter.errors import Refused
-from segmenter.identity import identify
+from segmenter.film.decode import decode
 from segmenter.indeterminate import IndeterminateCode
-from segmenter.kinds import Kind
-from segmenter.phantom_film import phantom_dataset
+from segmenter.model.artifact import OperatingPoint
+from segmenter.model.identity import identify
+from segmenter.objects.kinds import Kind
+from segmenter.phantom.dicom import phantom_dataset
 from segmenter.settings import Settings
 from segmenter.values import Prediction
 

@@ -13,14 +13,14 @@ import pytest
 from tiny_network import SIZE, images, tiny_artifact
 
 import segmenter
-from segmenter.artifact import Artifact, load_artifact
 from segmenter.engine import Segmenter
 from segmenter.errors import ArtifactError
-from segmenter.phantom import draw_phantom
-from segmenter.phantom_film import phantom_dataset
-from segmenter.predict import Predictor, engine_for
+from segmenter.model.artifact import Artifact, load_artifact
+from segmenter.model.predict import Predictor, engine_for
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import draw_phantom
 from segmenter.settings import Settings
-from train.graph import add_graphs
+from train.export.onnx_graph import add_graphs
 
 ROOT = Path(__file__).parents[2]
 DEMO = Path(segmenter.__file__).parent / "artifacts" / "demo"
@@ -30,7 +30,7 @@ import sys
 sys.modules['torch'] = sys.modules['segmentation_models_pytorch'] = sys.modules['safetensors'] = None  # import fails
 from pathlib import Path
 import pydicom
-from segmenter.artifact import load_artifact
+from segmenter.model.artifact import load_artifact
 from segmenter.engine import Segmenter
 from segmenter.settings import Settings
 segmenter, film = Segmenter(load_artifact(Path(sys.argv[1])), Settings()), pydicom.dcmread(sys.argv[2])
@@ -149,8 +149,8 @@ def test_an_export_anew_takes_the_old_graphs_along(tmp_path: Path):
     ],
 )
 def test_the_engine_is_chosen_by_what_is_here(monkeypatch, ensemble: Artifact, installed, device, engine, answer):
-    monkeypatch.setattr("segmenter.predict._installed", lambda package: package in installed)
-    monkeypatch.setattr("segmenter.predict._gpu_answers", lambda: False)
+    monkeypatch.setattr("segmenter.model.predict._installed", lambda package: package in installed)
+    monkeypatch.setattr("segmenter.model.predict._gpu_answers", lambda: False)
     if answer in ("torch", "onnx"):
         assert engine_for(ensemble, device, engine) == answer
     else:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from segmenter.geometry import turned, turned_back
-from segmenter.placement import Placement
+from segmenter.film.geometry import turned, turned_back
+from segmenter.model.placement import Placement
 from segmenter.values import Turn
 
 TURNS = [Turn(mirror, quarters) for mirror in (False, True) for quarters in range(4)]

@@ -5,12 +5,12 @@ import pytest
 import torch
 from tiny_network import SIZE, images, tiny_artifact
 
-from segmenter.artifact import OperatingPoint
 from segmenter.errors import Refused
-from segmenter.mask import decide, without_specks
-from segmenter.network import padding_in_convolutions
-from segmenter.placement import Placement
-from segmenter.predict import Predictor
+from segmenter.model.artifact import OperatingPoint
+from segmenter.model.mask import decide, without_specks
+from segmenter.model.network import padding_in_convolutions
+from segmenter.model.placement import Placement
+from segmenter.model.predict import Predictor
 from segmenter.values import Prediction, Spacing, Turn
 
 POINT = OperatingPoint(image_threshold=0.5, mask_threshold=0.5, min_area_mm2=100.0, min_area_px=9.0)

@@ -15,9 +15,9 @@ from servers import NODE_AE, SENDER, Node, Orthanc, running_node, running_orthan
 
 from dicom_node.cli.film_report import dice
 from dicom_node.storage.records import Job, State
-from segmenter.phantom import draw_phantom
-from segmenter.phantom_film import phantom_dataset
-from segmenter.phantom_values import Phantom
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import draw_phantom
+from segmenter.phantom.values import Phantom
 
 # (seed, pneumothorax, kind, photometric, bits, shape): none is square, both photometric interpretations, 8 to 16 bit.
 FILMS = [

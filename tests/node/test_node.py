@@ -26,8 +26,8 @@ from dicom_node.receive.storage_scp import part10_head
 from dicom_node.runtime.config import Segment
 from dicom_node.storage.records import State
 from dicom_node.work.model import model_folder
-from segmenter.phantom import draw_phantom
-from segmenter.phantom_film import phantom_dataset
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import draw_phantom
 
 PATIENT = "Zzyzx^Quilliam"
 # Films with a pneumothorax of 2.7 % of the film and more: 7, 10, 29, 38, 54, 69, 92, 124. The model is not what is tested here.

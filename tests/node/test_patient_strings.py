@@ -19,7 +19,7 @@ from tiny_network import tiny_artifact
 
 from dicom_node.cli.main import main
 from dicom_node.storage.records import FINISHED
-from train.graph import add_graphs
+from train.export.onnx_graph import add_graphs
 
 NAME, NUMBER, BIRTH = b"QUILLIAM^Zzyzxova", b"XQ-7744-01", b"19170203"
 SECRETS = (b"QUILLIAM", b"Zzyzxova", NUMBER, BIRTH, "Цзызова".encode(), "Цзызова".encode("cp1251"))

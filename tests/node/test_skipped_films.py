@@ -25,8 +25,8 @@ from dicom_node.storage.records import State
 from dicom_node.work.job_runner import Workbench
 from dicom_node.work.model import load_model, segment_settings
 from segmenter.engine import Segmenter
-from segmenter.gate import SkipCode
-from segmenter.header import is_uid, text
+from segmenter.film.gate import SkipCode
+from segmenter.film.header import is_uid, text
 from segmenter.notes import NoteCode
 
 RULE = '[[rules]]\nname = "not this one"\nall_of = { StationName = "^TEST" }\nmode = "ignore"\n'

@@ -28,7 +28,7 @@ from dicom_node.runtime.config import load
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import FINISHED, DeliveryState, Job, State
-from segmenter.artifact import load_artifact
+from segmenter.model.artifact import load_artifact
 
 NAME = "Zzyzx^Quilliam"
 PORT, HTTP_PORT, LINE_PORT, PACS_PORT, REDIS_PORT = 11112, 8443, 9443, 11104, 6379

@@ -20,7 +20,7 @@ from object_judges import Truth, dciodvfy, dcm2json, dcmqi, dcmqi_program, reads
 from programs import in_ci
 
 from dicom_node.dimse.contexts import TRANSFER_SYNTAXES
-from segmenter.kinds import Kind
+from segmenter.objects.kinds import Kind
 
 PLAIN = Cell(
     "DX", "MONOCHROME1", 12, False, "ImagerPixelSpacing, magnification", True, True, True, "Explicit VR Little Endian"

@@ -13,18 +13,18 @@ from pydicom.dataset import Dataset
 from small_film import SHAPE, picture, small_film, write
 from test_seg import IDENTITY, complaints
 
-from segmenter.builders import applies, build
-from segmenter.decode import decode
-from segmenter.geometry import said_turn
+from segmenter.film.decode import decode
+from segmenter.film.geometry import said_turn
 from segmenter.indeterminate import IndeterminateCode
-from segmenter.kinds import Kind, kinds_for
 from segmenter.notes import NoteCode
-from segmenter.outline import parts_of
-from segmenter.report import captions, outline_png
+from segmenter.objects.build import applies, build
+from segmenter.objects.kinds import Kind, kinds_for
+from segmenter.objects.outline import parts_of
+from segmenter.objects.picture import captions, outline_png
+from segmenter.objects.sentences import WORDS
 from segmenter.settings import Settings
 from segmenter.transformations import AS_STORED, Shown
 from segmenter.values import Decision, Finding, Radiograph, Spacing, Turn
-from segmenter.words import WORDS
 
 # A crescent with a notch in the image's left half and a small bar in its right half: not convex, not symmetric.
 MASK = np.zeros(SHAPE, np.uint8)

@@ -13,16 +13,16 @@ import pytest
 from pydicom.dataset import Dataset
 from small_film import SHAPE, raw, read_back, small_film, stored_bytes, write
 
-from segmenter.artifact import OperatingPoint
-from segmenter.decode import decode
-from segmenter.envelope import Envelope
-from segmenter.identity import ModelIdentity
-from segmenter.kinds import Kind
-from segmenter.seg import build_seg
+from segmenter.film.decode import decode
+from segmenter.model.artifact import OperatingPoint
+from segmenter.model.identity import ModelIdentity
+from segmenter.objects.common_header import Envelope
+from segmenter.objects.kinds import Kind
+from segmenter.objects.seg import build_seg
+from segmenter.objects.sentences import ENGLISH
+from segmenter.objects.uids import IMPLEMENTATION_CLASS_UID
 from segmenter.settings import Settings
-from segmenter.uids import IMPLEMENTATION_CLASS_UID
 from segmenter.values import Decision, Finding
-from segmenter.words import ENGLISH
 
 FILMS = os.environ.get("SEGMENTER_FILMS")
 

@@ -4,7 +4,7 @@ from ohif_browser import Visit, reading_room
 from screen import Colour, look
 from viewer_cases import Cases
 
-from segmenter.kinds import Kind
+from segmenter.objects.kinds import Kind
 
 OHIF = "3.13.2"
 

@@ -7,9 +7,9 @@ import pytest
 from pydicom import dcmread
 from scipy.ndimage import binary_dilation
 
-from segmenter.phantom import DISTRACTORS, draw_phantom
-from segmenter.phantom_film import phantom_dataset
-from segmenter.phantom_values import Phantom
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import DISTRACTORS, draw_phantom
+from segmenter.phantom.values import Phantom
 
 SHAPE = (320, 272)
 

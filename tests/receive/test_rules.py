@@ -25,7 +25,7 @@ from dicom_node.storage.destinations import Route
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import Arrival, DeliveryState, Outcome, State, StoredObject
-from segmenter.kinds import Kind
+from segmenter.objects.kinds import Kind
 
 RULES = """
 [[rules]]

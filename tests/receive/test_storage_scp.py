@@ -24,7 +24,7 @@ from dicom_node.runtime.errors import ConfigError
 from dicom_node.runtime.log_limit import Quiet
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.spool import Spool
-from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from segmenter.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 OUT_OF_RESOURCES = 0xA700
 

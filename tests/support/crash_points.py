@@ -47,8 +47,8 @@ WORKING = (
     Point("work", "dicom_node.storage.ledger:Ledger.claim", "after"),
     Point("work", "dicom_node.work.job_runner:read_film", "after"),
     Point("work", "segmenter.engine:decode", "after"),
-    Point("work", "segmenter.predict:Predictor.__call__", "before"),
-    Point("work", "segmenter.predict:Predictor.__call__", "after"),
+    Point("work", "segmenter.model.predict:Predictor.__call__", "before"),
+    Point("work", "segmenter.model.predict:Predictor.__call__", "after"),
     Point("work", "dicom_node.storage.database:Store.write", "leaving", 2),  # the revision is not committed
     Point("work", "dicom_node.storage.ledger:Ledger.revision", "after"),
     Point("work", "dicom_node.storage.ledger:Ledger.answer", "after"),  # nobody has answered before

@@ -14,8 +14,8 @@ from pydicom.encaps import generate_frames
 from pydicom.uid import ExplicitVRLittleEndian
 from small_film import small_film
 
-from segmenter.decode import decode
-from segmenter.parse import parse
+from segmenter.film.decode import decode
+from segmenter.film.parse import parse
 from segmenter.values import Radiograph
 
 SHAPE = (168, 144)

@@ -19,8 +19,8 @@ from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.local_queue import LocalNode
 from dicom_node.storage.spool import Spool
 from dicom_node.work.job_runner import Workbench
-from segmenter.artifact import load_artifact
 from segmenter.engine import Segmenter
+from segmenter.model.artifact import load_artifact
 from segmenter.settings import Settings
 
 NAME = "fuzz"

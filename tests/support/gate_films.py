@@ -8,8 +8,8 @@ from pydicom.uid import RLELossless
 from small_film import picture, raw, small_film
 
 from segmenter.equipment import MANUFACTURER, MODEL_NAME
-from segmenter.gate import SkipCode
-from segmenter.intensity import DX_FOR_PROCESSING
+from segmenter.film.gate import SkipCode
+from segmenter.film.intensity import DX_FOR_PROCESSING
 from segmenter.notes import NoteCode
 from segmenter.settings import Settings
 

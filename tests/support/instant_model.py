@@ -9,11 +9,11 @@ from pydicom.dataset import Dataset
 from small_film import SHAPE, picture, small_film
 from tiny_network import SIZE, tiny_artifact
 
-from segmenter.artifact import load_artifact
-from segmenter.decode import decode
-from segmenter.placement import Placement
-from segmenter.predict import Predictor
-from train.graph import add_graphs
+from segmenter.film.decode import decode
+from segmenter.model.artifact import load_artifact
+from segmenter.model.placement import Placement
+from segmenter.model.predict import Predictor
+from train.export.onnx_graph import add_graphs
 
 MIN_SIDE_PX = 128
 

@@ -13,7 +13,7 @@ from typing import Any
 def run_until(data: Path, run: Path, recipe: Path, *, kill_after: int) -> int:
     """The exit code of a `fit --resume` that saves after every step; `kill_after`: steps until its kill -9, 0 for none."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train.fit"])
+    context.set_forkserver_preload(["train.fit.fit"])
     process = context.Process(target=_fit, args=(data, run, recipe, kill_after))
     process.start()
     process.join(800)
@@ -24,8 +24,8 @@ def run_until(data: Path, run: Path, recipe: Path, *, kill_after: int) -> int:
 def _fit(data: Path, run: Path, recipe: Path, kill_after: int) -> None:
     import torch
 
-    from train import fit
-    from train.config import load_recipe
+    from train.fit import fit
+    from train.fit.recipe import load_recipe
 
     torch.set_num_threads(1)
     fit.SAVE_EVERY_SECONDS = 0

@@ -38,7 +38,7 @@ from tiny_network import tiny_artifact
 
 from segmenter.engine import Segmenter
 from segmenter.errors import Refused
-from segmenter.kinds import Kind
+from segmenter.objects.kinds import Kind
 from segmenter.settings import Settings
 from segmenter.values import Prediction
 

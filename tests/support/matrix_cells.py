@@ -12,7 +12,7 @@ from itertools import combinations, product
 from typing import Any, get_args, get_type_hints
 
 from dicom_node.dimse.contexts import TRANSFER_SYNTAXES
-from segmenter.phantom_film import ImageIOD
+from segmenter.phantom.dicom import ImageIOD
 
 # What the film says of the size of its pixels; the last word is the header's own for "nothing".
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "ImagerPixelSpacing, magnification", "none")

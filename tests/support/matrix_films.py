@@ -13,8 +13,8 @@ from matrix_cells import Cell
 from pydicom.dataset import Dataset
 from small_film import phantom, picture
 
-from segmenter.phantom_film import phantom_dataset
-from segmenter.pixels import stored_values
+from segmenter.film.pixels import stored_values
+from segmenter.phantom.dicom import phantom_dataset
 
 SHAPE = (320, 260)
 SPACING_MM, MAGNIFICATION = (0.4, 0.3), 1.25  # of a row and of a column, at the detector

@@ -13,7 +13,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from segmenter.uids import result_uid
+from segmenter.objects.uids import result_uid
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 CONTENT, MODEL = "c" * 64, "d" * 64

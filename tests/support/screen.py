@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segmenter.phantom_values import Phantom
+from segmenter.phantom.values import Phantom
 
 BAND = 4  # screen pixels along the true border where a line may lie, or not
 FAITHFUL = 0.97  # correlation of a film with its picture on the screen; inverted it is negative

@@ -12,8 +12,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from segmenter.phantom_film import phantom_dataset
-from segmenter.phantom_values import Phantom
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.values import Phantom
 
 SHAPE = (300, 264)
 

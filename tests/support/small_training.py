@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from train import phantoms, prepare
-from train.dataset import Prepared
+from train.data import phantoms, prepare
+from train.data.dataset import Prepared
 
 RECIPE = """
 name = "tiny"

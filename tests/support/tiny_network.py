@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from segmenter.artifact import write_artifact
-from segmenter.network import build_network
+from segmenter.model.artifact import write_artifact
+from segmenter.model.network import build_network
 
 SIZE = 64
 NETWORK = {"architecture": "unet", "encoder": "efficientnet-b0", "in_channels": 1, "image_head": True,

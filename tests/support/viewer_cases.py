@@ -12,12 +12,12 @@ from pydicom.dataset import Dataset
 from small_film import read_back
 from tiny_network import tiny_artifact
 
-from segmenter.decode import decode
 from segmenter.engine import Segmenter
-from segmenter.kinds import Kind
-from segmenter.phantom import draw_phantom
-from segmenter.phantom_film import phantom_dataset
-from segmenter.phantom_values import Phantom
+from segmenter.film.decode import decode
+from segmenter.objects.kinds import Kind
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import draw_phantom
+from segmenter.phantom.values import Phantom
 from segmenter.settings import Settings
 from segmenter.values import Decision, Finding
 

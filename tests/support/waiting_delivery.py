@@ -15,8 +15,8 @@ from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import Arrival, Delivery, DeliveryState, Outcome, State, StoredObject
 from dicom_node.storage.spool import Spool
-from segmenter.phantom import draw_phantom
-from segmenter.phantom_film import phantom_dataset
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import draw_phantom
 
 
 class WaitingDelivery:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from train.augment import augment, to_size
-from train.config import Augmentation, LossWeights
-from train.losses import batch_dice_loss, film_dice_loss, focal_loss, lovasz_hinge, symmetric_lovasz, total_loss
+from train.fit.augment import augment, to_size
+from train.fit.losses import batch_dice_loss, film_dice_loss, focal_loss, lovasz_hinge, symmetric_lovasz, total_loss
+from train.fit.recipe import Augmentation, LossWeights
 
 STILL = Augmentation(
     flip=0, affine=0, shift=0, scale=0, rotation_degrees=0, warp=0, elastic=0, grid=0, optical=0,

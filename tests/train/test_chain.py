@@ -17,23 +17,24 @@ from small_training import tiny_data, tiny_recipe
 
 from dicom_node.cli.main import segment
 from dicom_node.runtime.config import Config
-from segmenter.artifact import load_artifact
 from segmenter.engine import Segmenter
-from segmenter.mask import decide
-from segmenter.network import build_network
-from segmenter.phantom import draw_phantom
-from segmenter.phantom_film import phantom_dataset
-from segmenter.phantom_values import Phantom
-from segmenter.placement import Placement
+from segmenter.model.artifact import load_artifact
+from segmenter.model.mask import decide
+from segmenter.model.network import build_network
+from segmenter.model.placement import Placement
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import draw_phantom
+from segmenter.phantom.values import Phantom
 from segmenter.settings import Settings
 from segmenter.values import Prediction, Spacing
-from train import calibrate, checkpoint, encoder, evaluate, exam
-from train.cases import DataError, wrapped
 from train.cli import main
-from train.dataset import Prepared, Row
-from train.fit import RunError
-from train.predictions import LEVELS, Answers, averaged, joined
-from train.sources import Given
+from train.data.cases import DataError, wrapped
+from train.data.dataset import Prepared, Row
+from train.evaluate import calibrate, evaluate, exam
+from train.evaluate.sources import Given
+from train.fit import checkpoint, encoder
+from train.fit.fit import RunError
+from train.fit.predictions import LEVELS, Answers, averaged, joined
 
 A_FEW_FILMS = (4, 21, 39)  # of the exam: small ones, CR, DX and SC, both photometric interpretations, 12 to 16 bits
 
@@ -328,7 +329,7 @@ def test_gates_that_do_the_same_settle_in_the_middle() -> None:
 
 
 def test_what_is_tuned_is_what_is_served() -> None:
-    """The answers that calibration counts are those of `segmenter.mask` on a film of the grid's own size."""
+    """The answers that calibration counts are those of `segmenter.model.mask` on a film of the grid's own size."""
     answers = said(20)
     rows = tuple(Row(**{**row.__dict__, "height": 64, "width": 64}) for row in answers.rows)
     answers = Answers(rows, answers.probability, answers.image_logits, answers.truth)

@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from receiver_node import eventually
 
-from segmenter.decode import decode
-from segmenter.phantom import draw_phantom
-from segmenter.placement import Placement
-from train import folds, phantoms, prepare, rle, siim
-from train.cases import DataError
+from segmenter.film.decode import decode
+from segmenter.model.placement import Placement
+from segmenter.phantom.draw import draw_phantom
 from train.cli import main
-from train.dataset import Prepared
-from train.workers import unordered
+from train.data import folds, phantoms, prepare, rle, siim
+from train.data.cases import DataError
+from train.data.dataset import Prepared
+from train.data.workers import unordered
 
 COUNT, LONGER = 10, 352
 
@@ -199,7 +199,7 @@ def test_a_worker_that_dies_is_an_error_and_no_silence() -> None:
 
 
 def test_workers_end_with_a_parent_that_is_killed() -> None:
-    script = "import time; from train.workers import unordered; list(unordered(time.sleep, [0, 0, 60, 60], 2))"
+    script = "import time; from train.data.workers import unordered; list(unordered(time.sleep, [0, 0, 60, 60], 2))"
     with subprocess.Popen([sys.executable, "-c", script]) as parent:
         below = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
         assert eventually(lambda: len(below.read_text().split()) == 3, seconds=120), "two workers and multiprocessing's tracker"
@@ -357,7 +357,7 @@ def test_pairs_of_even_sites_are_where_they_say(tmp_path: Path) -> None:
 
 def test_harder_phantoms_keep_their_truth_in_place() -> None:
     """What is outlined is still darker than without it, after each step and after all; nothing added depends on the label."""
-    from train.variety import STEPS, harder
+    from train.data.harder_phantoms import STEPS, harder
 
     pairs = [
         (draw_phantom(s, shape=(352, 300), pneumothorax=True), draw_phantom(s, shape=(352, 300), pneumothorax=False))

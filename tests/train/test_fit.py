@@ -20,16 +20,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_training import RECIPE, tiny_data, tiny_recipe
 
-from segmenter.artifact import file_sha256
-from segmenter.network import build_network
-from train import checkpoint, encoder, fit, judge
+from segmenter.model.artifact import file_sha256
+from segmenter.model.network import build_network
 from train.cli import main
-from train.config import Augmentation, RecipeError, Stage, load_recipe
-from train.dataset import Prepared
-from train.distributed import World
-from train.journal import read_rows
-from train.loop import epoch_plan, learning_rate
-from train.predictions import answers
+from train.data.dataset import Prepared
+from train.fit import checkpoint, encoder, fit, validation
+from train.fit.distributed import World
+from train.fit.journal import read_rows
+from train.fit.loop import epoch_plan, learning_rate
+from train.fit.predictions import answers
+from train.fit.recipe import Augmentation, RecipeError, Stage, load_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,7 +117,7 @@ def test_it_learns_eight_films_by_heart(tmp_path: Path, monkeypatch: pytest.Monk
     said = answers(
         network.eval(), data, eight, size=64, mean=recipe.mean, std=recipe.std, flips=False, device=torch.device("cpu")
     )
-    assert judge.mean_positive_dice(said, 0.5) > 0.95
+    assert validation.mean_positive_dice(said, 0.5) > 0.95
     rows = read_rows(tmp_path / "run" / "metrics.csv")
     assert float(rows[-1]["loss_total"]) < float(rows[0]["loss_total"]) / 2
 
@@ -165,7 +165,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from train import fit
-from train.config import load_recipe
+from train.fit.recipe import load_recipe
 real = fit.fresh
 
 def fresh(*args):

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from train.intervals import intervals
-from train.metrics import (
+from train.report.intervals import intervals
+from train.report.metrics import (
     Counts,
     Scored,
     Table,

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from train import pictures
-from train.metrics import Counts, Scored
+from train.report import pictures
+from train.report.metrics import Counts, Scored
 
 FILMS = [
     Scored(str(i), str(i), "", Counts(*c), Counts(*c), p, c[0] / 1e5)
@@ -71,7 +71,7 @@ def test_misses_are_marked(tmp_path: Path):
 
 
 def test_matplotlib_waits_until_it_is_needed():
-    program = "import sys, train.pictures; sys.exit('matplotlib' in sys.modules)"
+    program = "import sys, train.report.pictures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

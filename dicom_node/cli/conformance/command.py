@@ -55,7 +55,7 @@ def statement(config: Config) -> Page:
     from dicom_node.cli.conformance.network import chapters, services
     from dicom_node.cli.conformance.objects import Objects
     from dicom_node.work.model import load_model, segment_settings
-    from segmenter.identity import identify
+    from segmenter.model.identity import identify
 
     model = identify(load_model(config.segment), segment_settings(config.segment))
     objects = Objects(config, demo=model.demo)

@@ -30,7 +30,7 @@ from dicom_node.send.backoff import Policy, decide
 from dicom_node.storage.commitments import FAILURE_REASONS, FIRST_ROUND_SECONDS, ROUNDS, committing
 from dicom_node.storage.destinations import Router
 from dicom_node.storage.records import DeliveryState
-from segmenter.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from segmenter.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 RECEIVER, SENDER = "RECEIVER", "SENDER"
 _SCU, _SCP = "SCU", "SCP"

@@ -9,10 +9,10 @@ from dicom_node.cli.conformance.document import Section, Table
 from dicom_node.runtime.config import Config
 from dicom_node.storage.destinations import Router
 from dicom_node.work.model import segment_settings
-from segmenter import elements
-from segmenter.elements import Row
-from segmenter.kinds import Kind
-from segmenter.specimen import Specimen, specimens
+from segmenter.conformance import attributes
+from segmenter.conformance.attributes import Row
+from segmenter.conformance.examples import Specimen, specimens
+from segmenter.objects.kinds import Kind
 
 _ATTRIBUTES = "Tag | Attribute | VR | Source | Value or origin | Presence"
 _CONTENT = "Level | Relationship | Value type | Concept | Value"
@@ -35,7 +35,7 @@ class Objects:
         return [*self._attributes(), *self._content(), *self._codes()]
 
     def _attributes(self) -> list[Section]:
-        private = ", ".join(elements.private_elements(self._specimens)) or "none"
+        private = ", ".join(attributes.private_elements(self._specimens)) or "none"
         sections = [Section("A", "Information object definitions of created objects", (
             "Found by building each object about several made-up films with the code of this version, and comparing. `copied`: "
             "the film's own value; `configured`: a setting; `fixed`: the value shown, always; `generated`: made for it; "
@@ -51,9 +51,9 @@ class Objects:
         made = next(one.objects[kind] for one in self._specimens if kind in one.objects)
         sent = "Sent by this configuration." if kind in self._sent else "Not sent by this configuration."
         said = f"SOP class: {made.SOPClassUID.name} ({made.SOPClassUID}). {sent}"
-        rows, plain = elements.rows(self._specimens, kind), Kind(kind.role)
+        rows, plain = attributes.rows(self._specimens, kind), Kind(kind.role)
         if kind is not plain:
-            rows = _differences(elements.rows(self._specimens, plain), rows)
+            rows = _differences(attributes.rows(self._specimens, plain), rows)
             said += f" As `{plain}`, with these differences:" if rows else f" As `{plain}` in every attribute."
         if not rows:
             return [said]
@@ -63,9 +63,9 @@ class Objects:
     def _content(self) -> list[Section]:
         said = "Every kind of content item that occurs, in the order in which it appears. Root template: TID 1500 (PS3.16)."
         sections = [Section("B", "Structured report content", (said,))]
-        plain = elements.contents(self._specimens, Kind.SR)
+        plain = attributes.contents(self._specimens, Kind.SR)
         for number, kind in enumerate((kind for kind in Kind if kind.role == "sr"), 1):
-            found = elements.contents(self._specimens, kind)
+            found = attributes.contents(self._specimens, kind)
             block: str | Table = f"As `{Kind.SR}`."
             if kind is Kind.SR or found != plain:
                 cells = [(">" * one.level or "root", one.relationship, one.value_type, one.concept, one.value) for one in found]
@@ -74,7 +74,7 @@ class Objects:
         return sections
 
     def _codes(self) -> list[Section]:
-        used = elements.codes(self._specimens)
+        used = attributes.codes(self._specimens)
         rows = [(*code, ", ".join(names)) for code, names in sorted(used.items(), key=lambda one: (one[0][1], one[0][0]))]
         columns = "Code value | Coding scheme | Meaning | Used in"
         return [Section("C", "Coded terms used", (Table.of("coded terms", columns, rows),))]

@@ -46,7 +46,7 @@ class Patcher(importlib.abc.MetaPathFinder):
 class Poisoner(Patcher):
     """Films do harm where they are decoded."""
 
-    name = "segmenter.decode"
+    name = "segmenter.film.decode"
 
     def patch(self, module):
         decode = module.decode
@@ -63,7 +63,7 @@ class Poisoner(Patcher):
 class DeviceLoser(Patcher):
     """The device of the first process that makes `AFTER` forward passes is lost then, for as long as that process lives."""
 
-    name = "segmenter.predict"
+    name = "segmenter.model.predict"
     AFTER = 2
 
     def patch(self, module):

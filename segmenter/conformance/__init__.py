@@ -1,0 +1,1 @@
+"""What the conformance statement says of our objects, found out by making them."""

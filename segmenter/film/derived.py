@@ -1,0 +1,93 @@
+"""Pictures that were made from a film: bone suppressed, dual-energy bone and soft tissue, subtraction, tomosynthesis, another
+software's result. They come beside the film that they were made from, and the model was never measured on them: the film gets
+the answer. What a processed DX or CR usually says of itself (DERIVED, PRIMARY) makes it no such picture.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pydicom.dataset import Dataset
+
+from segmenter.film.header import items, plain, text, words
+
+_WRITTEN = (
+    "SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription", "AcquisitionDeviceProcessingCode",
+    "DerivationDescription",
+)  # fmt: skip
+
+# PS3.16 CID 7203: pixel by pixel mask, subtraction, division, maximum, minimum and multiplication, segmentation, reformatting
+# and rendering, multi-energy weighting; material suppressed. Not smoothing, sharpening, resampling and compression.
+_DERIVATIONS = {
+    "113046", "113047", "113048", "113051", "113053", "113062", "113072", "113073", "113074", "113075", "113076", "113077",
+    "113078", "113079", "113093", "113097", "129326",
+}  # fmt: skip
+_BONE = r"(?:BONES?|RIBS?|OSE[AO]|HUESOS?|OSSEUSE|OSSE[AO]|OSSOS|KNOCHEN|RIPPEN|KOSCI)"
+_SHADOWS = (  # without bones, without soft tissue, or the difference of two films
+    rf"{_BONE}[ -]?(?:SUPPR|SUPRES|SOPPR|UNTERDR|SUBTR|REMOV|REDUC|ELIMIN|SELECT|ENHANC|ONLY|IMAGE|IMG|BILD|FREE|LESS|FREI)",
+    rf"(?:SUPPRE\w*|SUPRES\w*|SOPPRES\w*|SUBTRA\w*|IMAGE|WITHOUT|MINUS) (?:OF )?(?:DE )?{_BONE}\b|\bBONE ?SUP",
+    r"(?:CHEST|THORAX|TORAX|CXR|\bPA|\bAP|ENERGY)\b.*\bBONE$|\b(?:DE|ES|E\.S\.|ENERGYSUB)[ -](?:BONE|SOFT|TISSUE)\b|\bBSI\b",
+    r"CLEARREAD|SOFTVIEW",
+    r"SOFT ?-?TISSUE|SOFT ?-?PARTS|SUBTRACT|SUBTRAKT|SOUSTRACTION|SUSTRACCION|SOTTRAZ|DIFFERENCE IMAGE|MATERIAL SUPPRESSED",
+    r"WEICHTEIL|TISSUS MOUS|PARTES (?:BLANDAS|MOLES)|TESSUTI MOLLI|WEKE ?DELEN|TKANK\w* MIEK|YUMUSAK DOKU|MJUKDEL",
+    r"骨抑制|骨除去|骨减影|骨組織|骨组织|骨像|軟部|软组织|サブトラクション|差分|减影|减骨|双能|뼈 ?억제|연부",
+)
+_LAYERS = (r"TOMOS[IY]NT|\bTOMO\b|TOMOGR|\bDTS\b|VOLUMERAD|\b(?:MIP|MPR|DRR|MINIP)\b|断層|断层|トモシンセシス|단층",)
+_RESULTS = (
+    r"HEAT ?-?MAP|SALIENCY|GRAD ?-?CAM|(?:ATTENTION|ACTIVATION|PROBABILITY|ABNORMALITY|COLOU?R) ?-?MAP|SEGMENTATION",
+    r"(?<!NO )(?<!WITHOUT )\bOVERLAY|\bANNOTATED\b|SCREEN ?-?(?:SHOT|SAVE|CAP)|(?<!FOR )\bCAD[EX]?\b",
+    r"\b[AK]I ?-?(?:BEFUND|ERGEBNIS)",
+    r"\bA\.?I\.?\b.*\b(?:RESULT|REPORT|OUTPUT|FINDING|ANALY|DETECT|TRIAGE|SECONDARY|CAPTURE|SUMMARY)",
+    r"\b(?:RESULT|REPORT|OUTPUT|FINDING|ANALYSIS|DETECTION)S?\b.*\bA\.?I\b|热力图|ヒートマップ|히트맵",
+)
+_COMPANIONS = (  # a second processing of the same film
+    r"COMPANION (?:VIEW|IMAGE)|\b(?:TUBE|LINE|CATHETER|PTX|PNEUMOTHORAX|NODULE)\w*\b.{0,12}\b(?:VISUALI|ENHANCE|ACCENTUAT)",
+)
+_DERIVED = re.compile("|".join((*_SHADOWS, *_LAYERS, *_RESULTS, *_COMPANIONS)))
+_IMAGE_TYPES = re.compile(
+    r"\b(?:BONES?|SOFT|TISSUE|SOFTTISSUE|A\.?I|CAD|RESULTS?|TOMO|SUB|SUBTRACTED|HEATMAP|OVERLAY|VOLUME|DUAL ENERGY LOW)\b"
+)
+# Makers of software that reads chest films; what they sent is their answer.
+_READERS = re.compile(
+    r"\b(?:LUNIT|QURE|QXR|OXIPIT|CHESTLINK|CHESTEYE|ANNALISE|GLEAMER|AIDOC|RIVERAIN|INFERVISION|INFERREAD|VUNO|DEEPTEK|MILVUE"
+    r"|AZMED|RAYVOLVE|BEHOLD\.?AI|RAYSCAPE|DEEPNOID|CAREBOT|ARTERYS|ZEBRA MEDICAL|ENLITIC|CONTEXTFLOW|ICOMETRIX|HARRISON\.?AI"
+    r"|CRITICAL CARE SUITE|RADIOBOTICS|AI ?-?RAD COMPANION|CAD4TB|DRAID|CXR-?AID)\b"
+)
+_DUAL_ENERGY = re.compile(
+    r"DUAL ?-?ENERG|ZWEI ?-?ENERG|DOPPEL ?-?ENERG|DOUBLE ?-?ENERG|ENERGIA DUAL|DOPPIA ENERG|エネルギー|\bDE[ -]ST(?:D|ANDARD)\b"
+)
+_STANDARD = re.compile(r"\b(?:STD|STANDARD|HIGH|COMPOSITE|ORIGINAL)\b")
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
+def is_derived(dataset: Dataset) -> bool:
+    """Whether a picture says that it was made from a film and is none."""
+    said = [plain(text(dataset, keyword)) for keyword in _WRITTEN]
+    kinds = plain(" | ".join(words(dataset, "ImageType")[2:]))
+    derivations = items(dataset, "DerivationCodeSequence")
+    meant = [plain(text(one, "CodeMeaning")) for one in derivations]
+    coded = {text(one, "CodeValue") for one in derivations} & _DERIVATIONS
+    named = any(_DERIVED.search(one) for one in (*said, *meant, plain(" | ".join(words(dataset, "ImageType")))))
+    if text(dataset, "SOPClassUID").startswith(_SECONDARY_CAPTURE):
+        named = named or any(re.search(r"\bA\.?I\b", one) for one in said)
+    return bool(coded or named or _IMAGE_TYPES.search(kinds) or _by_reader(dataset, said) or _half_energy(said, kinds))
+
+
+def is_dual_energy(dataset: Dataset) -> bool:
+    """Whether a film belongs to an acquisition at two energies: its standard image is a film like others."""
+    said = [plain(text(dataset, keyword)) for keyword in _WRITTEN]
+    return any(_DUAL_ENERGY.search(one) for one in (*said, plain(" | ".join(words(dataset, "ImageType")))))
+
+
+def _by_reader(dataset: Dataset, said: list[str]) -> bool:
+    """By the name of a software that reads films, as the maker or in what it wrote."""
+    makers = [plain(text(dataset, keyword)) for keyword in ("Manufacturer", "ManufacturerModelName")]
+    return any(_READERS.search(one) for one in (*makers, *said))
+
+
+def _half_energy(said: list[str], kinds: str) -> bool:
+    """The exposure at the lower energy, and a dual-energy picture that says it is derived and not the standard one."""
+    everything = " | ".join((*said, kinds))
+    if not _DUAL_ENERGY.search(everything) or _STANDARD.search(everything):
+        return False
+    return bool(re.search(r"\bLOW\b|\bBONE\b|\bSOFT\b|\bTISSUE\b|\bWATER\b", everything))

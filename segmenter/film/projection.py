@@ -1,0 +1,177 @@
+"""Frontal or not? What the header says of the view, who says it, and who contradicts.
+
+ViewPosition is absent in a third of all chest films (CR may leave it empty, PS3.3 C.8.1.1): then the view code, what the
+device wrote on the image, and the patient orientation are asked, in this order. A study's description names the views of the
+whole examination: it is asked last, and only where it names one view that is not frontal.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from pydicom.dataset import Dataset
+
+from segmenter.film import terms
+from segmenter.film.header import items, plain, text, words
+from segmenter.notes import NoteCode
+
+# Written by the device for this one image.
+IMAGE_DESCRIPTIONS = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
+_WRITTEN = (*IMAGE_DESCRIPTIONS, "AcquisitionDeviceProcessingCode", "BodyPartExamined")
+_EXAMINATION = ("StudyDescription", "PerformedProcedureStepDescription", "RequestedProcedureDescription")
+_SIDES = {"L", "R", "LT", "RT", "LEFT", "RIGHT"}  # as a view: the side next to the detector
+# What texts without a character set, or with a wrong one, are written in where their letters are not Latin.
+_ENCODINGS = ("gb18030", "shift_jis", "euc_kr", "cp1251", "cp1253")
+
+# SNOMED CT and its older form (PS3.16 CID 4010), for meanings in a language that `terms` does not know.
+_FRONTAL_CODES = {
+    "399033003", "R-10202", "399348003", "R-10206", "272479007", "R-40888", "R-10214", "272460009",
+}  # fmt: skip
+_LATERAL_CODES = {
+    "399067008", "R-102CD", "399173006", "R-10236", "399198007", "R-10232", "399352003", "399260004", "30730003",
+}  # fmt: skip
+_OBLIQUE_CODES = {
+    "399182000", "R-102C1", "399184004", "R-10238", "399236003", "R-10234", "399135007", "R-10220", "399356000", "R-40985",
+    "399006002", "R-10212", "399038007", "R-10210", "399312000", "R-10208", "399059000", "R-10216", "399160007", "R-10204",
+    "260427002", "399099002", "399368009", "260426006", "399132005", "399004004", "399225005", "399288005", "399325008",
+}  # fmt: skip
+
+
+class View(Enum):
+    FRONTAL = "frontal"
+    LATERAL = "lateral"
+    OBLIQUE = "oblique"
+    OTHER = "decubitus or lordotic"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """`note`: who decided, None when it was ViewPosition; `contradicted`: somebody says another view."""
+
+    view: View
+    note: NoteCode | None
+    contradicted: bool
+
+
+def view_of(dataset: Dataset) -> Seen:
+    """The view by the first witness that speaks; a film of which nobody speaks is assumed to be frontal."""
+    written = [_views(said) for said in _said(dataset, _WRITTEN)]
+    examination = _of_examination(dataset)
+    witnesses = (
+        (None, _of_position(dataset)),
+        (NoteCode.VIEW_BY_CODE, _of_code(dataset)),
+        (NoteCode.VIEW_BY_TEXT, _one(written)),
+        (NoteCode.VIEW_BY_AXES, _of_axes(dataset)),
+        (NoteCode.VIEW_BY_TEXT, _of_side(dataset)),
+        (NoteCode.VIEW_BY_TEXT, examination if examination is not View.FRONTAL else None),
+    )
+    said = [(note, view) for note, view in witnesses if view is not None]
+    note, view = said[0] if said else (NoteCode.VIEW_ASSUMED, View.FRONTAL)
+    others = {view for _, view in said} | ({examination} - {None})
+    undecided = note is NoteCode.VIEW_BY_TEXT and len(set().union(*written)) > 1
+    return Seen(view, note, undecided or bool(others - {view}))
+
+
+def view_notes(dataset: Dataset) -> tuple[NoteCode, ...]:
+    """Of a film that is read as a frontal one."""
+    seen = view_of(dataset)
+    return (*((seen.note,) if seen.note else ()), *((NoteCode.VIEW_CONFLICT,) if seen.contradicted else ()))
+
+
+def _said(dataset: Dataset, keywords: tuple[str, ...]) -> list[str]:
+    """What these elements say, each as a plain text; those that say nothing left out."""
+    found = (text(dataset, keyword) for keyword in keywords)
+    return [plain(_apart(said)) + _otherwise(said) for said in found if said]
+
+
+def _apart(said: str) -> str:
+    """ "Words that only a capital parts: ChestLat."""
+    return re.sub(r"(?<=[a-z\u00df-\u00ff])(?=[A-Z])", " ", said)
+
+
+def _otherwise(said: str) -> str:
+    """The same bytes in other character sets, if they were read as Latin-1 for want of the right one; "" for plain ASCII."""
+    if said.isascii():
+        return ""
+    found = []
+    for encoding in ("utf-8", *_ENCODINGS):
+        try:
+            found.append(said.encode("latin-1").decode(encoding))
+        except UnicodeError:
+            continue
+        if encoding == "utf-8":  # no other text is valid UTF-8
+            break
+    return "".join(" | " + plain(one) for one in found)
+
+
+def _views(said: str, *, of_chest: bool | None = None) -> frozenset[View]:
+    """The views that a plain text names. `of_chest`: whether words count that mean a lateral view only there (side, bok, yan);
+    None: whether the text says chest, or nothing else."""
+    said = terms.NO_VIEW.sub(" ", terms.BOTH_VIEWS.sub(" ", said))
+    if terms.OTHER.search(said) or terms.OBLIQUE.search(said):
+        return frozenset({View.OTHER if terms.OTHER.search(said) else View.OBLIQUE})
+    if of_chest is None:
+        alone = terms.LATERAL_BESIDE_CHEST.fullmatch(said.strip(" ."))
+        of_chest = bool(terms.CHEST.search(said) or terms.CHEST_IN_SHORT.search(said) or alone)
+    lateral = terms.LATERAL.search(said) or (of_chest and terms.LATERAL_BESIDE_CHEST.search(said))
+    frontal = terms.FRONTAL.search(said)
+    return frozenset({View.FRONTAL} if frontal else ()) | frozenset({View.LATERAL} if lateral else ())
+
+
+def _one(named: list[frozenset[View]]) -> View | None:
+    """Of several texts: one that names a single view goes before one that names both; then a frontal film is what the
+    names of two views are taken for, and a view that is neither is named by no accident."""
+    single = {view for views in named if len(views) == 1 for view in views}
+    found = single or set().union(*named)
+    return next((view for view in (View.OTHER, View.OBLIQUE, View.FRONTAL, View.LATERAL) if view in found), None)
+
+
+def _of_position(dataset: Dataset) -> View | None:
+    said = _said(dataset, ("ViewPosition",))
+    return View.LATERAL if said and said[0] in _SIDES else _one([_views(one, of_chest=True) for one in said])
+
+
+def _of_code(dataset: Dataset) -> View | None:
+    """ViewCodeSequence (PS3.3 C.8.11.5): its code, else its meaning; a modifier may make another view of it."""
+    found = items(dataset, "ViewCodeSequence")
+    modifiers = [modifier for one in found for modifier in items(one, "ViewModifierCodeSequence")]
+    modified = _one([_views(said) for one in modifiers for said in _said(one, ("CodeMeaning",))])
+    if modified in (View.OTHER, View.OBLIQUE):
+        return modified
+    values = {text(one, "CodeValue").upper() for one in found}
+    for view, known in ((View.OBLIQUE, _OBLIQUE_CODES), (View.FRONTAL, _FRONTAL_CODES), (View.LATERAL, _LATERAL_CODES)):
+        if values & known:
+            return view
+    return _one([_views(said, of_chest=True) for one in found for said in _said(one, ("CodeMeaning",))])
+
+
+def _of_axes(dataset: Dataset) -> View | None:
+    """PatientOrientation (PS3.3 C.7.6.1.1.1): the main direction of rows and columns comes first. Towards front or back only
+    where the film was taken from the side; partly so (LA\\F) where it was taken obliquely or from above."""
+    axes = (*words(dataset, "PatientOrientation"), "", "")[:2]
+    across, down = (axis[:1] for axis in axes)
+    if across in ("A", "P") or (down in ("A", "P") and across in ("H", "F")):
+        return View.OBLIQUE if any({*axis} & {*"AP"} and {*axis} & {*"LR"} for axis in axes) else View.LATERAL
+    if not ({across, down} & {"L", "R"} and {across, down} & {"H", "F"}):
+        return None
+    tilted = [axis[0] for axis in axes if {*axis[1:]} & {*"AP"}]
+    if not tilted:
+        return View.FRONTAL
+    return View.OBLIQUE if {*tilted} & {"L", "R"} else View.OTHER
+
+
+def _of_side(dataset: Dataset) -> View | None:
+    """A side of the whole chest and nothing else: "Thorax sin"."""
+    said = _said(dataset, ("SeriesDescription", "ProtocolName"))
+    return View.LATERAL if any(terms.ONE_SIDE.fullmatch(one.strip(" .")) for one in said) else None
+
+
+def _of_examination(dataset: Dataset) -> View | None:
+    """The one view that the descriptions of the examination name; None when they name several, or none."""
+    said = _said(dataset, _EXAMINATION)
+    if any(terms.BOTH_VIEWS.search(one) for one in said):
+        return None
+    named = frozenset().union(*(_views(one, of_chest=False) for one in said))
+    return next(iter(named)) if len(named) == 1 else None

@@ -1,0 +1,3 @@
+"""From a radiograph to a decision: the artifact and its identity, the network, its engines, placement on the model's grid, the
+mask.
+"""

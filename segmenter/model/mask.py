@@ -1,0 +1,73 @@
+"""Probability -> mask on the native grid: image decision, threshold, removal of specks.
+
+The probability is upsampled, never the mask, so the outline follows the native pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from segmenter.errors import Refused
+from segmenter.model.artifact import OperatingPoint
+from segmenter.model.placement import Placement
+from segmenter.values import Decision, Mask, Prediction, Spacing
+
+
+def decide(
+    prediction: Prediction,
+    placement: Placement,
+    operating_point: OperatingPoint,
+    spacing: Spacing | None,
+    absurd_fraction: float,
+    body: Callable[[], Mask] | None = None,
+) -> Decision:
+    """The answer for one film: `mask` (H, W) bool, H and W from `placement.shape`.
+
+    A film is positive when its image probability reaches the threshold and the mask is not empty. `body` says which pixels
+    (H, W) of the film show a body; it is asked only when something was found, and what lies outside is dropped. Raises Refused:
+    `non-finite-output` (NaN, infinite or outside [0, 1]), `absurd-mask` (more than `absurd_fraction` of the film).
+    """
+    _check(prediction)
+    probability, threshold = prediction.image_probability, operating_point.image_threshold
+    nothing = np.zeros(placement.shape, dtype=bool)
+    area_of = None if spacing is None else spacing.pixel_area_mm2
+    if probability < threshold:
+        return Decision(False, probability, nothing, None if area_of is None else 0.0, 0, threshold)
+    # Where the network says so little that no pixel can reach the threshold, none is looked at.
+    box = placement.box_of(prediction.probability >= operating_point.mask_threshold)
+    found = placement.to_native(prediction.probability, box) >= operating_point.mask_threshold
+    if body is not None and found.any():
+        found &= body()[box]
+    if (covered := np.count_nonzero(found) / nothing.size) > absurd_fraction:
+        raise Refused("absurd-mask", f"The mask covers {covered:.0%} of the film, more than {absurd_fraction:.0%}.")
+    by_grid = operating_point.min_area_px / (placement.down * placement.across)
+    floor = by_grid if area_of is None else operating_point.min_area_mm2 / area_of
+    mask = nothing
+    mask[box], components = without_specks(found, floor)
+    area = None if area_of is None else float(np.count_nonzero(mask) * area_of)
+    return Decision(components > 0, probability, mask, area, components, threshold)
+
+
+def undecided(prediction: Prediction, shape: tuple[int, int], operating_point: OperatingPoint) -> Decision:
+    """The probability of a film of `shape` (H, W) that gets neither yes nor no. Raises Refused: `non-finite-output`."""
+    _check(prediction)
+    nothing = np.zeros(shape, dtype=bool)
+    return Decision(False, prediction.image_probability, nothing, None, 0, operating_point.image_threshold)
+
+
+def without_specks(mask: Mask, floor: float) -> tuple[Mask, int]:
+    """`mask` (H, W) without the 8-connected components below `floor` native pixels, and the number of those that stay."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask).view(np.uint8), connectivity=8)
+    keep = stats[:count, cv2.CC_STAT_AREA] >= max(floor, 1)
+    keep[0] = False  # label 0 is the background
+    return (mask if keep[1:].all() else keep[labels]), int(keep.sum())
+
+
+def _check(prediction: Prediction) -> None:
+    p, image = prediction.probability, prediction.image_probability
+    low, high = float(np.min(p)), float(np.max(p))  # NaN survives min and max, and fails every comparison
+    if not (0.0 <= low <= high <= 1.0 and 0.0 <= image <= 1.0):
+        raise Refused("non-finite-output", "The network answered with numbers that are no probabilities.")

@@ -1,0 +1,115 @@
+"""A finding -> a DICOM SEG that viewers really show (PS3.3 A.51), on the native matrix of the film."""
+
+from __future__ import annotations
+
+import highdicom
+from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRLittleEndian
+
+from segmenter.equipment import MANUFACTURER
+from segmenter.model.identity import ModelIdentity
+from segmenter.objects import codes
+from segmenter.objects.common_header import Envelope
+from segmenter.objects.kinds import Kind
+from segmenter.values import Decision, Finding, Radiograph
+
+OUR_WORDS = "Pneumothorax, found by artificial intelligence"
+_COLOUR = (255, 64, 64)  # of the overlay, sRGB
+
+
+def build_seg(finding: Finding, envelope: Envelope) -> FileDataset:
+    """The SEG of one positive film, ready to be written.
+
+    Raises ValueError for a finding without a mask: highdicom would write an empty frame, and viewers show nothing.
+    """
+    decision, radiograph = finding.decision, finding.radiograph
+    if decision is None or radiograph is None or not decision.positive:
+        raise ValueError("only a positive film has a SEG")
+    seg = _segmentation(decision, radiograph, envelope)
+    seg.BodyPartExamined = "CHEST"
+    if radiograph.spacing is None:
+        seg.SegmentSequence[0].SegmentDescription = f"Placeholder of 1 mm: {envelope.words.unknown_spacing}."
+    _make_viewers_show_it(seg, envelope)
+    _identify_segment_per_frame(seg)
+    return envelope.finish(seg, image=True)
+
+
+def _segmentation(decision: Decision, radiograph: Radiograph, envelope: Envelope) -> Segmentation:
+    header = Dataset(envelope.header)
+    header.Rows, header.Columns = decision.mask.shape  # the source may hold several values in each
+    spacing, identity = radiograph.spacing, envelope.identity
+    tall, wide = radiograph.aspect
+    # A placeholder where nothing is known, marked in words: OHIF shows no SEG without PixelMeasures, dcmqi opens none.
+    pixel_mm = (spacing.row_mm, spacing.column_mm) if spacing else (tall / wide, 1.0)
+    # The film's own frame of reference would make a place in the patient of the orientation that viewers need.
+    header.pop("FrameOfReferenceUID", None)
+    return Segmentation(
+        source_images=[header],
+        pixel_array=decision.mask,
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[_segment(identity, decision, envelope)],
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        content_label="PNEUMOTHORAX",
+        content_description=_description(envelope, known=spacing is not None),
+        # Without PixelMeasures OHIF crashes; without SliceThickness highdicom can not read its own object again.
+        pixel_measures=highdicom.PixelMeasuresSequence(pixel_spacing=pixel_mm, slice_thickness=1.0),
+        **envelope.arguments,
+        **envelope.maker,
+    )
+
+
+def _description(envelope: Envelope, *, known: bool) -> str:
+    """LO, 64 characters."""
+    if envelope.identity.demo:
+        return envelope.words.demo_notice + ("" if known else f"; {envelope.words.unknown_spacing}")
+    return OUR_WORDS if known else f"Pneumothorax, by AI; {envelope.words.unknown_spacing}"
+
+
+def _segment(identity: ModelIdentity, decision: Decision, envelope: Envelope) -> SegmentDescription:
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name=identity.name,
+        family=codes.ARTIFICIAL_INTELLIGENCE,
+        version=identity.version,
+        source=MANUFACTURER,
+        # LT: digests are too long for the LO of a version
+        parameters=identity.parameters | {"image_probability": f"{decision.image_probability:.4f}"},
+    )
+    return SegmentDescription(
+        segment_number=1,
+        segment_label=f"Pneumothorax {envelope.words.demo_notice}" if identity.demo else "Pneumothorax",
+        segmented_property_category=codes.MORPHOLOGICALLY_ABNORMAL_STRUCTURE,
+        segmented_property_type=codes.PNEUMOTHORAX,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm,
+        anatomic_regions=[codes.PLEURA],
+        display_color=highdicom.color.CIELabColor.from_rgb(*_COLOUR),
+    )
+
+
+def _make_viewers_show_it(seg: Segmentation, envelope: Envelope) -> None:
+    """OHIF waits for ever without a plane orientation. Without a frame of reference it means nothing: the identity is what
+    viewers assume for a source that has none, and Derivation Image stays the geometry. No invented frame of reference, and
+    a plane position only in the variant for dcmqi: Weasis would match by position and lose the overlay."""
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    positioned = envelope.kind is Kind.SEG_POSITIONED
+    if envelope.settings.plane_orientation or positioned:
+        plane = Dataset()
+        plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        shared.PlaneOrientationSequence = Sequence([plane])
+    if positioned:
+        position = Dataset()
+        position.ImagePositionPatient = [0, 0, 0]
+        for frame in seg.PerFrameFunctionalGroupsSequence:
+            frame.PlanePositionSequence = Sequence([position])
+
+
+def _identify_segment_per_frame(seg: Segmentation) -> None:
+    """Weasis reads the segment's number from the per-frame groups only."""
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    if "SegmentIdentificationSequence" not in shared:
+        return
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        frame.SegmentIdentificationSequence = shared.SegmentIdentificationSequence
+    del shared.SegmentIdentificationSequence

@@ -1,0 +1,1 @@
+"""From raw films and masks to a prepared data set: sources, cases, folds by patient, phantoms."""

@@ -1,0 +1,100 @@
+"""The exam: 200 phantoms that no training saw, sent as DICOM of many makes.
+
+`exam.sha256` holds two digests of each film, taken before this file or the generator of the phantoms could change: of what the
+DICOM object stores (its whole-number pixels and the attributes by which they are read), and of the true mask. Every film is
+checked against them when it is drawn, so figures measured today and those of a model card are of the same exam.
+
+A mismatch means that the code that draws phantoms has changed, or that this machine's numpy, scipy or OpenCV rounds
+differently. Pixels are drawn in floating point and stored as whole numbers, which swallows nearly all such differences, but not
+one that lies on the edge between two of them. Either way the film is another one than the model card was measured on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from segmenter.phantom.dicom import phantom_dataset
+from segmenter.phantom.draw import draw_phantom
+from segmenter.phantom.values import Phantom
+from train.data.cases import DataError
+from train.data.phantoms import FIRST_EXAM_SEED
+
+EXAM: dict[str, Any] = {
+    "films": 200,
+    "first_seed": FIRST_EXAM_SEED,
+    "positives_of_20": 9,
+    "longer_side_px": [1500, 3000],
+    "ratio": [0.76, 0.98],
+    "kinds": ["DX", "DX", "CR", "SC"],
+    "bits": [8, 10, 12, 14, 16],
+    "low": [0.0, 0.3],  # stored values: the picture fills a part of their range
+    "high": [0.6, 1.0],
+    "windowed": 0.7,  # share of CR and SC with a window; a DX always has one
+}
+FROZEN = Path(__file__).with_name("exam.sha256")
+READ_BY = (
+    "SOPClassUID", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "PresentationLUTShape",
+)  # fmt: skip  # in this order, with the pixels, the digest of a film
+
+
+def exam_sha256() -> str:
+    """Digest of the list of digests: names the exam in a report."""
+    return hashlib.sha256(FROZEN.read_bytes()).hexdigest()
+
+
+def exam_film(index: int) -> tuple[Phantom, Dataset]:
+    """Film `index` (0 to 199) as phantom, with its truth (H, W) bool on the native matrix, and as the Dataset a modality would
+    send. Raises DataError when it is not the film that was frozen."""
+    phantom, dataset = drawn(index)
+    changed = [
+        what
+        for what, found, frozen in zip(("pixels", "truth"), film_sha256(phantom, dataset), frozen_digests()[index], strict=True)
+        if found != frozen
+    ]
+    if changed:
+        raise DataError(
+            f"film {index} of the exam is not the one that was frozen: its {' and '.join(changed)} differ from {FROZEN.name}. "
+            "Undo the change of the code that draws phantoms, or install the versions of numpy, scipy and OpenCV that "
+            "deploy/constraints.txt names"
+        )
+    return phantom, dataset
+
+
+def film_sha256(phantom: Phantom, dataset: Dataset) -> tuple[str, str]:
+    """Of the stored film, and of the truth."""
+    read_by = " ".join(f"{keyword}={dataset[keyword].value}" for keyword in READ_BY if keyword in dataset)
+    film = hashlib.sha256(read_by.encode() + b"\0" + dataset.PixelData)
+    return film.hexdigest(), hashlib.sha256(np.packbits(phantom.truth).tobytes()).hexdigest()
+
+
+@cache
+def frozen_digests() -> tuple[tuple[str, str], ...]:
+    """Of each film, in the order of their indices: as `film_sha256` gives them."""
+    rows = [line.split() for line in FROZEN.read_text().splitlines() if not line.startswith("#")]
+    return tuple((film, truth) for _, film, truth in rows)
+
+
+def drawn(index: int) -> tuple[Phantom, Dataset]:
+    """The film as the generator and EXAM make it today, unchecked."""
+    rng = np.random.default_rng([EXAM["first_seed"], index])
+    longer, ratio = int(rng.integers(*EXAM["longer_side_px"])), rng.uniform(*EXAM["ratio"])
+    shape = (longer, round(longer * ratio)) if rng.random() < 0.75 else (round(longer * ratio), longer)
+    phantom = draw_phantom(EXAM["first_seed"] + index, shape=shape, pneumothorax=index % 20 < EXAM["positives_of_20"])
+    kind: Any = str(rng.choice(EXAM["kinds"]))
+    photometric: Any = str(rng.choice(["MONOCHROME1", "MONOCHROME2"]))
+    dataset = phantom_dataset(
+        phantom,
+        kind=kind,
+        photometric=photometric,
+        bits=int(rng.choice(EXAM["bits"])),
+        stored_range=(float(rng.uniform(*EXAM["low"])), float(rng.uniform(*EXAM["high"]))),
+        window=bool(rng.random() < EXAM["windowed"]),
+    )
+    return phantom, dataset

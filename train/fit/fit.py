@@ -1,0 +1,329 @@
+"""Training, from the first film to the last checkpoint. Read it from top to bottom: that is the order of
+events."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from segmenter.model.network import PneumothoraxNetwork, build_network
+from train.data.dataset import Prepared, Row
+from train.fit import checkpoint, distributed, encoder
+from train.fit.augment import augment, to_size
+from train.fit.distributed import World
+from train.fit.journal import ENVIRONMENT_FILE, Journal, environment, left, write_json
+from train.fit.loop import Average, Waiting, batches, epoch_plan, learning_rate, optimiser_for, steps_per_epoch
+from train.fit.losses import total_loss
+from train.fit.recipe import Recipe, Stage
+from train.fit.validation import contact_sheet, judge
+from train.report import pictures
+
+SAVE_EVERY_SECONDS = 240
+TELL_EVERY_SECONDS = 20
+RECIPE_FILE = "recipe.toml"
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class RunError(ValueError):
+    """The run can not begin or go on like this; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What `fit` is asked to do, beside the recipe."""
+
+    data: Path
+    run: Path
+    recipe_file: Path
+    fold: int = 0  # held out
+    resume: bool = False
+    device: str = "auto"
+    imagenet: Path | None = None
+    imagenet_sha256: str = ""
+    start: Path | None = None  # an artifact to start from
+
+
+@dataclass
+class State:
+    """Everything that a checkpoint holds."""
+
+    network: PneumothoraxNetwork
+    average: Average
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    progress: checkpoint.Progress
+
+    def groups(self) -> dict[str, checkpoint.Tensors]:
+        scaler = {k: torch.tensor(v) for k, v in self.scaler.state_dict().items()}
+        groups = {"network": self.network.state_dict(), "ema": self.average.tensors, "scaler": scaler}
+        return {**groups, "optimiser": checkpoint.optimiser_tensors(self.optimiser)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What does not change while a run goes on; `state` is what does."""
+
+    recipe: Recipe
+    order: Order
+    world: World
+    data: Prepared
+    train: list[Row]
+    held_out: list[Row]
+    state: State
+    network: nn.Module  # of the state, as several processes and the compiler want it
+    journal: Journal | None  # of the first process
+
+
+def fit(recipe: Recipe, order: Order) -> Path:
+    """Train and leave checkpoints, metrics.csv and pictures in the run's folder. Returns it.
+
+    Raises RunError, WeightsError, DataError.
+    """
+    if recipe.compile:
+        need_compiler(order.recipe_file)
+    world = distributed.start(order.device)
+    data = Prepared(order.data)
+    train, held_out = data.fold(order.fold)
+    begin(recipe, order, data, world)
+    state = resumed(order.run, fresh(recipe, order, world), world)
+    network = world.wrapped(state.network)
+    if recipe.compile:
+        network = torch.compile(network, dynamic=False)  # type: ignore[assignment]  # one graph a stage, each of fixed sides
+    journal = Journal(order.run, state.progress.step) if world.first else None
+    run = Run(recipe, order, world, data, train, held_out, state, network, journal)
+
+    at = state.progress
+    for index, stage in enumerate(recipe.stages):
+        if index < at.stage:
+            continue  # done before this run was resumed
+        while at.epoch < stage.epochs and agreed_share(run, stage) < 1:
+            row = epoch(run, index, stage)
+            at.epoch, at.step_of_epoch = at.epoch + 1, 0
+            if row and world.first:
+                end_epoch(run, stage, row)
+            world.wait()
+        at.stage, at.epoch, at.stage_step, at.stage_seconds = index + 1, 0, 0, 0.0
+
+    if journal is not None:
+        checkpoint.save(order.run / f"step-{at.step:07}", state.groups(), at)
+        journal.close()
+    world.close()
+    return order.run
+
+
+def need_compiler(recipe_file: Path) -> None:
+    """torch.compile writes C++ (and, for a GPU, C): without a compiler it would fail in the middle of the first step. Raises
+    RunError."""
+    if shutil.which(os.environ.get("CXX", "g++")) is None:  # the one that torch will call
+        raise RunError(f"{recipe_file} says compile = true and there is no C++ compiler: install g++, or set compile = false")
+
+
+def epoch(run: Run, index: int, stage: Stage) -> dict[str, float]:
+    """The rest of an epoch, step by step. Mean losses, speed and share of waiting; empty when no step was left."""
+    at, world, grid = run.state.progress, run.world, run.data.grid_for(stage.size)
+    positive = np.array([row.positive for row in run.train])
+    plan = epoch_plan(positive, stage, at.epoch, (run.recipe.seed, index))[at.step_of_epoch :, world.rank :: world.size]
+    waiting, sums, first = Waiting(), dict[str, torch.Tensor](), at.step
+    saved = told = time.monotonic()
+    for images, truths in waiting.over(batches(run.data, run.train, plan, grid, pin=world.device.type == "cuda")):
+        started = time.perf_counter()
+        if (done := agreed_share(run, stage)) >= 1:
+            break
+        set_rates(run.state.optimiser, stage, run.recipe, at.stage_step, done)
+        seed = (run.recipe.seed, at.step, world.rank)
+        parts = step(run.network, run.state, stage, run.recipe, images, truths, seed, world.device)
+        for name, part in parts.items():
+            sums[name] = sums[name] + part if name in sums else part
+        at.step, at.stage_step, at.step_of_epoch = at.step + 1, at.stage_step + 1, at.step_of_epoch + 1
+        at.stage_seconds += time.perf_counter() - started
+        if world.first and time.monotonic() - told > TELL_EVERY_SECONDS:
+            told = time.monotonic()
+            sound(run, sums)
+            tell(run, stage, parts, waiting.share)
+        if world.first and time.monotonic() - saved > SAVE_EVERY_SECONDS:
+            saved = time.monotonic()
+            sound(run, sums)
+            checkpoint.save_step(run.order.run, run.state.groups(), at)
+    count = at.step - first
+    if not count:
+        return {}
+    sound(run, sums)
+    speed = count * stage.batch / max(time.perf_counter() - waiting.began, 1e-9)
+    losses = {f"loss_{name}": float(total) / count for name, total in sums.items()}
+    return {**losses, "images_per_second": speed, "waiting_share": waiting.share}
+
+
+def sound(run: Run, sums: dict[str, torch.Tensor]) -> None:
+    """Raises RunError for losses that are no numbers any more, before they are saved: the last checkpoint is a good one."""
+    if lost := [name for name, total in sums.items() if not torch.isfinite(total)]:
+        raise RunError(
+            f"step {run.state.progress.step}: the loss {', '.join(lost)} is no number any more; go on from the last checkpoint "
+            "with --resume, and if it comes again begin anew with lower rates, or with precision bf16 or fp32"
+        )
+
+
+def begin(recipe: Recipe, order: Order, data: Prepared, world: World) -> None:
+    """The folder of the run, with the recipe and all that it depends on; or the one that is there, if it is the same."""
+    about = {"recipe": recipe.name, "fold": order.fold, "data_sha256": data.digest, "folds_sha256": data.about["folds_sha256"]}
+    known = order.run / ENVIRONMENT_FILE
+    if few := [stage.batch for stage in recipe.stages if stage.batch < world.size]:
+        raise RunError(f"{world.size} processes share a batch of {few[0]}; start fewer, or make the batch of the stage larger")
+    if checkpoint.steps(order.run):
+        if not order.resume:
+            raise RunError(f"{order.run} holds a run already; go on with --resume, or name another folder with --run")
+        before = run_notes(order.run)
+        if differing := [k for k, v in about.items() if before.get(k) != v]:
+            raise RunError(f"{order.run} was begun with another {', '.join(differing)}; resume it as it was begun")
+        if (order.run / RECIPE_FILE).read_text() != order.recipe_file.read_text():
+            raise RunError(f"{order.recipe_file} differs from {order.run / RECIPE_FILE}; resume with that file as --recipe")
+    elif world.first:
+        order.run.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(order.recipe_file, order.run / RECIPE_FILE)
+        source = {"imagenet_sha256": order.imagenet_sha256, "start": encoder.named(order.start) if order.start else ""}
+        write_json(known, {**about, **source, "kind": data.about["kind"], **environment(world.device)})
+    world.wait()
+
+
+def run_notes(run: Path) -> dict[str, Any]:
+    """What the run was begun with. Raises RunError."""
+    try:
+        notes: dict[str, Any] = json.loads((run / ENVIRONMENT_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run} is no run, it has no {ENVIRONMENT_FILE}; name a folder that `fit --run` wrote") from error
+    return notes
+
+
+def fresh(recipe: Recipe, order: Order, world: World) -> State:
+    """Everything before the first step; the same on every process."""
+    torch.manual_seed(recipe.seed)
+    try:
+        network = build_network(recipe.network)
+    except (KeyError, ValueError) as error:
+        raise RunError(f"[network] of {order.recipe_file}: {error}") from error
+    encoder.start_from_nothing(network, any((stage.loss or recipe.loss).image for stage in recipe.stages))
+    if order.imagenet is not None:
+        encoder.load_imagenet(network, order.imagenet, order.imagenet_sha256, recipe.std)
+    if order.start is not None:
+        encoder.load_start(network, order.start)
+    network.unet.encoder._drop_connect_rate = recipe.optimiser.drop_connect
+    for name in ("_conv_head", "_bn1"):  # of the classifier that the encoder once was; no pixel passes them, DDP would wait
+        getattr(network.unet.encoder, name).requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = recipe.optimiser.batchnorm_momentum
+    network = network.train().to(world.device)
+    if recipe.channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16" and world.device.type == "cuda")
+    return State(
+        network, Average(network, recipe.optimiser.ema), optimiser_for(network, recipe.optimiser), scaler, checkpoint.Progress()
+    )
+
+
+def resumed(run: Path, state: State, world: World) -> State:
+    """The last whole checkpoint put into a fresh state, if there is one."""
+    folders = checkpoint.steps(run)
+    if not folders:
+        return state
+    last = folders[-1]
+    state.progress = checkpoint.load_progress(last)
+    state.network.load_state_dict(checkpoint.load(last, "network"))
+    for name, tensor in checkpoint.load(last, "ema").items():
+        state.average.tensors[name].copy_(tensor)  # in place: its layout in memory stays that of the network
+    state.average.steps = state.progress.step
+    checkpoint.restore_optimiser(state.optimiser, checkpoint.load(last, "optimiser"))
+    if state.scaler.is_enabled():
+        state.scaler.load_state_dict({k: t.item() for k, t in checkpoint.load(last, "scaler").items()})
+    return state
+
+
+def step(
+    network: nn.Module,
+    state: State,
+    stage: Stage,
+    recipe: Recipe,
+    images: torch.Tensor,
+    truths: torch.Tensor,
+    seed: tuple[int, int, int],
+    device: torch.device,
+) -> dict[str, torch.Tensor]:
+    """One batch forwards and backwards; the loss by its parts, float64 on the device: to read them here would make it wait
+    for every step. All random numbers follow from `seed`."""
+    number = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
+    torch.manual_seed(number)  # of dropout and drop connect
+    image, truth = (part.to(device, non_blocking=True).float() for part in (images, truths))
+    image, truth = to_size(image / 255, truth, stage.size)
+    image, truth = augment(image, truth, stage.crop or stage.size, recipe.augmentation, number)
+    x = (image - recipe.mean) / recipe.std
+    if recipe.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, DTYPES[recipe.precision], enabled=recipe.precision != "fp32"):
+        mask_logits, image_logits = network(x)
+    parts = total_loss(mask_logits, image_logits, truth, stage.loss or recipe.loss)
+    state.optimiser.zero_grad(set_to_none=True)
+    state.scaler.scale(parts["total"]).backward()  # type: ignore[no-untyped-call]
+    if recipe.optimiser.clip:
+        state.scaler.unscale_(state.optimiser)
+        nn.utils.clip_grad_norm_(state.network.parameters(), recipe.optimiser.clip)
+    state.scaler.step(state.optimiser)
+    state.scaler.update()
+    state.average.update(state.network)
+    return {name: value.detach().double() for name, value in parts.items()}
+
+
+def set_rates(optimiser: torch.optim.Optimizer, stage: Stage, recipe: Recipe, stage_step: int, done: float) -> None:
+    for group in optimiser.param_groups:
+        top = stage.encoder_rate if group["role"] == "encoder" else stage.rate
+        group["lr"] = learning_rate(top, min(stage.final_rate, top), recipe.optimiser.warmup_steps, stage_step, done)
+
+
+def share_done(run: Run, stage: Stage) -> float:
+    """Share of the stage, 0 to 1: by its steps, or by its minutes where they run out first."""
+    at = run.state.progress
+    by_steps = at.stage_step / (steps_per_epoch(stage, len(run.train)) * stage.epochs)
+    return max(by_steps, at.stage_seconds / (stage.minutes * 60) if stage.minutes else 0.0)
+
+
+def agreed_share(run: Run, stage: Stage) -> float:
+    """`share_done`, the same on every process: where it depends on a clock, on the first one's."""
+    share = share_done(run, stage)
+    return run.world.agree(share) if stage.minutes else share
+
+
+def end_epoch(run: Run, stage: Stage, row: dict[str, float]) -> None:
+    """Judge the averaged weights on the held-out films, keep them when they are the best, write it all down."""
+    at, folder, average = run.state.progress, run.order.run, run.state.average
+    figures, answers = judge(run.recipe, stage, run.data, run.held_out, average.tensors, run.world.device)
+    contact_sheet(run.data, answers, figures, folder / "pictures" / f"epoch-{at.step:07}.png")
+    score = figures["mean_positive_dice"] + figures["auroc"]
+    if score > at.best_score:
+        at.best_score, at.best_step = score, at.step
+        checkpoint.save(folder / checkpoint.BEST, {"ema": average.tensors}, at)
+    if run.journal is not None:
+        where = {"step": at.step, "stage": at.stage, "size": stage.size, "epoch": at.epoch}
+        run.journal.epoch({**where, **row, **figures, "best_step": at.best_step})
+        pictures.losses(run.journal.rows, folder / "losses.png")
+    checkpoint.save_step(folder, run.state.groups(), at)
+    said = " ".join(f"{k} {v:.4f}" for k, v in {**row, **figures}.items())
+    print(f"stage {at.stage} epoch {at.epoch}/{stage.epochs} step {at.step}: {said}", flush=True)
+
+
+def tell(run: Run, stage: Stage, parts: dict[str, torch.Tensor], waiting: float) -> None:
+    at, done = run.state.progress, share_done(run, stage)
+    pace = at.stage_seconds / at.stage_step
+    losses = " ".join(f"{k} {float(v):.4f}" for k, v in parts.items())
+    rest = at.stage_seconds / max(done, 1e-6) * (1 - done)
+    print(
+        f"step {at.step} ({stage.size} px, stage {at.stage + 1} of {len(run.recipe.stages)}) {losses}, {pace:.2f} s a step, "
+        f"waiting {waiting:.0%}; stage: {left(rest)}",
+        flush=True,
+    )
