@@ -1,4 +1,4 @@
-"""The node on another machine, as a worker sees it: claims, films and answers over HTTP (serve.py is the other side).
+"""The node on another machine, as a worker sees it: claims, films and answers over HTTP (worker_server.py is the other side).
 
 Every call may be said again: a claim names the token that the worker drew, an object its sha256, an answer its words. So
 a lost reply is asked for again, and nothing happens twice. What can not be reached for as long as a lease lasts is

@@ -25,7 +25,7 @@ IGNORED, IGNORED_SENTENCE = "ignored-by-rule", "A rule of this site says that th
 @dataclass(frozen=True)
 class LocalNode:
     """See `process.Node`. `worker` names the group of processes that works here; `remote` the machine it works on, when
-    that is another one and this object stands in for it (serve.py)."""
+    that is another one and this object stands in for it (api/worker_server.py)."""
 
     ledger: Ledger
     spool: Spool

@@ -1,4 +1,4 @@
-"""What stands in our objects and where it comes from, found by comparing specimens (specimen.py).
+"""What stands in our objects and where it comes from, found by comparing example objects (examples.py).
 
 | source | an element whose value |
 |---|---|

@@ -255,7 +255,7 @@ def write_artifact(
 
 
 def with_graphs(artifact: Artifact, graphs: Sequence[bytes]) -> Artifact:
-    """The same model folder with one ONNX graph for each member (made by `train/export/onnx_graph.py`), in place of earlier ones.
+    """The same model folder with one ONNX graph for each member (made by `train/export/onnx_graph.py`), replacing earlier ones.
     Raises ArtifactError."""
     folder = artifact.folder
     names = [Path(one.file).with_suffix(".onnx").name for one in artifact.manifest.weights]
