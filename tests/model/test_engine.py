@@ -307,8 +307,9 @@ def test_reading_a_film_leaves_its_bytes_alone(segmenter, tmp_path):
 
 
 def test_the_light_rooms_import_neither_torch_nor_highdicom():
-    names = "values errors settings uids header gate kinds reason notes words outline codestream pixels tone decode placement"
-    names += " artifact identity mask codes"
+    names = "values errors settings reason notes film.header film.gate film.codestream film.pixels film.greyscale film.decode"
+    names += " model.placement model.artifact model.identity model.mask"
+    names += " objects.uids objects.kinds objects.sentences objects.outline objects.codes"
     code = "import sys\n" + "".join(f"import segmenter.{n}\n" for n in names.split())
     code += "assert not {'torch', 'highdicom', 'segmentation_models_pytorch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
