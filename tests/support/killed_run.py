@@ -1,5 +1,5 @@
 """A training run in a process of its own that may be killed in the middle of a step. The processes are forks of one that has
-imported torch and done nothing else: each of them would need seconds for that."""
+imported torch and what a run needs beside it, and done nothing else: each of them would need seconds for that."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 def run_until(data: Path, run: Path, recipe: Path, *, kill_after: int) -> int:
     """The exit code of a `fit --resume` that saves after every step; `kill_after`: steps until its kill -9, 0 for none."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train.fit.fit"])
+    context.set_forkserver_preload(["train.fit.fit", "segmentation_models_pytorch", "torch.utils.tensorboard"])
     process = context.Process(target=_fit, args=(data, run, recipe, kill_after))
     process.start()
     process.join(800)
