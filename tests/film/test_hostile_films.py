@@ -16,7 +16,7 @@ from raw_peer import ASSOCIATE_AC, RawPeer, associate_rq, c_store
 from receiver_node import Node, eventually, film, running, send
 from tiny_network import tiny_artifact
 
-from train.graph import add_graphs
+from train.export.onnx_graph import add_graphs
 
 MIB = 2**20
 MOST_MB = 160  # what one film may cost on top of the loaded model; each of these asks for 200 MB to 9 TB

@@ -17,7 +17,7 @@ from receiver_node import running
 from tiny_network import tiny_artifact
 
 from dicom_node.storage.records import FINISHED
-from train.graph import add_graphs
+from train.export.onnx_graph import add_graphs
 
 SEED, COUNT, WAVE = 1, 500, 100
 POSITIVE = {"only": {"image_threshold": 0.0, "mask_threshold": 0.4, "min_area_mm2": 0, "min_area_px": 0}}

@@ -33,7 +33,7 @@ from rich.table import Table
 from tiny_network import tiny_artifact
 
 from dicom_node.storage.records import FINISHED
-from train.graph import add_graphs
+from train.export.onnx_graph import add_graphs
 
 WAVE, CHUNK, AT_ONCE = 100, 500, 7
 # Every film counts as positive and most masks are made: the SEG of a film with a broken header is built too.
