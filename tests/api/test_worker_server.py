@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -87,15 +88,34 @@ class Door:
         return self.ledger.jobs(sop_instance_uid=uid, limit=1)[0]
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    with served(tmp_path_factory.mktemp("shared")) as one:
+        yield one
+
+
 @pytest.fixture
-def door(tmp_path: Path) -> Iterator[Door]:
-    file, port = tmp_path / "config.toml", free_port()
+def door(shared: Door) -> Iterator[Door]:
+    """The one process of all tests, with an empty ledger and spool."""
+    yield shared
+    assert shared.process.poll() is None, "it must serve on, whatever it was told"
+    with shared.ledger.store.write() as db:
+        for table in ("deliveries", "objects", "answers", "contents", "jobs", "associations", "workers"):
+            db.execute(f"DELETE FROM {table}")
+    for folder in ("job", "arrivals"):
+        for file in filter(Path.is_file, list((shared.config.spool_directory / folder).rglob("*"))):
+            file.unlink()
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[Door]:
+    file, port = folder / "config.toml", free_port()
     file.write_text(
         f"[node]\ndirectory = 'node'\nreserve_mb = 1\nstop_seconds = 6\n[serve]\nport = {port}\nmax_object_mb = 1\n"
         "[peers.PACS]\nhost = '127.0.0.1'\nport = 104\n[send]\ndestinations = ['PACS']\n"
         "[work]\nlease_seconds = 2\nheartbeat_seconds = 0.5\nmax_attempts = 4\n"
     )
-    log = (tmp_path / "serve.log").open("wb")
+    log = (folder / "serve.log").open("wb")
     process = subprocess.Popen(
         [sys.executable, "-m", "dicom_node.cli.main", "serve", "--config", str(file)], stderr=log, env=os.environ.copy()
     )
@@ -106,7 +126,7 @@ def door(tmp_path: Path) -> Iterator[Door]:
     finally:
         process.terminate()
         process.wait(120)
-        text = (tmp_path / "serve.log").read_text()
+        text = (folder / "serve.log").read_text()
         assert "Zzyzx" not in text and "Quilliam" not in text
 
 
@@ -576,18 +596,19 @@ def test_a_worker_that_holds_several_films_loses_them_uncharged(door: Door) -> N
     assert worker.claim().task["attempts"] == 2
 
 
-def test_a_stop_hands_out_nothing_and_waits_for_distant_benches(door: Door) -> None:
-    uid, later = door.film(1), door.film(2)
-    worker = door.worker()
-    held = worker.claim()
-    door.process.terminate()
-    time.sleep(0.5)  # it looks for signals twenty times a second
-    wait_for(lambda: worker.ask(secrets.token_hex(16)).status_code == 204, 120, "no new work")
-    sha256 = held.send(seg_of(held.source()))
-    assert held.finish(sha256).status_code == 200
-    assert door.process.wait(120) == 0
-    first = next(one for one in (uid, later) if door.job_of(one).state is State.SEGMENTED)
-    assert door.job_of(later if first == uid else uid).state is State.RECEIVED
+def test_a_stop_hands_out_nothing_and_waits_for_distant_benches(tmp_path: Path) -> None:
+    with served(tmp_path) as door:
+        uid, later = door.film(1), door.film(2)
+        worker = door.worker()
+        held = worker.claim()
+        door.process.terminate()
+        time.sleep(0.5)  # it looks for signals twenty times a second
+        wait_for(lambda: worker.ask(secrets.token_hex(16)).status_code == 204, 120, "no new work")
+        sha256 = held.send(seg_of(held.source()))
+        assert held.finish(sha256).status_code == 200
+        assert door.process.wait(120) == 0
+        first = next(one for one in (uid, later) if door.job_of(one).state is State.SEGMENTED)
+        assert door.job_of(later if first == uid else uid).state is State.RECEIVED
 
 
 def test_the_door_is_watched_without_a_token(door: Door) -> None:

@@ -16,6 +16,8 @@ from raw_peer import ASSOCIATE_AC, RawPeer, associate_rq, c_store
 from receiver_node import Node, eventually, film, running, send
 from tiny_network import tiny_artifact
 
+from train.export.onnx_graph import add_graphs
+
 MIB = 2**20
 MOST_MB = 160  # what one film may cost on top of the loaded model; each of these asks for 200 MB to 9 TB
 ROWS, COLUMNS, FRAMES = 0x00280010, 0x00280011, 0x00280008
@@ -151,8 +153,8 @@ def of_no_film(path: Path) -> bool:
 def test_each_has_its_code_and_none_costs_memory_or_a_process(tmp_path: Path) -> None:
     """Result: nothing is allocated on the word of a header, no decoder falls, nothing is written outside the spool."""
     films = {one.sop_instance_uid: one for one in hostile_films(tmp_path)}
-    tiny_artifact(tmp_path / "artifact", operating_points={"only": {
-        "image_threshold": 0.0, "mask_threshold": 0.4, "min_area_mm2": 0, "min_area_px": 0}})  # fmt: skip
+    add_graphs(tiny_artifact(tmp_path / "artifact", operating_points={"only": {
+        "image_threshold": 0.0, "mask_threshold": 0.4, "min_area_mm2": 0, "min_area_px": 0}}))  # fmt: skip
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     with running(tmp_path, **QUIET) as node:
         assert store_all(node, list(films.values())).answers == {"0000": len(films)}

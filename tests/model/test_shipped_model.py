@@ -1,9 +1,9 @@
 """The shipped model on counterfactual pairs (train/evaluate/counterfactual.py): its answer must turn with the
 pneumothorax, and must not turn with a chest tube.
 
-The aim is that .90 of the pairs turn. Version 0.4.3 turns .92 (two of the four that do not turn are lesions too faint to be
-seen), and no film turns with the tube: the bar below is near what it reached, so that no change makes it worse unnoticed. Raise
-it with the model.
+The aim is that .90 of the pairs turn. Of the command's own 50 pairs version 0.4.3 turns .92 (two of the four that do not turn
+are lesions too faint to be seen), of the first 30, which are asked here, .90; no film turns with the tube. The bar below is
+near that, so that no change makes it worse unnoticed. Raise it with the model.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ import segmenter
 from train.cli import main
 from train.evaluate.counterfactual import sentence
 
-pytestmark = pytest.mark.timeout(900)  # a hundred and fifty films through the whole network
+pytestmark = pytest.mark.timeout(900)  # ninety films through the whole network
 
 DEMO = Path(segmenter.__file__).parent / "artifacts" / "demo"
-TURNED = 0.86  # three pairs below what it reached: other processors round differently
+PAIRS = 30
+TURNED = 0.83  # two pairs below what it reached: other processors round differently
 
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
-    result = CliRunner().invoke(main, ["pairs", "--artifact", str(DEMO), "--json"])
+    result = CliRunner().invoke(main, ["pairs", "--artifact", str(DEMO), "--count", str(PAIRS), "--json"])
     assert result.exit_code == 0, result.output[-2000:]
     found: dict[str, Any] = json.loads(result.stdout)
-    assert found["pairs"] >= 50 and not found["unanswered"] and found["operating_point"] == "clinical"
+    assert found["pairs"] == PAIRS and not found["unanswered"] and found["operating_point"] == "clinical"
     return found
 
 

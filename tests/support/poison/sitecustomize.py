@@ -1,4 +1,8 @@
-"""On PYTHONPATH of a node: films named in POISON (JSON, SOP Instance UID -> kind) break the worker that decodes them."""
+"""On PYTHONPATH of a node: films named in POISON (JSON, SOP Instance UID -> kind) break the worker that decodes them.
+
+For speed alone the model's libraries are imported before the worker forks: each of its many dead processes is replaced by one
+that has them.
+"""
 
 import ctypes
 import importlib.abc
@@ -84,6 +88,18 @@ class DeviceLoser(Patcher):
         module.Predictor.__call__ = losing
 
 
+class Preparer(Patcher):
+    """The worker's parent has what its processes need."""
+
+    name = "dicom_node.work.celery_worker"  # imported by the parent alone
+
+    def patch(self, module):
+        import onnxruntime  # noqa: F401
+
+        import segmenter.engine  # noqa: F401
+
+
+sys.meta_path.insert(0, Preparer())
 if POISON:
     sys.meta_path.insert(0, Poisoner())
 if LOSES := os.environ.get("POISON_DEVICE"):
