@@ -48,9 +48,9 @@ chaos: .make/test .make/tools
 soak: .make/test .make/tools
 	$(BIN)/python bench/soak.py $(SOAK)
 
-# 5,000 broken films and 5,000 broken conversations (11 minutes on two idle cores); bench/fuzz.json holds the last run.
+# 5,000 broken conversations, 1,000 broken answers of a PACS and 5,000 broken films; bench/fuzz.json holds the last run.
 fuzz: .make/test
-	$(BIN)/python tests/support/fuzz.py --seed 7 --objects 5000 --pdus 5000 --out bench/fuzz.json
+	$(BIN)/python tests/support/fuzz.py --seed 7 --pdus 5000 --answers 1000 --objects 5000 --out bench/fuzz.json
 
 # What a radiologist sees, in OHIF and a headless Chromium (minutes); OHIF=3.11.1 for another version of deploy/viewer.sha512.
 viewer: .make/test .make/tools .make/viewer/installed-$(OHIF)

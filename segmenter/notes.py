@@ -59,7 +59,7 @@ class NoteCode(Reason):
     SHUTTER_IGNORED = "shutter-ignored", "The display shutter is senseless or hides the film; ignored."
 
     # where they lie
-    SPACING_UNKNOWN = "spacing-unknown", "Pixel spacing is not known; the SEG says 1 mm, areas are none."
+    SPACING_UNKNOWN = "spacing-unknown", "Pixel spacing unknown: no areas; SEG uses a 1 mm placeholder."
     SPACING_IGNORED = "spacing-ignored", "A pixel spacing of the header is senseless; not used."
     DETECTOR_SPACING = "detector-spacing", "Spacing is the detector's; areas read too large."
     SPACING_DERIVED = "spacing-derived", "Detector spacing was divided by the magnification factor."

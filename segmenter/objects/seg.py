@@ -41,7 +41,8 @@ def _segmentation(decision: Decision, radiograph: Radiograph, envelope: Envelope
     header.Rows, header.Columns = decision.mask.shape  # the source may hold several values in each
     spacing, identity = radiograph.spacing, envelope.identity
     tall, wide = radiograph.aspect
-    # A placeholder where nothing is known, marked in words: OHIF shows no SEG without PixelMeasures, dcmqi opens none.
+    # A placeholder where nothing is known, marked in words. A SEG without a frame of reference may go without it (PS3.3
+    # table C.7.6.16-2), but highdicom reads none whose PixelMeasures lack PixelSpacing, OHIF shows none without PixelMeasures.
     pixel_mm = (spacing.row_mm, spacing.column_mm) if spacing else (tall / wide, 1.0)
     # The film's own frame of reference would make a place in the patient of the orientation that viewers need.
     header.pop("FrameOfReferenceUID", None)

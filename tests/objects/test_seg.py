@@ -10,6 +10,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from object_judges import dcmqi, dcmqi_program
 from pydicom.dataset import Dataset
 from small_film import SHAPE, raw, read_back, small_film, stored_bytes, write
 
@@ -38,12 +39,12 @@ COPIED = ("SpecificCharacterSet", "StudyDate", "StudyTime", "AccessionNumber", "
           "ReferringPhysicianName")  # fmt: skip
 
 
-def seg_of(film: Dataset, identity=IDENTITY, revision=1, settings=Settings()):
+def seg_of(film: Dataset, identity=IDENTITY, revision=1, settings=Settings(), kind=Kind.SEG):
     radiograph = decode(film)
     mask = np.zeros(radiograph.image.shape, bool)
     mask[: SHAPE[0], : SHAPE[1]] = MASK
     decision = Decision(True, 0.97, mask, 830.0, 2, 0.5)
-    envelope = Envelope.of(Kind.SEG, film, radiograph.content_sha256, identity, revision, settings)
+    envelope = Envelope.of(kind, film, radiograph.content_sha256, identity, revision, settings)
     return build_seg(Finding("done", radiograph=radiograph, decision=decision), envelope)
 
 
@@ -165,6 +166,29 @@ def test_missing_type_2_elements_zero_spacing_and_a_frame_of_reference(tool, tmp
     said = (seg.ContentDescription, seg.SegmentSequence[0].SegmentDescription)
     assert all("spacing unknown: do not measure" in one for one in said) and len(said[0]) <= 64
     assert not [c for c in complaints(path, tool) if "DICOMDIR" not in c]
+
+
+@pytest.mark.parametrize("keyword", ["PixelSpacing", "PixelMeasuresSequence"])
+def test_why_a_seg_without_known_spacing_holds_a_placeholder(keyword, tool, tmp_path):
+    """No form without one passes all readers: highdicom refuses the first, OHIF the second (`make viewer`), dcmqi both. When
+    highdicom reads the first, `seg` can go without a placeholder (docs/viewing.md)."""
+    film = small_film(kind="SC")
+    film.pop("PixelSpacing", None)
+    film.pop("ImagerPixelSpacing", None)
+    for kind in (Kind.SEG, Kind.SEG_POSITIONED):
+        sent = seg_of(film, kind=kind)
+        assert sent.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing == [1, 1]
+        path = write(sent, tmp_path / "seg.dcm")
+        assert complaints(path, tool) == set() and np.array_equal(highdicom.seg.segread(path).pixel_array.squeeze(), MASK)
+        assert kind is Kind.SEG or not dcmqi(path)
+        shared = sent.SharedFunctionalGroupsSequence[0]
+        del (shared if keyword in shared else shared.PixelMeasuresSequence[0])[keyword]
+        path = write(sent, tmp_path / "less.dcm")
+        assert complaints(path, tool) == set(), "the standard does not ask for it"
+        assert dcmqi_program() is None or dcmqi(path)
+        if keyword == "PixelSpacing":
+            with pytest.raises(AttributeError, match="Pixel Measures"):
+                highdicom.seg.segread(path)
 
 
 @pytest.mark.parametrize("option", ["+ti", "+tb", "+td"])

@@ -56,6 +56,14 @@ class Cases:
         phantom = draw_phantom(21, shape=PORTRAIT, pneumothorax=True)
         return self._case("without-spacing", phantom, [Kind.SEG, Kind.SR], without=["ImagerPixelSpacing"], kind="CR")
 
+    def seg_without(self, keyword: str) -> Case:
+        """A SEG about a film without spacing that lacks this of its Pixel Measures, as we do not send it."""
+        phantom = draw({"PixelSpacing": 71, "PixelMeasuresSequence": 81}[keyword], shape=PORTRAIT, pneumothorax=True)
+        case = self._case(f"seg-without-{keyword}", phantom, [Kind.SEG], without=["ImagerPixelSpacing"], kind="CR")
+        shared = case.objects[0].SharedFunctionalGroupsSequence[0]
+        del (shared if keyword in shared else shared.PixelMeasuresSequence[0])[keyword]
+        return case
+
     def pa_and_lateral(self) -> Case:
         """Two views in one series, as many devices send them."""
         case = self._case("pa-and-lateral", draw_phantom(31, shape=PORTRAIT, pneumothorax=True), [Kind.SEG, Kind.SR])
