@@ -1,4 +1,4 @@
-"""Whole days and faults, simulated: the tables `days` and `faults` of docs/scale.md."""
+"""Whole days and faults, simulated: the tables `days` and `faults` of docs/develop/scale.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of docs/scale.md, as Markdown. Each function is one table."""
+"""The tables of docs/develop/scale.md, as Markdown. Each function is one table."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from dicom_node.storage.records import DeliveryState, State
 from dicom_node.storage.retention import DAY, Retention
 from dicom_node.storage.spool import Spool
 
-RUNBOOK = Path(__file__).parents[2] / "deploy" / "RUNBOOK.md"
+RUNBOOK = Path(__file__).parents[2] / "docs" / "use" / "runbook.md"
 def ready(url: str) -> tuple[int, dict[str, dict[str, object]]]:
     status, text = get(url + "/readyz")
     return status, json.loads(text)["checks"]

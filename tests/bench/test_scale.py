@@ -130,7 +130,7 @@ def results(file: Path, rows: list[tuple[str, float, str]]) -> str:
 
 def test_the_page_is_filled_and_a_missing_row_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "scale.md"
-    page.write_text((BENCH.parent / "docs" / "scale.md").read_text("utf-8"), "utf-8")
+    page.write_text((BENCH.parent / "docs" / "develop" / "scale.md").read_text("utf-8"), "utf-8")
     own = results(tmp_path / "own.json", OWN)
     quick = [
         "--own",

@@ -272,5 +272,5 @@ def test_every_install_of_make_and_the_runbook_keeps_dcmtk() -> None:
     makefile = (ROOT / "Makefile").read_text()
     installs = [part for part in makefile.split("$(PIP) --editable")[1:]]
     assert len(installs) == 4 and all(part.split("\n")[1].strip() == "@$(KEEP_DCMTK)" for part in installs)
-    runbook = (ROOT / "deploy" / "RUNBOOK.md").read_text()
+    runbook = (ROOT / "docs" / "use" / "runbook.md").read_text()
     assert "sh deploy/keep-dcmtk.sh .venv/bin" in runbook

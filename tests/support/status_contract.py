@@ -1,4 +1,4 @@
-"""The status-code contract, found out by asking: the tables of docs/reliability.md.
+"""The status-code contract, found out by asking: the tables of docs/develop/reliability.md.
 
 python tests/support/status_contract.py        runs every condition and rewrites the tables
 """
@@ -27,7 +27,7 @@ from dicom_node.dimse.contexts import VERIFICATION
 from dicom_node.dimse.status import Status, sentence
 from dicom_node.storage.records import DeliveryState
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+PAGE = Path(__file__).parents[2] / "docs" / "develop" / "reliability.md"
 
 # -- what our receiver answers ------------------------------------------------------------------------------------
 
