@@ -36,9 +36,9 @@ def kept_bytes(recipe: Recipe, stage: Stage) -> int:
         network = build_network(recipe.network).train()
         weights = {one.untyped_storage()._cdata for one in (*network.parameters(), *network.buffers())}
         image = torch.empty(stage.batch, 1, side, side)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision != "fp32"):
-                outputs = network(image)
+        short = torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision != "fp32")
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), short:
+            outputs = network(image)
         assert outputs is not None  # the graph lives until here, so no storage is counted twice under one number
     return sum(size for number, size in sizes.items() if number not in weights)
 
@@ -48,4 +48,5 @@ if __name__ == "__main__":
         recipe = load_recipe(name)
         for number, stage in enumerate(recipe.stages, 1):
             side, kept = stage.crop or stage.size, kept_bytes(recipe, stage)
-            print(f"{name}, stage {number}: {stage.batch} films of {side} px, {kept / stage.batch / 1e6:.0f} MB each, {kept / 1e9:.1f} GB")
+            a_film, a_batch = f"{kept / stage.batch / 1e6:.0f} MB each", f"{kept / 1e9:.1f} GB"
+            print(f"{name}, stage {number}: {stage.batch} films of {side} px, {a_film}, {a_batch}")

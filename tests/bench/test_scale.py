@@ -116,8 +116,8 @@ OWN = [
     ("ledger: commits of a film", 10.0, "1"),
     ("ledger: bytes that a film leaves", 3500.0, "bytes"),
     ("delivery: films/s", 5.0, "1/s"),
-    ("door: films/s", 19.0, "1/s"),
-    ("bells: bells/s through Redis", 700.0, "1/s"),
+    ("worker API: films/s", 19.0, "1/s"),
+    ("wake-ups: wake-ups/s through Redis", 700.0, "1/s"),
     ("worker: spread of its seconds", 0.2, "ratio"),
 ]
 
