@@ -1,6 +1,6 @@
 """How many nodes, workers, GPUs and disks: the tables of docs/develop/scale.md, from the bench's figures and a simulation.
 
-    python bench/scale.py --measure               measures ledger, worker API, wake-ups and spread into bench/scale.json (minutes)
+    python bench/scale.py --measure               measures ledger, worker API, wake-ups, spread into bench/scale.json (minutes)
     python bench/scale.py                         prints the tables
     python bench/scale.py --out docs/develop/scale.md     fills them in, and draws docs/develop/pictures/scale.png
 
