@@ -18,8 +18,8 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
-from segmenter.network import build_network  # noqa: E402
-from train.config import Recipe, Stage, load_recipe  # noqa: E402
+from segmenter.model.network import build_network  # noqa: E402
+from train.fit.recipe import Recipe, Stage, load_recipe  # noqa: E402
 
 
 def kept_bytes(recipe: Recipe, stage: Stage) -> int:
