@@ -17,9 +17,10 @@ test: .make/test .make/tools .make/viewer/installed-$(OHIF)  ## every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --junit-xml=junit.xml
 
 lint: .make/test
-	$(BIN)/ruff check dicom_node segmenter train tests bench
+	$(BIN)/ruff check dicom_node segmenter train tests bench .ci
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/check_links.py
 
 # Phantoms -> data set -> quick training -> thresholds -> artifact -> figures -> the demo with that artifact (minutes).
 QUICK := runs/quick

@@ -36,16 +36,16 @@ class Measured:
     commits: Figure  # of one film
     ledger_bytes: Figure  # that a film leaves for ever
     delivery: Figure  # films/s, their objects to one PACS
-    door: Figure  # films/s, claimed and fetched by workers on other machines
-    bells: Figure  # bells/s through Redis
+    worker_api: Figure  # films/s, claimed and fetched by workers on other machines
+    wakeups: Figure  # a second, through Redis
 
     @property
     def stages_seconds(self) -> float:
         return self.forward.value * self.stages.value
 
     @property
-    def bell_seconds(self) -> float:
-        """What is left of accepted to stored: waiting for the bell and for a look at the outbox."""
+    def wakeup_seconds(self) -> float:
+        """What is left of accepted to stored: waiting for the wake-up and for the next look at the outbox."""
         known = self.forward.value + self.stages_seconds + 1 / self.delivery.value
         return max(0.0, self.accept.value - known)
 
@@ -66,8 +66,8 @@ def measured(rows: Rows) -> Measured:
         commits=_row(rows, "ledger: commits of a film", "1"),
         ledger_bytes=_row(rows, "ledger: bytes that a film leaves", "bytes"),
         delivery=_row(rows, "delivery: films/s", "1/s"),
-        door=_row(rows, "door: films/s", "1/s"),
-        bells=_row(rows, "bells: bells/s", "1/s"),
+        worker_api=_row(rows, "worker API: films/s", "1/s"),
+        wakeups=_row(rows, "wake-ups: wake-ups/s", "1/s"),
     )
 
 
@@ -130,8 +130,10 @@ def parts(found: Measured, a: Assumed) -> list[Part]:
             Part(
                 "delivery to one PACS", found.delivery.value, found.delivery.source, "another node (one association at a time)"
             ),
-            Part("HTTPS door", found.door.value, found.door.source, "workers on the node; then another node"),
-            Part("Redis (bells only)", found.bells.value, found.bells.source, "nothing: something else is full before"),
+            Part(
+                "worker API (HTTPS)", found.worker_api.value, found.worker_api.source, "workers on the node; then another node"
+            ),
+            Part("Redis (wake-ups only)", found.wakeups.value, found.wakeups.source, "nothing: something else is full before"),
         ],
         key=lambda part: part.films,
     )

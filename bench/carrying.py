@@ -1,4 +1,4 @@
-"""What each part of a node carries by itself: the ledger, the door for workers on other machines, the bells; and how much a
+"""What each part of a node carries by itself: the ledger, the worker API, the wake-ups; and how much a
 worker's seconds spread over films. `python bench/scale.py --measure` writes it to bench/scale.json."""
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from segmenter.phantom.draw import draw_phantom
 LIVES = 60
 DELIVERED = 60
 FILMS = 24
-BELLS = 300
+WAKEUPS = 300
 ROLES = ((1, "seg"), (2, "sr"))
 SHAPES = ((2500, 2048), (3000, 2500), (2022, 2022), (2880, 2880))
 
@@ -46,8 +46,8 @@ SHAPES = ((2500, 2048), (3000, 2500), (2022, 2022), (2880, 2880))
 def measure(scratch: Path) -> Iterator[Row]:
     yield from ledger(scratch)
     yield from delivery(scratch)
-    yield from door(scratch)
-    yield from bells(scratch)
+    yield from worker_api(scratch)
+    yield from wakeups(scratch)
     yield from spread()
 
 
@@ -122,14 +122,14 @@ def _object(spool: Path, film: int, number: int, role: str) -> StoredObject:
     return StoredObject(role, "", made.SOPClassUID, made.SOPInstanceUID, sha, where, len(data), "research")
 
 
-def door(scratch: Path) -> Iterator[Row]:
+def worker_api(scratch: Path) -> Iterator[Row]:
     """10 MB films, claimed, fetched and ended over HTTPS by two processes of one worker on this machine."""
     pair = Authority(scratch, "authority").issue("node")
     port, token_file = free_port(), scratch / "token"
     serve = {"ENABLED": "true", "PORT": str(port), "TLS_CERTIFICATE": str(pair.certificate), "TLS_KEY": str(pair.key)}
     settings = {f"SEGMENTER_SERVE__{key}": value for key, value in serve.items()} | {"SEGMENTER_WORK__PROCESSES": "0"}
-    with running_node(scratch / "door", ("NOWHERE", free_port()), **settings) as node:
-        films = film_files(scratch / "door-films", FILMS)
+    with running_node(scratch / "api", ("NOWHERE", free_port()), **settings) as node:
+        films = film_files(scratch / "api-films", FILMS)
         new_uids(films)
         send(node.port, NODE_AE, films)
         token_file.write_text(Workers(node.ledger.store).add("far"))
@@ -139,12 +139,12 @@ def door(scratch: Path) -> Iterator[Row]:
         with fresh.Pool(2) as pool:
             spans = [one for found in pool.map(_work_far_away, [work, work]) for one in found]
     seconds = max(ended for _, ended in spans) - min(begun for begun, _ in spans)
-    yield row("door: films/s, claimed, fetched and ended over HTTPS", len(spans) / seconds, "1/s", "itself", "higher")
+    yield row("worker API: films/s, claimed, fetched and ended over HTTPS", len(spans) / seconds, "1/s", "itself", "higher")
 
 
 def _work_far_away(work: Work) -> list[tuple[float, float]]:
     """When each film was begun and ended."""
-    node, spans = RemoteNode.of(work, secrets.token_hex(8), "bench 1", secrets.token_hex(32)), []
+    node, spans = RemoteNode.of(work, secrets.token_hex(8), "worker 1", secrets.token_hex(32)), []
     while True:
         begun = time.monotonic()
         claim = node.claim()
@@ -155,17 +155,17 @@ def _work_far_away(work: Work) -> list[tuple[float, float]]:
         spans.append((begun, time.monotonic()))
 
 
-def bells(scratch: Path) -> Iterator[Row]:
-    """Rung and heard again, one after the other, by one process each way."""
+def wakeups(scratch: Path) -> Iterator[Row]:
+    """Sent and received again, one after the other, by one process each way."""
     with running_redis(needed("redis-server", "bench"), scratch / "redis") as redis:
         app = celery_app(Queue(broker=redis.url), Work())
         started = time.perf_counter()
-        for _ in range(BELLS):
+        for _ in range(WAKEUPS):
             assert ring(app, Every(60.0))
         with app.connection_for_read() as connection, connection.SimpleQueue(QUEUE) as lying:
-            for _ in range(BELLS):
+            for _ in range(WAKEUPS):
                 lying.get(timeout=10).ack()
-        yield row("bells: bells/s through Redis", BELLS / (time.perf_counter() - started), "1/s", "itself", "higher")
+        yield row("wake-ups: wake-ups/s through Redis", WAKEUPS / (time.perf_counter() - started), "1/s", "itself", "higher")
 
 
 def spread() -> Iterator[Row]:

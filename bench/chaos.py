@@ -3,7 +3,7 @@
 Receiver, one of its children, worker, the worker's child, sender and supervisor are killed by a seeded generator at
 exponential intervals whose mean is `--pace` times the time that one film takes undisturbed (0000 to the last destination,
 measured first); with --redis the broker too; with --far the only worker has neither disk nor ledger of the node, and
-it and the node's door are killed. Modalities keep what was not answered with 0000. The supervisor and the worker that is far
+it and the node's `serve` are killed. Modalities keep what was not answered with 0000. The supervisor and the worker that is far
 are started again from outside. Exit code 1 when a film was lost or doubled or ended `failed` or skipped.
 """
 
@@ -152,7 +152,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30.0, help="at most so long, whatever the number of kills")
     parser.add_argument("--drain", type=float, default=300.0, help="seconds that the node then has to finish")
     parser.add_argument("--redis", action="store_true", help="a real redis-server as the broker, killed too")
-    parser.add_argument("--far", action="store_true", help="a worker as on another machine, and the node's door, killed too")
+    parser.add_argument("--far", action="store_true", help="a worker as on another machine, and the node's `serve`, killed too")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "chaos.json")
     return parser.parse_args()
 

@@ -24,7 +24,7 @@ class Far:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Environment of the node: the door is open, and nobody works there."""
+        """Environment of the node: `serve` runs, and no worker."""
         return {
             "SEGMENTER_WORK__PROCESSES": "0",
             "SEGMENTER_SERVE__ENABLED": "true",

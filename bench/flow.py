@@ -155,7 +155,7 @@ def _arrive(node: LocalNode, film: FileDataset) -> None:
 
 def accept(scratch: Path) -> Iterator[Row]:
     """C-STORE accepted -> SEG stored in Orthanc, one 2500x2048 film at a time on an idle node, against its parts alone: the
-    forward pass plus 1.3 times the sum of the medians of the other stages. Waiting for the bell is none of them."""
+    forward pass plus 1.3 times the sum of the medians of the other stages. Waiting for the wake-up is not among them."""
     with (
         running_orthanc(needed("Orthanc", "bench"), scratch / "orthanc") as orthanc,
         running_node(scratch / "accept", ("ORTHANC", orthanc.dicom_port)) as node,

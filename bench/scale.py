@@ -1,8 +1,8 @@
-"""How many nodes, workers, GPUs and disks: the tables of docs/scale.md, from the bench's figures and a simulation.
+"""How many nodes, workers, GPUs and disks: the tables of docs/develop/scale.md, from the bench's figures and a simulation.
 
-    python bench/scale.py --measure               measures ledger, door, bells and spread; writes bench/scale.json (1-2 minutes)
+    python bench/scale.py --measure               measures ledger, worker API, wake-ups, spread into bench/scale.json (minutes)
     python bench/scale.py                         prints the tables
-    python bench/scale.py --out docs/scale.md     fills them in, and draws docs/pictures/scale.png beside it
+    python bench/scale.py --out docs/develop/scale.md     fills them in, and draws docs/develop/pictures/scale.png
 
 Seeded: the same figures give the same tables.
 """

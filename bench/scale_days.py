@@ -1,4 +1,4 @@
-"""Whole days and faults, simulated: the tables `days` and `faults` of docs/scale.md."""
+"""Whole days and faults, simulated: the tables `days` and `faults` of docs/develop/scale.md."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def day(cases: Iterable[Case], found: Measured) -> str:
         done = run(this)
         at = np.array(this.films.at)
         waited = np.array(done.claimed) - at
-        stored = np.array(simulation.deliver(done.finished, 1 / found.delivery.value)) - at + found.bell_seconds
+        stored = np.array(simulation.deliver(done.finished, 1 / found.delivery.value)) - at + found.wakeup_seconds
         per_hour = np.bincount((at // HOUR).astype(int).clip(0))
         most = int(queue(this.films.at, done.claimed)[1].max())
         quantiles = " / ".join(told(float(np.quantile(waited, q))) for q in (0.5, 0.95, 0.99, 1))

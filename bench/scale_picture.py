@@ -1,4 +1,4 @@
-"""docs/pictures/scale.png: the wait of 95 % of the films against the use of the workers, and a lost worker."""
+"""docs/develop/pictures/scale.png: the wait of 95 % of the films against the use of the workers, and a lost worker."""
 
 from __future__ import annotations
 

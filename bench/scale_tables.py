@@ -1,4 +1,4 @@
-"""The tables of docs/scale.md, as Markdown. Each function is one table."""
+"""The tables of docs/develop/scale.md, as Markdown. Each function is one table."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def inputs(found: Measured, assumed: Assumed, habits: Habits, machine: str) -> s
         "commits": "commits of a film",
         "ledger_bytes": "bytes of a film that stay in the ledger",
         "delivery": "films delivered to one PACS",
-        "door": "films through the HTTPS door",
-        "bells": "bells through Redis",
+        "worker_api": "films through the worker API (HTTPS)",
+        "wakeups": "wake-ups through Redis",
     }
     rows = [[text, f"{significant(one.value)} {unit(one.unit)}".strip(), f"measured: {one.source}"]
             for key, text in names.items() for one in [getattr(found, key)]]  # fmt: skip
@@ -104,7 +104,7 @@ def latency(found: Measured) -> str:
     rest = "accepted to stored, less the others"
     steps = [
         ("received: written, synced, committed", 1 / found.receive.value, "one over films/s"),
-        ("the bell, the look at the outbox", found.bell_seconds, rest),
+        ("wake-up, and the next look at the outbox", found.wakeup_seconds, rest),
         ("everything but the forward pass", found.stages_seconds, "stages"),
         ("forward pass", found.forward.value, "inference"),
         ("C-STORE of SEG and report", 1 / found.delivery.value, "one over films/s"),
@@ -143,7 +143,7 @@ def sizes(layouts: Sequence[Layout], found: Measured, assumed: Assumed, one: Wor
         *both("spool, GB", lambda here: disk_gb(here, assumed)),
         *of("ledger grows by GB a year", lambda here: here.films_per_day * year, ", a node"),
         *of("commits/s", lambda here: here.films * found.commits.value, ", a node"),
-        *of("bells/s, where Redis is used", lambda here: here.films, ", a node"),
+        *of("wake-ups/s, where Redis is used", lambda here: here.films, ", a node"),
         *of("films accepted and not yet stored, at any moment", lambda here: here.films * stored_seconds, ", a node"),
     ]
     return table(["", *(here.name for here in layouts)], rows)

@@ -30,9 +30,9 @@ WHY = {
         "is 0.40 core seconds; a film of a backlog takes 0.65, of which 0.15 are the worker's other stages, 0.02 to 0.03 "
         "the delivery, 0.03 the stand-in for the PACS and this program, and 0.04 idle: 94 % of both cores are at work, and "
         "0.61 is what is left for the forward pass. With a GPU, or with cores to spare, the others cost no time. Tried on "
-        "two cores: one film after the other (18 % slower), six films on the bench (no gain), reading and writing at a "
+        "two cores: one film after the other (18 % slower), six films at once (no gain), reading and writing at a "
         "lower priority (slower), two processes with one thread each (14 % faster before each pass had a thread of its own; "
-        "now none is left in it), threads of the runtime that do not spin (kept), a ringer that looks less often while all "
+        "now none is left in it), threads of the runtime that do not spin (kept), waking that looks less often while all "
         "children are at work (kept, 1 %)."
     ),
     "gpu: bare bf16 channels_last against eager NCHW fp16": (

@@ -1,4 +1,4 @@
--- Sends chest X-rays that come in to the node, and nothing else: /etc/orthanc/segmenter.lua (docs/pacs-setup.md).
+-- Sends chest X-rays that come in to the node, and nothing else: /etc/orthanc/segmenter.lua (docs/use/pacs-setup.md).
 -- The node's own results stay here: they are known by their sender, and by their header when they come from elsewhere.
 
 local NODE = 'segmenter' -- its entry in DicomModalities

@@ -22,7 +22,7 @@ _WINDOW = "of the last hour, at most the 2000 newest"
 Family = CounterMetricFamily | GaugeMetricFamily | InfoMetricFamily
 Rows = Callable[[Figures], list[tuple[tuple[str, ...], float]]]
 
-# name, kind, labels, help, rows of (label values, value). The table in deploy/RUNBOOK.md is compared with it.
+# name, kind, labels, help, rows of (label values, value). The table in docs/use/monitoring.md is compared with it.
 METRICS: tuple[tuple[str, type[Any], tuple[str, ...], str, Rows], ...] = (
     ("segmenter_films_received", CounterMetricFamily, (), "Films taken in, each content once.", lambda f: [((), f.received)]),
     ("segmenter_films_resent", CounterMetricFamily, (), "Equal arrivals after the first.", lambda f: [((), f.resent)]),

@@ -64,7 +64,7 @@ def _tls(config: Config) -> Iterator[Check]:
             yield Check(name, False, str(problem))
             continue
         text = f"our certificate is good for {days:.0f} more days"
-        yield Check(name, days >= tls.SOON_DAYS, text if days >= tls.SOON_DAYS else f"{text}; renew it (RUNBOOK, TLS)")
+        yield Check(name, days >= tls.SOON_DAYS, text if days >= tls.SOON_DAYS else f"{text}; renew it (docs/use/tls.md)")
     try:
         tls.verify(config)
     except ConfigError as problem:

@@ -79,7 +79,7 @@ def in_words(error: OSError | sqlite3.Error) -> str:
     if isinstance(error, sqlite3.OperationalError):
         return f"the ledger can not be used now ({error}); `check` looks at disk and ledger"
     if isinstance(error, sqlite3.Error):
-        return f"the ledger is damaged ({error}); stop the node and restore a backup (`restore FILE`, deploy/RUNBOOK.md)"
+        return f"the ledger is damaged ({error}); stop the node and restore a backup (`restore FILE`, docs/use/runbook.md)"
     remedy = "; are you the user that the service runs as?" if isinstance(error, PermissionError) else ""
     return f"{error.filename or 'the system'}: {error.strerror or type(error).__name__}{remedy}"
 

@@ -273,7 +273,7 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def damaged(path: Path, why: str) -> str:
-    return f"{path}: is damaged ({why}); stop the node and restore a backup (`restore FILE`, deploy/RUNBOOK.md)"
+    return f"{path}: is damaged ({why}); stop the node and restore a backup (`restore FILE`, docs/use/runbook.md)"
 
 
 @contextmanager

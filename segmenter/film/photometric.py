@@ -1,7 +1,7 @@
 """Which way round the greys are: what the header says of it, and what the pixels say where the header contradicts itself, says
 nothing, or is wrong.
 
-Figures of the judgement: docs/gate.md, `bench/polarity.py`.
+Figures of the judgement: docs/use/gate.md, `bench/polarity.py`.
 """
 
 from __future__ import annotations

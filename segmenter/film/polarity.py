@@ -7,7 +7,7 @@ values (so that window and gamma do not matter) at SIDE pixels:
     border    the film's edges are darker than its middle (air beside the patient)
     centre    the mediastinum is brighter than the lungs beside it
 
-Measured by `bench/polarity.py` (figures in docs/gate.md). What follows from it, `photometric.py` decides.
+Measured by `bench/polarity.py` (figures in docs/use/gate.md). What follows from it, `photometric.py` decides.
 """
 
 from __future__ import annotations

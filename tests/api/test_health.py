@@ -25,7 +25,7 @@ from dicom_node.storage.records import DeliveryState, State
 from dicom_node.storage.retention import DAY, Retention
 from dicom_node.storage.spool import Spool
 
-RUNBOOK = Path(__file__).parents[2] / "deploy" / "RUNBOOK.md"
+MONITORING = Path(__file__).parents[2] / "docs" / "use" / "monitoring.md"
 def ready(url: str) -> tuple[int, dict[str, dict[str, object]]]:
     status, text = get(url + "/readyz")
     return status, json.loads(text)["checks"]
@@ -268,12 +268,12 @@ def test_the_cost_of_looking_does_not_grow_with_what_is_on_disk(house: House) ->
             assert step.startswith("SEARCH") or "COVERING INDEX" in step or tiny, f"{name}: {step}"
 
 
-def test_the_runbook_lists_every_metric_with_its_type_and_labels() -> None:
+def test_the_page_lists_every_metric_with_its_type_and_labels() -> None:
     kinds = {"CounterMetricFamily": "counter", "GaugeMetricFamily": "gauge", "InfoMetricFamily": "gauge"}
     suffixes = {"CounterMetricFamily": "_total", "GaugeMetricFamily": "", "InfoMetricFamily": "_info"}
     there = {name + suffixes[kind.__name__]: (kinds[kind.__name__], labels) for name, kind, labels, _, _ in metrics.METRICS}
     there |= {f"{name}_info": ("gauge", labels) for name, labels, _ in (metrics.MODEL, metrics.BUILD)}
-    text = RUNBOOK.read_text("utf-8")
+    text = MONITORING.read_text("utf-8")
     rows = re.findall(r"^\| `(segmenter_\w+)` \| (\w+) \| ([^|]*) \|", text, re.M)
     listed = {name: (kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     assert listed == there

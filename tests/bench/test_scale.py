@@ -116,8 +116,8 @@ OWN = [
     ("ledger: commits of a film", 10.0, "1"),
     ("ledger: bytes that a film leaves", 3500.0, "bytes"),
     ("delivery: films/s", 5.0, "1/s"),
-    ("door: films/s", 19.0, "1/s"),
-    ("bells: bells/s through Redis", 700.0, "1/s"),
+    ("worker API: films/s", 19.0, "1/s"),
+    ("wake-ups: wake-ups/s through Redis", 700.0, "1/s"),
     ("worker: spread of its seconds", 0.2, "ratio"),
 ]
 
@@ -130,7 +130,7 @@ def results(file: Path, rows: list[tuple[str, float, str]]) -> str:
 
 def test_the_page_is_filled_and_a_missing_row_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "scale.md"
-    page.write_text((BENCH.parent / "docs" / "scale.md").read_text("utf-8"), "utf-8")
+    page.write_text((BENCH.parent / "docs" / "develop" / "scale.md").read_text("utf-8"), "utf-8")
     own = results(tmp_path / "own.json", OWN)
     quick = [
         "--own",

@@ -126,9 +126,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def test_the_page_in_docs_is_that_of_the_default_configuration(tmp_path: Path) -> None:
-    """When this fails and the change is meant: segmenter-worker conformance --config config.toml --out docs/conformance.md"""
+    """When this fails and the change is meant:
+    segmenter-worker conformance --config config.toml --out docs/use/conformance.md"""
     said = Statement.of(load(ROOT / "config.toml"))
-    kept = (ROOT / "docs" / "conformance.md").read_text("utf-8")
+    kept = (ROOT / "docs" / "use" / "conformance.md").read_text("utf-8")
     assert kept.splitlines() == said.text.splitlines(), f"out of date: {Path(__file__).name} says how to write it again"
     assert "Research software, not a medical device" in said.text.splitlines()[2]
 

@@ -47,13 +47,14 @@ def test_the_version_is_written_in_one_place_and_has_its_chapter() -> None:
     assert CliRunner().invoke(main, ["--version"]).output.split()[-1] == version
     releases = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert releases[0] == version and len(set(releases)) == len(releases)
-    tags = re.findall(r"git (?:checkout|tag -a) v(\S+)", (DEPLOY / "RUNBOOK.md").read_text())
-    assert set(tags) == {version}, "the runbook speaks of this release"
+    pages = ((ROOT / "docs" / "use" / "install.md").read_text(), (ROOT / "CONTRIBUTING.md").read_text())
+    tags = [re.findall(r"git (?:checkout|tag -a) v(\S+)", page) for page in pages]
+    assert [set(found) for found in tags] == [{version}, {version}], "they speak of this release"
 
 
 def test_an_update_keeps_an_installation_without_torch_without_torch() -> None:
-    """The runbook's own line that finds out what is installed, run here."""
-    chapter = (DEPLOY / "RUNBOOK.md").read_text().split("## Update the software")[1].split("\n## ")[0]
+    """The page's own line that finds out what is installed, run here."""
+    chapter = (ROOT / "docs" / "use" / "install.md").read_text().split("## Update the software")[1].split("\n## ")[0]
     assert '".[$EXTRA]"' in chapter and "'.[worker]'" not in chapter
     [find] = re.findall(r"EXTRA=\$\((.+)\)$", chapter, re.M)
     for python, extra in (("true", "worker"), ("false", "worker-cpu")):
@@ -97,7 +98,9 @@ def test_images_copy_what_exists_and_run_as_nobody_special() -> None:
         assert re.search(r"^USER segmenter$", text, re.M), "the program must not run as root"
 
 
-def test_the_runbook_names_only_verbs_that_exist() -> None:
-    for text in ((DEPLOY / "RUNBOOK.md").read_text(), (ROOT / "README.md").read_text()):
-        for verb in re.findall(r"segmenter-worker ([a-z]+)\b", text):
-            assert verb in main.commands, verb
+def test_the_documents_name_only_verbs_that_exist() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    assert len(pages) > 10
+    for page in pages:
+        for verb in re.findall(r"(?:`|    |&& )segmenter-worker ([a-z]+)\b", page.read_text()):
+            assert verb in main.commands, f"{page.name}: {verb}"

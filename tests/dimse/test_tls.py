@@ -592,9 +592,9 @@ def test_check_says_when_a_certificate_runs_out_and_when_a_peers_tls_fails(tmp_p
     assert (good.ok and "364 more days" in good.text) or "365 more days" in good.text
 
 
-def test_the_certificates_of_the_runbook_work(tmp_path: Path, tool: Callable[[str], str]) -> None:
+def test_the_certificates_of_the_page_work(tmp_path: Path, tool: Callable[[str], str]) -> None:
     """The five commands as they are printed, with loopback for the address; again for a modality; then a store."""
-    text = (Path(__file__).parents[2] / "deploy" / "RUNBOOK.md").read_text().split("## TLS\n")[1].split("\n## ")[0]
+    text = (Path(__file__).parents[2] / "docs" / "use" / "tls.md").read_text()
     text = text.replace("10.1.2.3", "127.0.0.1")
     commands = re.findall(r"^    (openssl (?:req|x509|verify) .+)$", text, re.M)
     assert len(commands) == 5

@@ -17,7 +17,7 @@ from segmenter.film.gate import SkipCode
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.notes import NoteCode
 
-GUIDE = Path(__file__).parents[2] / "docs" / "gate.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "use" / "gate.md"
 
 
 def test_a_film_that_leaves_nothing_open_has_no_notes():

@@ -1,4 +1,4 @@
-"""docs/reliability.md can not lie: its tables are asked for anew, its tests exist, its settings and commands too."""
+"""docs/develop/reliability.md can not lie: its tables are asked for anew, its tests exist, its settings and commands too."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import pytest
 from status_contract import PAGE, TABLES, block
 
 from dicom_node.cli.main import main
-from dicom_node.runtime.config import Config
+from dicom_node.runtime.config import Config, Peer
 
-HERE = Path(__file__).parent
+TESTS = next(folder for folder in Path(__file__).parents if folder.name == "tests")
+SECTIONS = ("node", "receive", "send", "queue", "work", "serve", "retention", "segment", "log")
+PAGES = sorted(page for page in PAGE.parent.parent.rglob("*.md") if page.name != "conformance.md")
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -25,22 +27,21 @@ def test_the_tables_are_what_the_node_does(name: str) -> None:
 def test_every_test_that_is_named_exists() -> None:
     named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", PAGE.read_text("utf-8"))
     assert len(named) > 20
-    missing = [f"{file}::{test}" for file, test in named if f"def {test}(" not in text_of(file)]
+    files = {file.name: file.read_text("utf-8") for file in TESTS.rglob("test_*.py")}
+    missing = [f"{file}::{test}" for file, test in named if f"def {test}(" not in files.get(file, "")]
     assert not missing
-    faults = {file.name for file in HERE.glob("test_faults_*.py")} - {Path(__file__).name}
+    faults = {name for name in files if name.startswith("test_faults_")} - {Path(__file__).name}
     assert not faults - {file for file, _ in named}, "a file of fault tests that the page does not name"
 
 
-def test_every_setting_and_command_that_is_named_exists() -> None:
-    text = PAGE.read_text("utf-8")
-    sections = {name: set(type(getattr(Config(), name)).model_fields) for name in ("node", "receive", "send", "work", "queue")}
-    settings = re.findall(r"`(node|receive|send|work|queue)\.(\w+)`", text)
-    assert settings
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+    sections = {name: set(type(getattr(Config(), name)).model_fields) for name in SECTIONS}
+    sections["peers.X"] = set(Peer.model_fields)
+    settings = re.findall(rf"`({'|'.join(sections)})\.(?!pem|key|csr)(\w+)`", page.read_text("utf-8"))  # node.pem is a file
     assert not [f"{section}.{key}" for section, key in settings if key not in sections[section]]
-    verbs = set(re.findall(r"`(retry|rerun|purge|backup|status|jobs)\b", text))
+
+
+def test_the_commands_of_the_page_exist() -> None:
+    verbs = set(re.findall(r"`(retry|rerun|purge|restore|check|pause)\b", PAGE.read_text("utf-8")))
     assert verbs and verbs <= set(main.commands)
-
-
-def text_of(name: str) -> str:
-    """A test file of any room; their names are unique."""
-    return next((file.read_text("utf-8") for file in HERE.parent.rglob(name)), "")

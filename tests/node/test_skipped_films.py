@@ -30,7 +30,7 @@ from segmenter.film.header import is_uid, text
 from segmenter.notes import NoteCode
 
 RULE = '[[rules]]\nname = "not this one"\nall_of = { StationName = "^TEST" }\nmode = "ignore"\n'
-UNREACHABLE = {SkipCode.PRESENTATION_STATE, SkipCode.STRUCTURED_REPORT, SkipCode.NOT_AN_IMAGE_CLASS}  # docs/gate.md
+UNREACHABLE = {SkipCode.PRESENTATION_STATE, SkipCode.STRUCTURED_REPORT, SkipCode.NOT_AN_IMAGE_CLASS}  # docs/use/gate.md
 
 
 def sendable() -> Iterator[tuple[str, str, Dataset]]:

@@ -171,7 +171,7 @@ def test_missing_type_2_elements_zero_spacing_and_a_frame_of_reference(tool, tmp
 @pytest.mark.parametrize("keyword", ["PixelSpacing", "PixelMeasuresSequence"])
 def test_why_a_seg_without_known_spacing_holds_a_placeholder(keyword, tool, tmp_path):
     """No form without one passes all readers: highdicom refuses the first, OHIF the second (`make viewer`), dcmqi both. When
-    highdicom reads the first, `seg` can go without a placeholder (docs/viewing.md)."""
+    highdicom reads the first, `seg` can go without a placeholder (docs/use/viewing.md)."""
     film = small_film(kind="SC")
     film.pop("PixelSpacing", None)
     film.pop("ImagerPixelSpacing", None)

@@ -1,4 +1,4 @@
-"""The status-code contract, found out by asking: the tables of docs/reliability.md.
+"""The status-code contract, found out by asking: the tables of docs/develop/reliability.md.
 
 python tests/support/status_contract.py        runs every condition and rewrites the tables
 """
@@ -27,11 +27,11 @@ from dicom_node.dimse.contexts import VERIFICATION
 from dicom_node.dimse.status import Status, sentence
 from dicom_node.storage.records import DeliveryState
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+PAGE = Path(__file__).parents[2] / "docs" / "develop" / "reliability.md"
 
 # -- what our receiver answers ------------------------------------------------------------------------------------
 
-LATER, NEVER, LEAVE = "keep it, send it again", "mend what is wrong, then send", "nothing: it is safe here"
+LATER, NEVER, LEAVE = "keep it, send it again", "fix the cause, then send", "nothing: it is safe here"
 
 
 def heard(peer: RawPeer) -> str:
@@ -129,22 +129,22 @@ RECEIVING: list[tuple[str, Callable[[Node], str], dict[str, Any], str]] = [
     ("the film is written, synced and committed", storing(c_store()), {}, LEAVE),
     ("an equal film is here already", storing(c_store(), c_store()), {}, LEAVE),
     ("other bytes under a SOP Instance UID that is here", storing(c_store(), c_store(dataset=b"other")), {}, LEAVE),
-    ("the dataset can not be read as DICOM (its job says so)", storing(c_store(dataset=b"not DICOM")), {}, LEAVE),
+    ("the dataset cannot be read as DICOM (its job says so)", storing(c_store(dataset=b"not DICOM")), {}, LEAVE),
     ("free space is under `node.reserve_mb`", storing(c_store()), {"reserve_bytes": 2**62}, LATER),
-    ("the spool can not be written (full disk, failing fsync)", broken("spool", "write", OSError(28, "full")), {}, LATER),
-    ("the ledger can not commit (full disk, failing fsync, locked)", broken("ledger", "add_arrival", _FULL), {}, LATER),
+    ("the spool cannot be written (full disk, failing fsync)", broken("spool", "write", OSError(28, "full")), {}, LATER),
+    ("the ledger cannot commit (full disk, failing fsync, locked)", broken("ledger", "add_arrival", _FULL), {}, LATER),
     ("no memory", broken("spool", "write", MemoryError()), {}, LATER),
-    ("any error that nobody foresaw", broken("spool", "write", RuntimeError()), {}, LATER),
+    ("an unexpected error", broken("spool", "write", RuntimeError()), {}, LATER),
     ("the SOP Instance UID is missing", storing(c_store(None)), {}, NEVER),
-    ("the SOP Instance UID is none (PS3.5 9.1)", storing(c_store("../../etc/passwd")), {}, NEVER),
+    ("the SOP Instance UID is invalid (PS3.5 9.1)", storing(c_store("../../etc/passwd")), {}, NEVER),
     ("the SOP class is missing, or not that of its context", storing(c_store("1.2.3", "1.2.3")), {}, NEVER),
-    ("its AE title may report storage commitment, and not store", a_reporter_that_stores, {"peers": COMMITS}, NEVER),
+    ("its AE title may report storage commitment, but not store", a_reporter_that_stores, {"peers": COMMITS}, NEVER),
     ("there is no dataset", storing(c_store(dataset=b"")), {}, NEVER),
-    ("it calls another AE title than ours", storing(called="SOMEBODY"), {}, NEVER),
+    ("it calls another AE title than the node's", storing(called="SOMEBODY"), {}, NEVER),
     ("its AE title is not in `receive.allowed`", storing(calling="STRANGER"), {}, NEVER),
     ("its host is not one of its AE title's", storing(), {"allowed": {"MODALITY": ["192.0.2.1"]}}, NEVER),
     ("the node is draining", draining, {}, LATER),
-    ("the ledger can not be written when the association begins", broken("ledger", "open_association", _FULL), {}, LATER),
+    ("the ledger cannot be written when the association begins", broken("ledger", "open_association", _FULL), {}, LATER),
     ("`receive.max_associations` or `receive.max_per_host` is reached", one_too_many, {"max_per_host": 1}, LATER),
     ("the SOP class is not offered", storing(sop_class="1.2.840.10008.5.1.4.1.1.2"), {}, NEVER),
     ("the transfer syntax is not offered", storing(syntax="1.2.840.10008.1.2.4.100"), {}, NEVER),
@@ -155,10 +155,10 @@ RECEIVING: list[tuple[str, Callable[[Node], str], dict[str, Any], str]] = [
         NEVER,
     ),
     ("a request without its mandatory elements", storing(fragment(b"", last=True)), {}, NEVER),
-    ("a PDU larger than we agreed to", storing(fragment(b"x" * 200_000, last=False)), {}, NEVER),
-    ("what it says first is no A-ASSOCIATE-RQ", saying(b"GET / HTTP/1.1\r\n\r\n"), {}, NEVER),
+    ("a PDU larger than agreed", storing(fragment(b"x" * 200_000, last=False)), {}, NEVER),
+    ("the first PDU is not an A-ASSOCIATE-RQ", saying(b"GET / HTTP/1.1\r\n\r\n"), {}, NEVER),
     ("no association within `receive.establish_seconds`", silent, {"establish_seconds": 0.3}, LATER),
-    ("silence in an association for `receive.idle_seconds`", silent_in_association, {"idle_seconds": 0.3}, LATER),
+    ("no PDU in an association for `receive.idle_seconds`", silent_in_association, {"idle_seconds": 0.3}, LATER),
 ]
 
 
@@ -205,14 +205,14 @@ def sending_table() -> str:
             else:
                 rows.append((TROUBLES[str(what)], "", what_we_do[uid]))
         rows.append(("no presentation context for the class or syntax", "", what_we_do[films.uids[-1]]))
-    for condition, closed, up in (("the association is rejected", True, True), ("it can not be reached", False, False)):
+    for condition, closed, up in (("the association is rejected", True, True), ("it cannot be reached", False, False)):
         with tempfile.TemporaryDirectory() as folder:
             pacs = RudePacs(free_port())
             pacs.closed_to_us = closed
             films = AnsweredFilms(Path(folder), pacs.port, 1)
             with films.sending(), pacs.serving() if up else _nothing():
                 rows.append((condition, "", _done(films, films.uids[0])))
-    lines = ["| the PACS answers | in words | what we do |", "|---|---|---|"]
+    lines = ["| the PACS answers | in words | what the node does |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows)])
 
 

@@ -58,7 +58,7 @@ class Cases:
 
     def seg_without(self, keyword: str) -> Case:
         """A SEG about a film without spacing that lacks this of its Pixel Measures, as we do not send it."""
-        phantom = draw({"PixelSpacing": 71, "PixelMeasuresSequence": 81}[keyword], shape=PORTRAIT, pneumothorax=True)
+        phantom = draw_phantom({"PixelSpacing": 71, "PixelMeasuresSequence": 81}[keyword], shape=PORTRAIT, pneumothorax=True)
         case = self._case(f"seg-without-{keyword}", phantom, [Kind.SEG], without=["ImagerPixelSpacing"], kind="CR")
         shared = case.objects[0].SharedFunctionalGroupsSequence[0]
         del (shared if keyword in shared else shared.PixelMeasuresSequence[0])[keyword]

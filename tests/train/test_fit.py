@@ -168,7 +168,7 @@ def test_two_processes_train_one_network(data: Prepared, tmp_path: Path) -> None
 def test_the_documented_line_starts_several_processes(data: Prepared, tmp_path: Path) -> None:
     """torchrun takes options from behind it unless it is told where its own end."""
     line = "torchrun --nproc-per-node 4 -m -- train fit"
-    assert line in (ROOT / "docs" / "training.md").read_text()
+    assert line in (ROOT / "docs" / "train" / "training.md").read_text()
     recipe = tiny_recipe(tmp_path, **{"epochs = 2": "epochs = 1", "steps = 3": "steps = 1", "steps = 2": "steps = 1"})
     words = line.replace("nproc-per-node 4", "nproc-per-node 2").split()[1:]
     given = ["--recipe", recipe, "--data", data.folder, "--run", tmp_path / "run", "--device", "cpu", "--threads", "1"]

@@ -1,4 +1,4 @@
-"""docs/multi-machine.md, line by line: certificate, Redis with password and TLS, node and worker as it says, on loopback.
+"""docs/use/multi-machine.md, line by line: certificate, Redis with password and TLS, node and worker as it says, on loopback.
 
 The names and addresses of the page are replaced by those of this machine, and nothing else.
 """
@@ -24,7 +24,7 @@ from dicom_node.runtime.config import Queue, Work, load
 from dicom_node.storage.records import State
 from dicom_node.work.celery_app import celery_app, problem_of
 
-PAGE = Path(__file__).parents[2] / "docs" / "multi-machine.md"
+PAGE = Path(__file__).parents[2] / "docs" / "use" / "multi-machine.md"
 PASSWORD, WRITTEN = "Geheim#1/2@3%", "Geheim%231%2F2%403%25"  # as Redis has it, and as a URL writes it
 
 

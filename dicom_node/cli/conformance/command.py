@@ -1,8 +1,8 @@
 """`segmenter-worker conformance`: the conformance statement by PS3.2 Annex N, of this configuration and this code.
 
-docs/conformance.md is the one of the default configuration; a test compares it. To write it again:
+docs/use/conformance.md is the one of the default configuration; a test compares it. To write it again:
 
-    segmenter-worker conformance --config config.toml --out docs/conformance.md
+    segmenter-worker conformance --config config.toml --out docs/use/conformance.md
 """
 
 from __future__ import annotations
