@@ -1,7 +1,7 @@
 """The node on another machine, as a worker sees it: claims, films and answers over HTTP (serve.py is the other side).
 
 Every call may be said again: a claim names the token that the worker drew, an object its sha256, an answer its words. So
-a lost reply is asked for again, and nothing happens twice. What can not be reached for as long as a lease lasts is
+a lost reply is asked for again, and nothing happens twice. What cannot be reached for as long as a lease lasts is
 given up, uncharged: by then the node has given the film to somebody else.
 """
 
@@ -76,7 +76,7 @@ class RemoteNode:
 
     @classmethod
     def of(cls, work: Work, instance: str, model: str = "", model_digest: str = "") -> RemoteNode:
-        """Raises ConfigError when the token or the CA can not be read, or they would cross the network in plain."""
+        """Raises ConfigError when the token or the CA cannot be read, or they would cross the network in plain."""
         refuse_plain(work)
         client = httpx2.Client(
             base_url=work.node.rstrip("/"),
@@ -246,7 +246,7 @@ class RemoteNode:
                     else self._client.request(method, path, headers=headers, **body)
                 )
                 problem = None if answer.status_code < 500 and answer.status_code != 429 else f"status {answer.status_code}"
-            except (httpx2.RequestError, OSError) as error:  # a body that can not be decoded is one, and no TransportError
+            except (httpx2.RequestError, OSError) as error:  # a body that cannot be decoded is one, and no TransportError
                 problem = connection_errors.why(error, host=self._client.base_url.host, ca_key="work.node_ca")
             if problem is None:
                 break
@@ -330,7 +330,7 @@ def read_token(work: Work) -> str:
         if re.fullmatch(r"[A-Za-z0-9_-]{40,}", Path(work.token_file).name):  # it would be shown
             raise ConfigError("work.token_file: is not the token, but the name of a file that holds it") from error
         said = error.strerror if isinstance(error, OSError) else "not text"
-        raise ConfigError(f"work.token_file: {work.token_file} can not be read ({said})") from error
+        raise ConfigError(f"work.token_file: {work.token_file} cannot be read ({said})") from error
     if not token.isascii() or not token:
         raise ConfigError(f"work.token_file: {work.token_file} holds no token")
     return token

@@ -112,7 +112,7 @@ def work(config: Config) -> int:
 
 
 def verify_door(settings: Serve) -> None:
-    """Raises ConfigError when tokens and films would cross the network in plain, or the certificate can not be used."""
+    """Raises ConfigError when tokens and films would cross the network in plain, or the certificate cannot be used."""
     from dicom_node.dimse.hosts import is_loopback
 
     if not (settings.tls_certificate or settings.allow_plain or is_loopback(settings.host)):
@@ -177,7 +177,7 @@ def serve(config: Config) -> None:
 
 
 def _has_distant_claims(ledger: Ledger) -> bool:
-    """False too when the ledger can not say: a damaged one must not keep the door from closing."""
+    """False too when the ledger cannot say: a damaged one must not keep the door from closing."""
     try:
         return bool(ledger.remote_claims())
     except sqlite3.Error:

@@ -104,7 +104,7 @@ class Supervisor:
             temporary.rename(self._state_file)
             self._is_announced = True
         except OSError as error:
-            log.error("run.json can not be written", extra={"error": error.strerror})
+            log.error("run.json cannot be written", extra={"error": error.strerror})
             self._is_announced = False
             self._announce_at = time.monotonic() + ANNOUNCE_AGAIN_SECONDS
 
@@ -125,7 +125,7 @@ def _try_ledger(config: Config) -> None:
     try:
         store.try_out(LOOK_THROUGH_SECONDS)
     except sqlite3.Error as error:
-        log.error("the ledger can not be used now", extra={"error": str(error)})
+        log.error("the ledger cannot be used now", extra={"error": str(error)})
     finally:
         store.close()
 

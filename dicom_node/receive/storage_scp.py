@@ -4,7 +4,7 @@ What is answered to a C-STORE, and when: `status.Answer`; when an association is
 answered with a failure was not stored, and the sender still has it; what is answered with 0000 is on disk and in the
 ledger, whatever its content turns out to be.
 
-The dataset itself is not parsed here: a film that can not be read is stored, answered with 0000, and ends as a coded
+The dataset itself is not parsed here: a film that cannot be read is stored, answered with 0000, and ends as a coded
 skip or failure of its job.
 
 A destination with commit = true may come in to report (commitment_report.py), whether it is in [receive.allowed] or not:
@@ -57,7 +57,7 @@ def bind(receive: Receive) -> socket.socket:
 class Receiver:
     """Takes films in until it is stopped. `grace_seconds`: how long a stop lets associations finish.
 
-    Raises ConfigError when the files of receive.tls_* can not be used.
+    Raises ConfigError when the files of receive.tls_* cannot be used.
     `reports`: who answers for storage commitment; None: nobody is asked for any.
     """
 
@@ -141,7 +141,7 @@ class Receiver:
             if not _is_a_look(association):
                 association.journal_id = self._ledger.open_association(calling, association.called_ae, host)
         except (sqlite3.Error, OSError) as error:
-            return Rejection.BUSY, f"the ledger can not be used ({error})"
+            return Rejection.BUSY, f"the ledger cannot be used ({error})"
         return None, ""
 
     def _may_send(self, association: Inbound) -> tuple[Rejection | None, str]:
@@ -264,7 +264,7 @@ class Receiver:
         try:
             self._spool.delete(arrival.path)
         except OSError as error:
-            log.warning("%s can not be removed, the reaper will: %s", arrival.path, error)
+            log.warning("%s cannot be removed, the reaper will: %s", arrival.path, error)
 
     def _closed(self, association: Inbound) -> None:
         """The last thing that happens in an association's thread."""

@@ -131,7 +131,7 @@ class Children:
                 try:
                     self.start(name, self._starts[name])
                 except OSError as error:  # no memory or no process numbers just now: the others go on
-                    log.error("a process can not be started", extra={"child": name, "error": error.strerror})
+                    log.error("a process cannot be started", extra={"child": name, "error": error.strerror})
                     self._restart_at[name] = now + FAILED_START_SECONDS
                     continue
                 del self._restart_at[name]
@@ -154,7 +154,7 @@ class Children:
 
 
 def _give_up(name: str, code: int) -> None:
-    sentence = f"`{name}` can not start, so nothing is started; its own sentence stands above"
+    sentence = f"`{name}` cannot start, so nothing is started; its own sentence stands above"
     if code == EXIT_CONFIG:
         raise ConfigError(sentence)
     if code == EXIT_MISSING:

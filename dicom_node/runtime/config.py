@@ -297,7 +297,7 @@ class Config(BaseModel):
             try:
                 TypeAdapter(AETitle).validate_python(peer.ae_title or name)
             except ValidationError as error:
-                raise ValueError(f"peers: {name!r} can not be an AE title (16 characters at most); set its ae_title") from error
+                raise ValueError(f"peers: {name!r} cannot be an AE title (16 characters at most); set its ae_title") from error
         return self
 
     @model_validator(mode="after")

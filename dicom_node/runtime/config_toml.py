@@ -42,7 +42,7 @@ def values(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: can not be read ({error.strerror}); name a file with --config") from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a file with --config") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -23,7 +23,7 @@ def why(error: BaseException, *, host: str, ca_key: str) -> str:
         if isinstance(one, ssl.SSLError):
             return tls_errors.of_line(one)
         if isinstance(one, socket.gaierror):
-            return f"the host name {host} can not be resolved (DNS)"
+            return f"the host name {host} cannot be resolved (DNS)"
         if isinstance(one, ConnectionRefusedError):
             return "nothing listens on its port (connection refused); does it run, are address and port right?"
         if isinstance(one, ConnectionResetError | BrokenPipeError):

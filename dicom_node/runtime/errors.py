@@ -6,7 +6,7 @@ NodeError
 │   └── LedgerUnusable it is damaged, or of a newer program -> exit 4
 ├── SpoolError         bytes could not be made safe         -> the sender is told to try again
 │   └── DiskReserve    free space is under the reserve
-├── NodeAway           the node can not be reached           -> nothing is charged, the lease runs out
+├── NodeAway           the node cannot be reached           -> nothing is charged, the lease runs out
 ├── LostClaim          another worker owns the job now      -> stop quietly, nothing was changed
 └── SourceDamaged      the stored film is not what arrived  -> the job fails, the bytes are kept
 """
@@ -37,7 +37,7 @@ class DiskReserve(SpoolError):
 
 
 class NodeAway(NodeError):
-    """The node on the other machine can not be reached, or does not let us in."""
+    """The node on the other machine cannot be reached, or does not let us in."""
 
 
 class LostClaim(NodeError):

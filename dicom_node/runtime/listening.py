@@ -23,7 +23,7 @@ def listening(host: str, port: int, keys: str) -> socket.socket:
             raise
     except OSError as error:
         raise ConfigError(
-            f"{keys}: can not listen on {host}:{port} ({error.strerror}); "
+            f"{keys}: cannot listen on {host}:{port} ({error.strerror}); "
             "stop what listens there, or choose another port (under 1024 needs CAP_NET_BIND_SERVICE)"
         ) from error
     listener.setblocking(False)

@@ -32,7 +32,7 @@ _OPTIONS.log_errors = False  # the error says it
 
 
 def compiled(pattern: str) -> Pattern:
-    """Raises ValueError with a sentence when it can not be used."""
+    """Raises ValueError with a sentence when it cannot be used."""
     if _BOUND_BY_ANOTHER_LETTER.search(pattern):
         raise ValueError(rf"{pattern!r}: \b knows ASCII letters only; write (^|\W) and ($|\W) in its place")
     try:

@@ -8,7 +8,7 @@ _DEAD = ("Z", "X")  # a zombie has ended and nobody has asked how
 
 
 def process_is_alive(pid: int) -> bool:
-    """False for a process that is gone or a zombie; one that can not be looked at (too many open files) is taken for alive."""
+    """False for a process that is gone or a zombie; one that cannot be looked at (too many open files) is taken for alive."""
     stat = Path(f"/proc/{pid}/stat")
     found = _look(stat)
     return found[0] not in _DEAD if found is not None else stat.exists()

@@ -278,7 +278,7 @@ def damaged(path: Path, why: str) -> str:
 
 @contextmanager
 def sentences(path: Path) -> Iterator[None]:
-    """What SQLite says of a file that can not be used becomes LedgerUnusable; the rest passes."""
+    """What SQLite says of a file that cannot be used becomes LedgerUnusable; the rest passes."""
     try:
         yield
     except sqlite3.Error as error:
@@ -286,6 +286,6 @@ def sentences(path: Path) -> Iterator[None]:
             raise LedgerUnusable(damaged(path, str(error))) from error
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
             raise LedgerUnusable(
-                f"{path}: can not be written; it and the files beside it (-wal, -shm) must belong to the service's user"
+                f"{path}: cannot be written; it and the files beside it (-wal, -shm) must belong to the service's user"
             ) from error
         raise

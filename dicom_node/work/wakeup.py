@@ -124,7 +124,7 @@ class Ringer:
                     at_work = self._node.bury_the_dead()
                     ready = self._node.ready() if self._rings else 0
             except (sqlite3.Error, NodeAway) as error:  # a full disk or a cut line: it may be over in a minute
-                every(log.error, "the node can not be asked for work", str(error))
+                every(log.error, "the node cannot be asked for work", str(error))
                 self._excuse_the_pool()
                 continue
             if at_work or not ready:
@@ -200,11 +200,11 @@ class Dispatcher:
                 ready = min(self._node.ready(), MOST_BELLS)
                 missing = ready - self._lying() if ready else 0
             except sqlite3.Error as error:
-                every(log.error, "the ledger can not be used", str(error))
+                every(log.error, "the ledger cannot be used", str(error))
                 continue
             except (OperationalError, RedisError, OSError) as error:
                 every(
-                    log.warning, "the broker can not be reached, films wait", why_unreachable(error, self._app.conf.broker_url)
+                    log.warning, "the broker cannot be reached, films wait", why_unreachable(error, self._app.conf.broker_url)
                 )
                 self._stopping.wait(1.0)
                 continue
@@ -220,11 +220,11 @@ class Dispatcher:
 
 
 def ring(app: Celery, every: Every) -> bool:
-    """One bell. False, and a word in the log now and then, when the broker can not be reached."""
+    """One bell. False, and a word in the log now and then, when the broker cannot be reached."""
     try:
         app.send_task(BELL, retry=False)
     except (OperationalError, RedisError, OSError) as error:
         # The film waits in the ledger; saying it once a minute is enough.
-        every(log.warning, "the broker can not be reached, films wait", why_unreachable(error, app.conf.broker_url))
+        every(log.warning, "the broker cannot be reached, films wait", why_unreachable(error, app.conf.broker_url))
         return False
     return True

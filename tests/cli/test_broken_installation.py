@@ -121,7 +121,7 @@ def test_a_certificate_of_the_door_that_is_missing_is_said(config_file: Path) ->
     with config_file.open("a") as file:
         file.write("[serve]\nenabled = true\ntls_certificate = 'door.pem'\ntls_key = 'door.key'\n")
     checked = {one["name"]: one for one in json.loads(says(config_file, "check", "--json").output)}
-    assert "door.pem can not be read" in checked["serve TLS"]["text"]
+    assert "door.pem cannot be read" in checked["serve TLS"]["text"]
     done = says(config_file, "serve")
     assert done.exit_code == 2 and "serve.tls_certificate" in done.output
 
@@ -130,7 +130,7 @@ def test_a_certificate_of_the_door_that_is_missing_is_said(config_file: Path) ->
 def test_a_trouble_of_the_moment_ends_no_film(
     number: int, problem: type[Exception], config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Too many open files: the film is given back. A disk that can not read it: the film fails, and its resend heals it."""
+    """Too many open files: the film is given back. A disk that cannot read it: the film fails, and its resend heals it."""
     node = LocalNode.of(load(config_file), "worker")
     path = node.spool.write(b"film").path
     node.ledger.add_arrival(Arrival("1.2.3", "1.2", "1.2.840.10008.1.2.1", "sha", path, 4, "MODALITY", "PTXSEG", "127.0.0.1"))

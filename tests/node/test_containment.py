@@ -1,4 +1,4 @@
-"""Faults that stay where they are: a child that fails, a thread that fails, a ledger that can not be used."""
+"""Faults that stay where they are: a child that fails, a thread that fails, a ledger that cannot be used."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_child_that_can_not_start_ends_the_run_and_one_that_ran_is_tried_again
     family.start("serve", lambda: starts.append(clock.now) or Ended(code))  # type: ignore[func-returns-value]
     clock.now += 40  # on a slow machine the start alone takes that long
     if error:
-        with pytest.raises(error, match="`serve` can not start"):
+        with pytest.raises(error, match="`serve` cannot start"):
             family.look_after()
         family = Children()
         family.start("serve", lambda: starts.append(clock.now) or Ended(code))  # type: ignore[func-returns-value]
@@ -100,7 +100,7 @@ def test_a_port_that_is_taken_ends_the_run_with_a_sentence(config_file: Path) ->
         config_file.write_text(f"{CONFIG}[serve]\nenabled = true\nport = {port}\n[work]\nprocesses = 0\n")
         code, said = started(config_file, "run")
     assert code == 2, said
-    assert f"serve.host, serve.port: can not listen on 127.0.0.1:{port}" in said and "Traceback" not in said
+    assert f"serve.host, serve.port: cannot listen on 127.0.0.1:{port}" in said and "Traceback" not in said
     assert not (config_file.parent / "node" / "run.json").exists()
 
 

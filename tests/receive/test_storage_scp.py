@@ -1,4 +1,4 @@
-"""The receiver with real sockets: success means safe, strangers can not store, everybody is answered."""
+"""The receiver with real sockets: success means safe, strangers cannot store, everybody is answered."""
 
 from __future__ import annotations
 

@@ -129,10 +129,10 @@ RECEIVING: list[tuple[str, Callable[[Node], str], dict[str, Any], str]] = [
     ("the film is written, synced and committed", storing(c_store()), {}, LEAVE),
     ("an equal film is here already", storing(c_store(), c_store()), {}, LEAVE),
     ("other bytes under a SOP Instance UID that is here", storing(c_store(), c_store(dataset=b"other")), {}, LEAVE),
-    ("the dataset can not be read as DICOM (its job says so)", storing(c_store(dataset=b"not DICOM")), {}, LEAVE),
+    ("the dataset cannot be read as DICOM (its job says so)", storing(c_store(dataset=b"not DICOM")), {}, LEAVE),
     ("free space is under `node.reserve_mb`", storing(c_store()), {"reserve_bytes": 2**62}, LATER),
-    ("the spool can not be written (full disk, failing fsync)", broken("spool", "write", OSError(28, "full")), {}, LATER),
-    ("the ledger can not commit (full disk, failing fsync, locked)", broken("ledger", "add_arrival", _FULL), {}, LATER),
+    ("the spool cannot be written (full disk, failing fsync)", broken("spool", "write", OSError(28, "full")), {}, LATER),
+    ("the ledger cannot commit (full disk, failing fsync, locked)", broken("ledger", "add_arrival", _FULL), {}, LATER),
     ("no memory", broken("spool", "write", MemoryError()), {}, LATER),
     ("any error that nobody foresaw", broken("spool", "write", RuntimeError()), {}, LATER),
     ("the SOP Instance UID is missing", storing(c_store(None)), {}, NEVER),
@@ -144,7 +144,7 @@ RECEIVING: list[tuple[str, Callable[[Node], str], dict[str, Any], str]] = [
     ("its AE title is not in `receive.allowed`", storing(calling="STRANGER"), {}, NEVER),
     ("its host is not one of its AE title's", storing(), {"allowed": {"MODALITY": ["192.0.2.1"]}}, NEVER),
     ("the node is draining", draining, {}, LATER),
-    ("the ledger can not be written when the association begins", broken("ledger", "open_association", _FULL), {}, LATER),
+    ("the ledger cannot be written when the association begins", broken("ledger", "open_association", _FULL), {}, LATER),
     ("`receive.max_associations` or `receive.max_per_host` is reached", one_too_many, {"max_per_host": 1}, LATER),
     ("the SOP class is not offered", storing(sop_class="1.2.840.10008.5.1.4.1.1.2"), {}, NEVER),
     ("the transfer syntax is not offered", storing(syntax="1.2.840.10008.1.2.4.100"), {}, NEVER),
@@ -205,7 +205,7 @@ def sending_table() -> str:
             else:
                 rows.append((TROUBLES[str(what)], "", what_we_do[uid]))
         rows.append(("no presentation context for the class or syntax", "", what_we_do[films.uids[-1]]))
-    for condition, closed, up in (("the association is rejected", True, True), ("it can not be reached", False, False)):
+    for condition, closed, up in (("the association is rejected", True, True), ("it cannot be reached", False, False)):
         with tempfile.TemporaryDirectory() as folder:
             pacs = RudePacs(free_port())
             pacs.closed_to_us = closed

@@ -93,7 +93,7 @@ def config_file(folder: Path, text: str) -> Path:
         ("rediss://localhost:{port}/0", True, "refuses our password, or wants one"),
         ("redis://:{password}@localhost:{port}/0", True, "does it want TLS"),
         ("rediss://:{password}@127.0.0.1:{closed}/0", True, "nothing listens on its port"),
-        ("rediss://:{password}@redis.invalid:{port}/0", True, r"redis.invalid can not be resolved \(DNS\)"),
+        ("rediss://:{password}@redis.invalid:{port}/0", True, r"redis.invalid cannot be resolved \(DNS\)"),
         ("rediss://:{password}@127.1:{port}/0", True, "does not name 127.1"),
     ],
 )
