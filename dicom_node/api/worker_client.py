@@ -42,7 +42,7 @@ from dicom_node.dimse.hosts import is_loopback
 from dicom_node.runtime import connection_errors
 from dicom_node.runtime.config import Work
 from dicom_node.runtime.errors import ConfigError, LostClaim, NodeAway, SourceDamaged
-from dicom_node.runtime.log_limit import Every
+from dicom_node.runtime.log_limit import LogLimit
 from dicom_node.runtime.procfs import children_of
 from dicom_node.storage.leases import Claim
 from dicom_node.storage.records import Job, Known, Outcome, State
@@ -69,7 +69,7 @@ class RemoteNode:
         self._model, self._model_digest = model, model_digest
         self._children: set[int] = set()
         self._dead: set[int] = set()  # of which the node was not told yet
-        self._every = Every(60.0)
+        self._log_limit = LogLimit()
         self._is_refused = False
         self._next_look = 0.0
         self._renews_singly = False
@@ -111,7 +111,8 @@ class RemoteNode:
         try:
             answer = self._call("POST", "/v1/claims", json=ask)
         except NodeAway as problem:
-            self._every(log.error, "no work can be claimed", str(problem))
+            if self._log_limit.allows():
+                log.error("no work can be claimed", extra={"error": str(problem)})
             return None
         if answer.status_code == 204:
             return None

@@ -40,7 +40,7 @@ from dicom_node.receive.server import Server
 from dicom_node.runtime.config import Queue, Receive
 from dicom_node.runtime.errors import SpoolError
 from dicom_node.runtime.listening import listening
-from dicom_node.runtime.log_limit import Quiet
+from dicom_node.runtime.log_limit import LogLimit
 from dicom_node.runtime.printable import printable
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.records import Arrival
@@ -79,7 +79,7 @@ class Receiver:
         self._grace_seconds = grace_seconds
         self._reports = reports
         self._storage = supported_contexts(receive)
-        self._say = Quiet()
+        self._log_limit = LogLimit()
         self._server: Server | None = None
         self._stopped = False
 
@@ -114,7 +114,7 @@ class Receiver:
 
     def _admit(self, association: Inbound) -> Rejection | None:
         rejection, reason = self._gate(association)
-        if rejection is not None and self._say.may((association.calling_ae, association.host, reason)):
+        if rejection is not None and self._log_limit.allows(association.calling_ae, association.host, reason):
             log.warning("association with %s rejected: %s", association.peer, reason)
         return rejection
 
@@ -178,7 +178,7 @@ class Receiver:
         names = ", ".join(f"{printable(UID(uid).name)} ({printable(uid)})" for uid in classes[:3]) or "nothing"
         more = f" and {len(classes) - 3} more" if len(classes) > 3 else ""
         what = "no transfer syntax that we take for" if known else "no class of receive.sop_classes, but"
-        if self._say.may((association.calling_ae, association.host, association.nothing_accepted, names)):
+        if self._log_limit.allows(association.calling_ae, association.host, association.nothing_accepted, names):
             log.warning("association with %s: it proposes %s %s%s", association.peer, what, names, more)
 
     def _report(self, association: Inbound, request: N_EVENT_REPORT, context: PresentationContext) -> int:
