@@ -32,7 +32,7 @@ _MOST_BYTES = 64 * 2**20  # of the film, looked through for what it shares with 
 
 
 class BadResult(NodeError):
-    """The result of a worker does not belong to its film; the message says in what, without patient data."""
+    """The result of a worker does not belong to its film."""  # the message says in what, without patient data
 
 
 def outcome_of(node: LocalNode, claim: Claim, result: Result) -> Outcome:

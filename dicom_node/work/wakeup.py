@@ -232,5 +232,5 @@ def ring(app: Celery, limit: LogLimit) -> bool:
 def _log_unreachable(error: Exception, app: Celery, limit: LogLimit) -> None:
     if limit.allows():  # the films wait in the ledger
         log.warning(
-            "the broker can not be reached, films wait", extra={"error": why_unreachable(error, app.conf.broker_url)}
+            "the broker cannot be reached, films wait", extra={"error": why_unreachable(error, app.conf.broker_url)}
         )
