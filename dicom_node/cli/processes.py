@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dicom_node.dimse import tls
-from dicom_node.runtime.child_processes import Child, Children, Forked
+from dicom_node.runtime.child_processes import ChildProcess, ChildProcesses, ForkedProcess
 from dicom_node.runtime.config import Config, Serve
 from dicom_node.runtime.errors import ConfigError, LedgerUnusable, NodeError
 from dicom_node.runtime.listening import listening
@@ -53,14 +53,14 @@ def _keep_receivers(config: Config, listener: socket.socket, processes: int, sto
     silent = -(-config.receive.max_silent // processes)
     shared = config.model_copy(update={"receive": config.receive.model_copy(update={"max_silent": silent})})
 
-    def child(keeps: bool) -> Child:
-        return Forked(lambda: _take_films(shared, listener, stop, keeps=keeps))  # its copy of `stop`, set by its signals
+    def child(keeps: bool) -> ChildProcess:
+        return ForkedProcess(lambda: _take_films(shared, listener, stop, keeps=keeps))  # its copy of `stop`, set by its signals
 
-    children, names = Children(), [f"receive {number + 1}" for number in range(processes)]
+    children, names = ChildProcesses(), [f"receive {number + 1}" for number in range(processes)]
     for name in names:
         children.start(name, partial(child, name == names[0]))
     while not stop.wait(0.2):
-        children.look_after()
+        children.restart_dead()
     children.stop(names, time.monotonic() + config.node.stop_seconds / 2)
 
 

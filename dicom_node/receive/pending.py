@@ -88,7 +88,7 @@ class Lobby:
             self._selector.modify(guest.socket, selectors.EVENT_WRITE, guest)
             return None
         except ssl.SSLError as problem:
-            self._show_out(guest, tls_errors.of_guest(problem))
+            self._show_out(guest, tls_errors.of_sender(problem))
             return None
         except ValueError as problem:
             self._show_out(guest, str(problem), abort=_UNEXPECTED_PDU)

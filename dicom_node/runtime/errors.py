@@ -1,4 +1,4 @@
-"""The node's errors, drawn once. The class says whether trying again can help; its docstring is its message where none is given.
+"""The node's errors, drawn once. The class says whether trying again can help; its docstring is its default message.
 
 NodeError
 ├── ConfigError        the configuration is wrong           -> exit 2

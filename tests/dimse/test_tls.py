@@ -138,7 +138,7 @@ def test_what_is_not_safe_can_not_store(tmp_path: Path, ca: Authority, ours: Pai
             assert plain.is_closed()
         assert nothing_came_in(node)
     said = [record.getMessage() for record in caplog.records]
-    assert sum("offers nothing that is safe" in line for line in said) == 6
+    assert sum("offers no safe version or cipher suite" in line for line in said) == 6
     assert sum("only TLS is spoken here" in line for line in said) == 1
 
 
