@@ -23,7 +23,7 @@ from servers import NODE_AE, free_port, running_node, running_redis, wait_for
 
 from dicom_node.api.worker_client import RemoteNode
 from dicom_node.runtime.config import Queue, Segment, Work
-from dicom_node.runtime.log_limit import Every
+from dicom_node.runtime.log_limit import LogLimit
 from dicom_node.storage.destinations import Route
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.outbox import Outbox
@@ -161,7 +161,7 @@ def wakeups(scratch: Path) -> Iterator[Row]:
         app = celery_app(Queue(broker=redis.url), Work())
         started = time.perf_counter()
         for _ in range(WAKEUPS):
-            assert ring(app, Every(60.0))
+            assert ring(app, LogLimit())
         with app.connection_for_read() as connection, connection.SimpleQueue(QUEUE) as lying:
             for _ in range(WAKEUPS):
                 lying.get(timeout=10).ack()

@@ -155,7 +155,7 @@ class Day:
 def deliver(done: Sequence[float], seconds: float, down: tuple[float, float] = (0.0, 0.0), seed: int = 1) -> list[float]:
     """When each film's objects are in the PACS: one destination, one association at a time, `seconds` a film.
 
-    `down`: from when and until when the PACS can not be reached; a try then costs nothing but the wait that follows.
+    `down`: from when and until when the PACS cannot be reached; a try then costs nothing but the wait that follows.
     """
     random = Random(seed)
     delivered = [0.0] * len(done)

@@ -21,7 +21,7 @@ for name in "$browser_driver" "ohif-app-$ohif"; do
     [ ! -d "$name" ] || continue
     package=$(echo "$name" | sed 's/^ohif-app-/@ohif\/app@/; s/^playwright-core-/playwright-core@/')
     echo "installing $package"
-    npm pack --silent --no-update-notifier "$package" >/dev/null || give_up "$package can not be fetched"
+    npm pack --silent --no-update-notifier "$package" >/dev/null || give_up "$package cannot be fetched"
     grep " $name.tgz\$" "$here/viewer.sha512" | sha512sum --check --quiet --strict - || { rm -f "$name.tgz"; exit 1; }
     rm -rf unpacked && mkdir unpacked
     tar -xzf "$name.tgz" -C unpacked --exclude='*.map'

@@ -143,7 +143,7 @@ class Segmenter:
     ) -> list[ResultObject]:
         """The DICOM objects of a finding, of the `kinds` that apply: a film without pneumothorax has no SEG, one without an
         answer nothing. `revision` 2 and up marks results of other pixels under a SOP Instance UID that was used
-        before. Raises Refused when an object can not be built."""
+        before. Raises Refused when an object cannot be built."""
         if finding.decision is None or finding.radiograph is None:
             return []
         view = readable(dataset)

@@ -14,7 +14,7 @@ class SegmenterError(Exception):
 
 
 class Refused(SegmenterError):
-    """The film can not be answered; `code` is stable and countable, the message is for an administrator.
+    """The film cannot be answered; `code` is stable and countable, the message is for an administrator.
 
     The message must not hold patient data: element keywords, sizes and syntaxes only.
     """

@@ -69,7 +69,7 @@ def phantoms(
         made = room.write(plan, out, _cores(workers))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    alike = f" ({count - made} less: a pair whose pneumothorax can not be seen is one film)" if made < count else ""
+    alike = f" ({count - made} less: a pair whose pneumothorax cannot be seen is one film)" if made < count else ""
     click.echo(f"{out}: {made} films and train-rle.csv{alike}")
 
 

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 def router(config: Config, model: Callable[[], Model | None]) -> APIRouter:
     """The three paths, for whoever serves HTTP. Nothing is opened before the first request. `model`: the configured one, None
-    when it can not be loaded; asked once."""
+    when it cannot be loaded; asked once."""
     routes, watch = APIRouter(), Watch(config, model)
 
     @routes.get("/healthz")
@@ -62,7 +62,7 @@ def router(config: Config, model: Callable[[], Model | None]) -> APIRouter:
         try:
             return Response(metrics.exposition(watch.figures.get, lambda: watch.model), media_type=CONTENT_TYPE_LATEST)
         except TROUBLE as problem:
-            return Response(f"the ledger can not be read ({type(problem).__name__})\n", 503, media_type="text/plain")
+            return Response(f"the ledger cannot be read ({type(problem).__name__})\n", 503, media_type="text/plain")
 
     return routes
 
@@ -79,7 +79,7 @@ class Kept(Generic[T]):
     def get(self) -> T:
         with self._lock:
             if self._made is None or time.monotonic() - self._made[0] > self._seconds:
-                self._made = None  # a value that can not be made is not the old one
+                self._made = None  # a value that cannot be made is not the old one
                 value = self._make()
                 self._made = (time.monotonic(), value)
             return self._made[1]
@@ -105,7 +105,7 @@ class Watch:
                 db.execute("SELECT state FROM jobs ORDER BY received_at DESC LIMIT 1").fetchall()
                 db.execute("SELECT value FROM meta").fetchall()
         except TROUBLE as problem:
-            return Probe(False, f"can not be read ({_words(problem)}); `check`, then restore a backup")
+            return Probe(False, f"cannot be read ({_words(problem)}); `check`, then restore a backup")
         return Probe(True, "can be read")
 
     def _read(self) -> Figures:
@@ -134,7 +134,7 @@ class Watch:
                     (str(time.time()),),
                 )
         except TROUBLE as problem:
-            return Probe(False, f"can not be written ({_words(problem)}); look at disk space and rights, then `check`")
+            return Probe(False, f"cannot be written ({_words(problem)}); look at disk space and rights, then `check`")
         return Probe(True, "can be written")
 
     def _disk(self) -> Probe:
@@ -144,7 +144,7 @@ class Watch:
             free = spool.free_bytes() // 2**20
             spool.try_out()
         except TROUBLE as problem:
-            return Probe(False, f"can not keep a film ({_words(problem)}); look at space, inodes and rights of the spool")
+            return Probe(False, f"cannot keep a film ({_words(problem)}); look at space, inodes and rights of the spool")
         if free < reserve:
             return Probe(False, f"{free} MB free, under node.reserve_mb = {reserve}: films are refused; make room")
         return Probe(True, f"{free} MB free, {reserve} MB stay free")

@@ -95,7 +95,7 @@ METRICS: tuple[tuple[str, type[Any], tuple[str, ...], str, Rows], ...] = (
 )  # fmt: skip
 
 # Not of the ledger: what this process was configured with.
-MODEL = ("segmenter_model", ("name", "version", "digest"), "The configured model; absent when it can not be loaded.")
+MODEL = ("segmenter_model", ("name", "version", "digest"), "The configured model; absent when it cannot be loaded.")
 BUILD = ("segmenter_build", ("version",), "The program.")
 
 

@@ -46,7 +46,7 @@ def call_receiver(config: Config, seconds: float = 3.0) -> Probe:
         caller = _caller(config, _source(host, port))
         context = _tls_context(config)
     except (OSError, ssl.SSLError) as problem:
-        return Probe(False, f"{host}:{port} can not be called ({_words(problem)})")
+        return Probe(False, f"{host}:{port} cannot be called ({_words(problem)})")
     ae = ApplicationEntity(caller or STRANGER)
     ae.implementation_class_uid, ae.implementation_version_name = IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = seconds
@@ -54,7 +54,7 @@ def call_receiver(config: Config, seconds: float = 3.0) -> Probe:
         association = Outbound(ae, "receiver", AddressInformation(host, port))
         association.propose(receive.ae_title, [build_context(VERIFICATION)], tls_args=(context, None) if context else None)
     except (OSError, RuntimeError, TypeError, ValueError) as problem:
-        return Probe(False, f"{host}:{port} can not be called ({type(problem).__name__})")
+        return Probe(False, f"{host}:{port} cannot be called ({type(problem).__name__})")
     if association.is_established:
         return _echo(association)
     if association.is_rejected:
@@ -135,7 +135,7 @@ def _why_silent(host: str, port: int, context: ssl.SSLContext | None, seconds: f
     except ssl.SSLError as problem:
         return f"speaks TLS, but not with us ({_words(problem)}); look at receive.tls_certificate and receive.tls_client_ca"
     except OSError as problem:
-        return f"can not be reached ({_words(problem)}): the receiver does not run"
+        return f"cannot be reached ({_words(problem)}): the receiver does not run"
     return "takes the connection and does not answer: the receiver hangs or is very busy"
 
 

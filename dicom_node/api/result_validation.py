@@ -32,7 +32,7 @@ _MOST_BYTES = 64 * 2**20  # of the film, looked through for what it shares with 
 
 
 class BadResult(NodeError):
-    """The result of a worker does not belong to its film; the message says in what, without patient data."""
+    """The result of a worker does not belong to its film."""  # the message says in what, without patient data
 
 
 def outcome_of(node: LocalNode, claim: Claim, result: Result) -> Outcome:
@@ -91,7 +91,7 @@ def _object(node: LocalNode, claim: Claim, result: Result, one: Returned, source
         _check_file(data, dataset, one)
         uid, sop_class = str(dataset.SOPInstanceUID), str(dataset.SOPClassUID)
     except UNREADABLE as error:
-        raise BadResult(f"{one.role}: can not be read as DICOM ({type(error).__name__})") from error
+        raise BadResult(f"{one.role}: cannot be read as DICOM ({type(error).__name__})") from error
     return StoredObject(one.role, one.variant, sop_class, uid, one.sha256, path, len(data), result.intended_use)
 
 
@@ -125,7 +125,7 @@ def _check_file(data: bytes, dataset: pydicom.FileDataset, one: Returned) -> Non
     try:
         implicit(encoded)
     except ValueError as problem:
-        raise BadResult(f"{one.role}: it can not be read to its end ({problem})") from problem
+        raise BadResult(f"{one.role}: it cannot be read to its end ({problem})") from problem
 
 
 def _bytes(dataset: Dataset, keyword: str) -> bytes:

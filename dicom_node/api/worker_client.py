@@ -1,7 +1,7 @@
 """The node on another machine, as a worker sees it: claims, films and answers over HTTP (worker_server.py is the other side).
 
 Every call may be said again: a claim names the token that the worker drew, an object its sha256, an answer its words. So
-a lost reply is asked for again, and nothing happens twice. What can not be reached for as long as a lease lasts is
+a lost reply is asked for again, and nothing happens twice. What cannot be reached for as long as a lease lasts is
 given up, uncharged: by then the node has given the film to somebody else.
 """
 
@@ -42,7 +42,7 @@ from dicom_node.dimse.hosts import is_loopback
 from dicom_node.runtime import connection_errors
 from dicom_node.runtime.config import Work
 from dicom_node.runtime.errors import ConfigError, LostClaim, NodeAway, SourceDamaged
-from dicom_node.runtime.log_limit import Every
+from dicom_node.runtime.log_limit import LogLimit
 from dicom_node.runtime.procfs import children_of
 from dicom_node.storage.leases import Claim
 from dicom_node.storage.records import Job, Known, Outcome, State
@@ -69,14 +69,14 @@ class RemoteNode:
         self._model, self._model_digest = model, model_digest
         self._children: set[int] = set()
         self._dead: set[int] = set()  # of which the node was not told yet
-        self._every = Every(60.0)
+        self._log_limit = LogLimit()
         self._is_refused = False
         self._next_look = 0.0
         self._renews_singly = False
 
     @classmethod
     def of(cls, work: Work, instance: str, model: str = "", model_digest: str = "") -> RemoteNode:
-        """Raises ConfigError when the token or the CA can not be read, or they would cross the network in plain."""
+        """Raises ConfigError when the token or the CA cannot be read, or they would cross the network in plain."""
         refuse_plain(work)
         client = httpx2.Client(
             base_url=work.node.rstrip("/"),
@@ -111,7 +111,8 @@ class RemoteNode:
         try:
             answer = self._call("POST", "/v1/claims", json=ask)
         except NodeAway as problem:
-            self._every(log.error, "no work can be claimed", str(problem))
+            if self._log_limit.allows():
+                log.error("no work can be claimed", extra={"error": str(problem)})
             return None
         if answer.status_code == 204:
             return None
@@ -246,7 +247,7 @@ class RemoteNode:
                     else self._client.request(method, path, headers=headers, **body)
                 )
                 problem = None if answer.status_code < 500 and answer.status_code != 429 else f"status {answer.status_code}"
-            except (httpx2.RequestError, OSError) as error:  # a body that can not be decoded is one, and no TransportError
+            except (httpx2.RequestError, OSError) as error:  # a body that cannot be decoded is one, and no TransportError
                 problem = connection_errors.why(error, host=self._client.base_url.host, ca_key="work.node_ca")
             if problem is None:
                 break
@@ -330,7 +331,7 @@ def read_token(work: Work) -> str:
         if re.fullmatch(r"[A-Za-z0-9_-]{40,}", Path(work.token_file).name):  # it would be shown
             raise ConfigError("work.token_file: is not the token, but the name of a file that holds it") from error
         said = error.strerror if isinstance(error, OSError) else "not text"
-        raise ConfigError(f"work.token_file: {work.token_file} can not be read ({said})") from error
+        raise ConfigError(f"work.token_file: {work.token_file} cannot be read ({said})") from error
     if not token.isascii() or not token:
         raise ConfigError(f"work.token_file: {work.token_file} holds no token")
     return token

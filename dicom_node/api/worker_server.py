@@ -81,7 +81,7 @@ def _limits(config: Config) -> Callable[[str], int]:
 
 def _says(status: int) -> Callable[[Request, Exception], JSONResponse]:
     def handler(request: Request, error: Exception) -> JSONResponse:
-        text = str(error) if isinstance(error, NodeError) else "the ledger can not be used; try again"
+        text = str(error) if isinstance(error, NodeError) else "the ledger cannot be used; try again"
         if status >= 500:
             log.error("a worker's request failed", extra={"path": request.url.path, "error": str(error)})
         return JSONResponse({"detail": text}, status)
@@ -220,7 +220,7 @@ def _sweep(door: Door, claim: Claim) -> None:
     try:
         door.here.spool.remove_folder(claim.job.job_id, claim.owner)
     except OSError as problem:
-        log.warning("what a worker sent can not be removed, the reaper will", extra={"error": str(problem)})
+        log.warning("what a worker sent cannot be removed, the reaper will", extra={"error": str(problem)})
 
 
 def _said_before(door: Door, job_id: str, owner: str, result: Result) -> Ended:

@@ -25,7 +25,7 @@ class Check:
 
 
 def checks(config: Config) -> Iterator[Check]:
-    """One after the other, cheap ones first. One that can not be made is a failed one, and the others are made."""
+    """One after the other, cheap ones first. One that cannot be made is a failed one, and the others are made."""
     here = (_receive, _rules, _tls, _serve, _disk, _ledger, _broker, _model, _negatives, _destinations)
     far = (_broker, _model, _node)  # a worker's machine has no receiver, no ledger and no destinations
     for look in far if config.work.node else here:
@@ -157,7 +157,7 @@ def _serve(config: Config) -> Iterator[Check]:
 
 
 def _port(config: Config) -> str | None:
-    """Why `serve` can not listen on its port."""
+    """Why `serve` cannot listen on its port."""
     settings = config.serve
     if settings.port and settings.port == config.receive.port:
         return f"serve.port and receive.port are both {settings.port}; choose another one"
@@ -169,7 +169,7 @@ def _port(config: Config) -> str | None:
             listener.listen()
     except OSError as error:
         where = f"{settings.host}:{settings.port} ({error.strerror})"
-        return f"serve.host, serve.port: can not listen on {where}; stop what listens there, or choose another port"
+        return f"serve.host, serve.port: cannot listen on {where}; stop what listens there, or choose another port"
     return None
 
 

@@ -140,12 +140,12 @@ def rerun(name: str, config_path: Path | None) -> None:
     config, ledger = open_ledger(config_path)
     job = ledger.one(name)
     if job.arrival.path and not (config.spool_directory / job.arrival.path).exists():
-        raise NodeError(f"job {job.job_id}: its film is missing from the spool and can not be read; send the film again")
+        raise NodeError(f"job {job.job_id}: its film is missing from the spool and cannot be read; send the film again")
     removed = [made.kind for made in ledger.objects(job.answered_by) if made.path is None]
     job = ledger.rerun(job.job_id)
     click.echo(f"job {job.job_id} waits for a worker (generation {job.generation}){_unless_paused(ledger)}")
     if removed:
-        click.echo(f"Its earlier results ({', '.join(removed)}) were removed from this disk and can not be sent again;")
+        click.echo(f"Its earlier results ({', '.join(removed)}) were removed from this disk and cannot be sent again;")
         click.echo("only another model makes new ones.")
     if job.arrival.mode == "shadow":
         click.echo("It came in shadow mode: nothing is sent.")
@@ -158,7 +158,7 @@ def rerun(name: str, config_path: Path | None) -> None:
 def purge(name: str, yes: bool, config_path: Path | None) -> None:
     """Delete the film and objects of a finished job; its UIDs and sha256 stay in the ledger.
 
-    Asks first. What is deleted can not be sent again, and the same model does not make it again.
+    Asks first. What is deleted cannot be sent again, and the same model does not make it again.
     """
     from dicom_node.storage.outbox import Outbox
     from dicom_node.storage.spool import Spool

@@ -77,7 +77,7 @@ def open_ledger(config_path: Path | None) -> tuple[Config, Ledger]:
 def in_words(error: OSError | sqlite3.Error) -> str:
     """What the machine said, with the remedy."""
     if isinstance(error, sqlite3.OperationalError):
-        return f"the ledger can not be used now ({error}); `check` looks at disk and ledger"
+        return f"the ledger cannot be used now ({error}); `check` looks at disk and ledger"
     if isinstance(error, sqlite3.Error):
         return f"the ledger is damaged ({error}); stop the node and restore a backup (`restore FILE`, docs/use/runbook.md)"
     remedy = "; are you the user that the service runs as?" if isinstance(error, PermissionError) else ""

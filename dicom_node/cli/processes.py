@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dicom_node.dimse import tls
-from dicom_node.runtime.child_processes import Child, Children, Forked
+from dicom_node.runtime.child_processes import ChildProcess, ChildProcesses, ForkedProcess
 from dicom_node.runtime.config import Config, Serve
 from dicom_node.runtime.errors import ConfigError, LedgerUnusable, NodeError
 from dicom_node.runtime.listening import listening
@@ -53,14 +53,14 @@ def _keep_receivers(config: Config, listener: socket.socket, processes: int, sto
     silent = -(-config.receive.max_silent // processes)
     shared = config.model_copy(update={"receive": config.receive.model_copy(update={"max_silent": silent})})
 
-    def child(keeps: bool) -> Child:
-        return Forked(lambda: _take_films(shared, listener, stop, keeps=keeps))  # its copy of `stop`, set by its signals
+    def child(keeps: bool) -> ChildProcess:
+        return ForkedProcess(lambda: _take_films(shared, listener, stop, keeps=keeps))  # its copy of `stop`, set by its signals
 
-    children, names = Children(), [f"receive {number + 1}" for number in range(processes)]
+    children, names = ChildProcesses(), [f"receive {number + 1}" for number in range(processes)]
     for name in names:
         children.start(name, partial(child, name == names[0]))
     while not stop.wait(0.2):
-        children.look_after()
+        children.restart_dead()
     children.stop(names, time.monotonic() + config.node.stop_seconds / 2)
 
 
@@ -112,7 +112,7 @@ def work(config: Config) -> int:
 
 
 def verify_door(settings: Serve) -> None:
-    """Raises ConfigError when tokens and films would cross the network in plain, or the certificate can not be used."""
+    """Raises ConfigError when tokens and films would cross the network in plain, or the certificate cannot be used."""
     from dicom_node.dimse.hosts import is_loopback
 
     if not (settings.tls_certificate or settings.allow_plain or is_loopback(settings.host)):
@@ -177,7 +177,7 @@ def serve(config: Config) -> None:
 
 
 def _has_distant_claims(ledger: Ledger) -> bool:
-    """False too when the ledger can not say: a damaged one must not keep the door from closing."""
+    """False too when the ledger cannot say: a damaged one must not keep the door from closing."""
     try:
         return bool(ledger.remote_claims())
     except sqlite3.Error:

@@ -43,7 +43,7 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tup
     except Refused as problem:
         return _failed(file, problem.code, problem.sentence)
     except UNREADABLE as error:
-        return _failed(file, "not-dicom", f"{file.name} can not be read as DICOM ({type(error).__name__}).")
+        return _failed(file, "not-dicom", f"{file.name} cannot be read as DICOM ({type(error).__name__}).")
     if "TransferSyntaxUID" not in getattr(source, "file_meta", {}):
         return _failed(file, "not-dicom", f"{file.name} has no File Meta with a transfer syntax: not a DICOM Part 10 file.")
     [finding] = segmenter.segment([source])

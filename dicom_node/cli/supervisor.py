@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dicom_node.dimse import tls
-from dicom_node.runtime.child_processes import Children, verb_process
+from dicom_node.runtime.child_processes import ChildProcesses, verb_process
 from dicom_node.runtime.config import Config
 from dicom_node.runtime.shutdown import stop_event
 from dicom_node.storage.instance_lock import VERBS, only_instance
@@ -46,7 +46,7 @@ class Supervisor:
     def __init__(self, config: Config, config_path: Path | None) -> None:
         self._config = config
         self._config_path = config_path
-        self._children = Children()
+        self._children = ChildProcesses()
         left_out = {"serve": not config.serve.enabled, "work": not config.work.processes}
         self._verbs = [verb for verb in VERBS if not left_out.get(verb)]
         self._is_announced = False
@@ -86,7 +86,7 @@ class Supervisor:
         self._children.start(name, lambda: verb_process(arguments, self._config_path, inherited))
 
     def _look_after(self, listener: socket.socket) -> None:
-        changed = self._children.look_after()
+        changed = self._children.restart_dead()
         if changed or (not self._is_announced and time.monotonic() >= self._announce_at):
             self._announce(listener)
 
@@ -104,7 +104,7 @@ class Supervisor:
             temporary.rename(self._state_file)
             self._is_announced = True
         except OSError as error:
-            log.error("run.json can not be written", extra={"error": error.strerror})
+            log.error("run.json cannot be written", extra={"error": error.strerror})
             self._is_announced = False
             self._announce_at = time.monotonic() + ANNOUNCE_AGAIN_SECONDS
 
@@ -125,7 +125,7 @@ def _try_ledger(config: Config) -> None:
     try:
         store.try_out(LOOK_THROUGH_SECONDS)
     except sqlite3.Error as error:
-        log.error("the ledger can not be used now", extra={"error": str(error)})
+        log.error("the ledger cannot be used now", extra={"error": str(error)})
     finally:
         store.close()
 

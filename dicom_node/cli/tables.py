@@ -77,7 +77,7 @@ def print_status(values: dict[str, Any], warn_days: float) -> None:
     standing = _MODES.get(mode) or ("" if values["running"] else "not paused")
     console.print(f"node [bold]{'running' if values['running'] else 'stopped'}[/]" + (f" ({standing})" if standing else ""))
     console.print(f"model: {escape(model['name'])} {escape(model['version'])} ({model['digest'][:12]})" if model else
-                  "model: [red]can not be loaded[/]; `check` says why")  # fmt: skip
+                  "model: [red]cannot be loaded[/]; `check` says why")  # fmt: skip
     for name, queue in values["queues"].items():
         oldest = queue["oldest_seconds"]
         age = "" if oldest is None else f" (oldest: {terminal.duration(oldest)})"

@@ -1,6 +1,6 @@
 """Which of [[rules]] can never match, and why: found from the configuration alone, before a film finds out.
 
-Patterns are compared as text, and by the values of those that list them ("^(CR|DX)$"). What can not be decided that way
+Patterns are compared as text, and by the values of those that list them ("^(CR|DX)$"). What cannot be decided that way
 counts as possible: a rule that is named here can never match, one that is not may still be of no use.
 """
 

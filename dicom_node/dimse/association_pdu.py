@@ -41,12 +41,12 @@ class Request:
     """An A-ASSOCIATE-RQ."""
 
     pdu: bytes  # for the library
-    calling_ae: str  # as said, without padding; what can not be printed is escaped
+    calling_ae: str  # as said, without padding; what cannot be printed is escaped
     called_ae: str
     has_version: bool = True  # protocol version 1 is among those it speaks
     application_context: str = APPLICATION_CONTEXT
     ids: Mapping[int, int] = field(default_factory=dict)  # number of a context in `pdu` -> the peer's
-    refused: tuple[tuple[int, int], ...] = ()  # (the peer's number, result) of contexts that `pdu` can not name
+    refused: tuple[tuple[int, int], ...] = ()  # (the peer's number, result) of contexts that `pdu` cannot name
 
     def answer(self, pdu: bytes) -> bytes:
         """The library's A-ASSOCIATE-AC with the peer's numbers, and with a result for each context that it proposed."""

@@ -42,7 +42,7 @@ class EventStatus(IntEnum):
     SUCCESS = 0x0000, "written to the ledger, or written before: a repeated answer changes nothing"
     PROCESSING_FAILURE = 0x0110, "ledger in trouble, or an error of ours: send it again"
     NO_SUCH_EVENT_TYPE = 0x0113, "an event type other than 1 (all committed) and 2 (failures exist)"
-    INVALID_ARGUMENT = 0x0115, "it can not be read, or names no transaction that this destination was asked in"
+    INVALID_ARGUMENT = 0x0115, "it cannot be read, or names no transaction that this destination was asked in"
     NO_SUCH_SOP_CLASS = 0x0118, "not the Storage Commitment Push Model class"
 
 
@@ -77,7 +77,7 @@ class Reports:
             return EventStatus.NO_SUCH_EVENT_TYPE
         report = _read(request, syntax)
         if report is None:
-            log.warning("a commitment report can not be read", extra={"ae_title": said_by})
+            log.warning("a commitment report cannot be read", extra={"ae_title": said_by})
             return EventStatus.INVALID_ARGUMENT
         done = self._commitments.settle(report, peers)
         context = {

@@ -18,12 +18,12 @@ def is_host(host: str, allowed: str) -> bool:
     try:
         return host in {str(entry[4][0]) for entry in socket.getaddrinfo(allowed, None)}
     except (OSError, ValueError):
-        log.warning("the host name %s ([receive.allowed] or [peers]) can not be resolved", allowed)
+        log.warning("the host name %s ([receive.allowed] or [peers]) cannot be resolved", allowed)
         return False
 
 
 def is_loopback(host: str) -> bool:
-    """Whether every address of `host` is this machine; a name that can not be resolved is not."""
+    """Whether every address of `host` is this machine; a name that cannot be resolved is not."""
     try:
         found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
     except (OSError, ValueError):

@@ -225,7 +225,7 @@ class Outbound(Association):
                 try:
                     self._serve_request(message, context_id)
                 except Exception as problem:  # noqa: BLE001  the edge of the thread
-                    log.warning("a report of %s can not be answered (%s)", self.peer, type(problem).__name__)
+                    log.warning("a report of %s cannot be answered (%s)", self.peer, type(problem).__name__)
 
     def _bind_defaults(self) -> None:
         """The library's handlers of notifications only log; those that decide are needed."""

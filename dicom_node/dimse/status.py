@@ -114,7 +114,7 @@ _SENTENCES: dict[Status, tuple[Verdict, str]] = {
         "The receiver says that the object does not fit its SOP class.",
     ),
     # C000-CFFF "Error: Cannot understand" (PS3.4 B.2.3). It judges the object, so the same bytes meet the same answer.
-    Status.CANNOT_UNDERSTAND: (Verdict.REFUSED, "The receiver can not understand the object."),
+    Status.CANNOT_UNDERSTAND: (Verdict.REFUSED, "The receiver cannot understand the object."),
 }
 
 
@@ -173,5 +173,5 @@ class Rejection(Enum):
     APPLICATION_CONTEXT = 1, 1, 2, "its application context is not 1.2.840.10008.3.1.1.1"
     CALLED_AE = 1, 1, 7, "it calls another AE title than ours"
     CALLING_AE = 1, 1, 3, "its AE title, or the host it comes from, is not in [receive.allowed]"
-    BUSY = 2, 3, 1, "the node is draining, or its ledger can not be used"
+    BUSY = 2, 3, 1, "the node is draining, or its ledger cannot be used"
     LIMIT = 2, 3, 2, "receive.max_associations or receive.max_per_host is reached"

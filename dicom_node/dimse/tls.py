@@ -124,7 +124,7 @@ def identities(config: Config) -> Iterator[Identity]:
 
 
 def days_left(identity: Identity) -> float:
-    """Until it expires. Raises ConfigError when it can not be used, has expired, or is not valid yet."""
+    """Until it expires. Raises ConfigError when it cannot be used, has expired, or is not valid yet."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _narrow(context)
     return (_show(context, identity) - time.time()) / _DAY
@@ -175,7 +175,7 @@ def _readable(name: str, file: str) -> None:
         with open(file, "rb"):
             pass
     except OSError as problem:
-        text = f"{name}: {file} can not be read ({problem.strerror}); put it there, readable by the user that we run as"
+        text = f"{name}: {file} cannot be read ({problem.strerror}); put it there, readable by the user that we run as"
         raise ConfigError(text) from problem
 
 
@@ -220,4 +220,4 @@ def _fault(identity: Identity, problem: ssl.SSLCertVerificationError) -> str:
     if problem.verify_code == _PURPOSE:
         purpose = "serverAuth" if identity.is_server else "clientAuth"
         return f"was not made for this use; have one issued with extendedKeyUsage {purpose}"
-    return f"can not be used ({problem.verify_message}); have another one issued"
+    return f"cannot be used ({problem.verify_message}); have another one issued"

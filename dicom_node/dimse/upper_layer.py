@@ -89,7 +89,7 @@ class Messages(DIMSEServiceProvider):
         try:
             self._receive(primitive)
         except Exception as problem:  # noqa: BLE001  the edge of DIMSE: a command set of hostile bytes raises anything
-            log.warning("%s sent a message that can not be read (%s); aborted", side.peer, type(problem).__name__)
+            log.warning("%s sent a message that cannot be read (%s); aborted", side.peer, type(problem).__name__)
             self._give_up()
 
     def hand_on(self, context_id: int, message: Any) -> None:

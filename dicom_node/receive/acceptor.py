@@ -1,4 +1,4 @@
-"""One association from a peer: pynetdicom's, on a socket that can not be made to wait for ever.
+"""One association from a peer: pynetdicom's, on a socket that cannot be made to wait for ever.
 
 What the library leaves open and this file closes (all measured): a PDU may declare 4 GB; objects have no size limit; a
 peer may send faster than it is answered; reads are 4 KiB; a request without its mandatory elements is never answered.
@@ -112,7 +112,7 @@ class Inbound(Association):
 
     @property
     def peer(self) -> str:
-        """For log lines. What can not be printed in an AE title is escaped already."""
+        """For log lines. What cannot be printed in an AE title is escaped already."""
         return f"'{self.calling_ae}' at {self.host}"
 
     @property

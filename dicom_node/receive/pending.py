@@ -88,7 +88,7 @@ class Lobby:
             self._selector.modify(guest.socket, selectors.EVENT_WRITE, guest)
             return None
         except ssl.SSLError as problem:
-            self._show_out(guest, tls_errors.of_guest(problem))
+            self._show_out(guest, tls_errors.of_sender(problem))
             return None
         except ValueError as problem:
             self._show_out(guest, str(problem), abort=_UNEXPECTED_PDU)
@@ -98,7 +98,7 @@ class Lobby:
             return None
         request = _read(bytes(guest.request))
         if request is None:
-            self._show_out(guest, "sent an A-ASSOCIATE-RQ that can not be read", abort=_INVALID_VALUE)
+            self._show_out(guest, "sent an A-ASSOCIATE-RQ that cannot be read", abort=_INVALID_VALUE)
             return None
         self._forget(guest)
         guest.socket.setblocking(True)
@@ -144,7 +144,7 @@ def _missing(request: bytearray) -> int:
 
 
 def _read(pdu: bytes) -> Request | None:
-    """None when it can not be read, or not by the library: such a one would cost two threads and their time-out."""
+    """None when it cannot be read, or not by the library: such a one would cost two threads and their time-out."""
     try:
         request = read_request(pdu)
         plain = A_ASSOCIATE_RQ()

@@ -53,7 +53,7 @@ class Triage:
         return cls(config.queue, config.rules)
 
     def look(self, calling_ae: str, called_ae: str, dataset: memoryview, transfer_syntax_uid: str) -> Triaged:
-        """A header that can not be read matches no pattern."""
+        """A header that cannot be read matches no pattern."""
         found = header(dataset, transfer_syntax_uid, self._keywords) if self._keywords else Dataset()
         values = {keyword: _value(found, keyword) for keyword in self._keywords}
         urgent = calling_ae in self._from or any(_matches(values, k, p) for k, p in self._when.items())

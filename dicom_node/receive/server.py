@@ -112,7 +112,7 @@ class Server(AssociationServer):
         except BlockingIOError:
             return  # another process was faster
         except OSError as problem:
-            log.error("a connection can not be accepted: %s", problem)
+            log.error("a connection cannot be accepted: %s", problem)
             time.sleep(_TICK)  # out of descriptors: do not spin
             return
         try:

@@ -4,7 +4,7 @@ What is answered to a C-STORE, and when: `status.Answer`; when an association is
 answered with a failure was not stored, and the sender still has it; what is answered with 0000 is on disk and in the
 ledger, whatever its content turns out to be.
 
-The dataset itself is not parsed here: a film that can not be read is stored, answered with 0000, and ends as a coded
+The dataset itself is not parsed here: a film that cannot be read is stored, answered with 0000, and ends as a coded
 skip or failure of its job.
 
 A destination with commit = true may come in to report (commitment_report.py), whether it is in [receive.allowed] or not:
@@ -40,7 +40,7 @@ from dicom_node.receive.server import Server
 from dicom_node.runtime.config import Queue, Receive
 from dicom_node.runtime.errors import SpoolError
 from dicom_node.runtime.listening import listening
-from dicom_node.runtime.log_limit import Quiet
+from dicom_node.runtime.log_limit import LogLimit
 from dicom_node.runtime.printable import printable
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.records import Arrival
@@ -57,7 +57,7 @@ def bind(receive: Receive) -> socket.socket:
 class Receiver:
     """Takes films in until it is stopped. `grace_seconds`: how long a stop lets associations finish.
 
-    Raises ConfigError when the files of receive.tls_* can not be used.
+    Raises ConfigError when the files of receive.tls_* cannot be used.
     `reports`: who answers for storage commitment; None: nobody is asked for any.
     """
 
@@ -79,7 +79,7 @@ class Receiver:
         self._grace_seconds = grace_seconds
         self._reports = reports
         self._storage = supported_contexts(receive)
-        self._say = Quiet()
+        self._log_limit = LogLimit()
         self._server: Server | None = None
         self._stopped = False
 
@@ -114,7 +114,7 @@ class Receiver:
 
     def _admit(self, association: Inbound) -> Rejection | None:
         rejection, reason = self._gate(association)
-        if rejection is not None and self._say.may((association.calling_ae, association.host, reason)):
+        if rejection is not None and self._log_limit.allows(association.calling_ae, association.host, reason):
             log.warning("association with %s rejected: %s", association.peer, reason)
         return rejection
 
@@ -141,7 +141,7 @@ class Receiver:
             if not _is_a_look(association):
                 association.journal_id = self._ledger.open_association(calling, association.called_ae, host)
         except (sqlite3.Error, OSError) as error:
-            return Rejection.BUSY, f"the ledger can not be used ({error})"
+            return Rejection.BUSY, f"the ledger cannot be used ({error})"
         return None, ""
 
     def _may_send(self, association: Inbound) -> tuple[Rejection | None, str]:
@@ -178,7 +178,7 @@ class Receiver:
         names = ", ".join(f"{printable(UID(uid).name)} ({printable(uid)})" for uid in classes[:3]) or "nothing"
         more = f" and {len(classes) - 3} more" if len(classes) > 3 else ""
         what = "no transfer syntax that we take for" if known else "no class of receive.sop_classes, but"
-        if self._say.may((association.calling_ae, association.host, association.nothing_accepted, names)):
+        if self._log_limit.allows(association.calling_ae, association.host, association.nothing_accepted, names):
             log.warning("association with %s: it proposes %s %s%s", association.peer, what, names, more)
 
     def _report(self, association: Inbound, request: N_EVENT_REPORT, context: PresentationContext) -> int:
@@ -264,7 +264,7 @@ class Receiver:
         try:
             self._spool.delete(arrival.path)
         except OSError as error:
-            log.warning("%s can not be removed, the reaper will: %s", arrival.path, error)
+            log.warning("%s cannot be removed, the reaper will: %s", arrival.path, error)
 
     def _closed(self, association: Inbound) -> None:
         """The last thing that happens in an association's thread."""

@@ -1,4 +1,4 @@
-"""Child processes that are kept alive: started, started again when they die, stopped."""
+"""Child processes that are kept running: started, restarted when they exit, stopped."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from dicom_node.runtime.errors import ConfigError, Missing
 
 log = logging.getLogger(__name__)
 
-QUICK_DEATH_SECONDS = 10.0  # a child that lives shorter is restarted with a growing delay
-MOST_DELAY_SECONDS = 30.0
-START_SECONDS = 120.0  # that a child may take to start on a slow machine; one that lived longer has run
-EXIT_CONFIG, EXIT_MISSING = 2, 4  # of a verb that only an administrator can make start
-FAILED_START_SECONDS = 5.0
+QUICK_EXIT_SECONDS = 10.0  # a child that ran shorter is restarted with a growing delay
+MAX_DELAY_SECONDS = 30.0
+START_SECONDS = 120.0  # that a child may take to start on a slow machine; one that ran longer has started
+EXIT_CONFIG, EXIT_MISSING = 2, 4  # of a subcommand that only an administrator can make start
+FAILED_START_SECONDS = 5.0  # wait before the next try when the system could not start the process
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Be killed when the supervisor dies, however it dies (Linux). Call first thing in a child."""
+    """Have the kernel kill this process when its parent, pid `parent`, dies, however it dies (Linux, prctl(2)). Call it
+    first in a child; exits with 1 when the parent is gone already."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked
+    if os.getppid() != parent:  # it died before the call
         sys.exit(1)
 
 
-class Child(Protocol):
-    """What is needed of a process; subprocess.Popen is one."""
+class ChildProcess(Protocol):
+    """The part of subprocess.Popen that `ChildProcesses` needs."""
 
     @property
     def pid(self) -> int: ...
@@ -44,17 +45,17 @@ class Child(Protocol):
     def kill(self) -> None: ...
 
 
-def verb_process(arguments: Sequence[str], config_path: Path | None, inherited: Sequence[int] = ()) -> Child:
-    """A verb of our command line as a process; `inherited`: descriptors that it gets."""
+def verb_process(arguments: Sequence[str], config_path: Path | None, inherited: Sequence[int] = ()) -> ChildProcess:
+    """Start a subcommand of segmenter-worker. `inherited`: file descriptors that it gets. Raises OSError."""
     command = [sys.executable, "-m", "dicom_node.cli.main", *arguments, "--parent", str(os.getpid())]
     if config_path is not None:
         command += ["--config", str(config_path)]
     return subprocess.Popen(command, pass_fds=inherited)
 
 
-class Forked:
-    """A function in a copy of this process: it starts at once and shares what was imported. The process that forks has no
-    second thread and no ledger open."""
+class ForkedProcess:
+    """A function in a fork of this process: it starts at once and shares what was imported. The process that forks must have
+    no second thread and no open ledger."""
 
     def __init__(self, run: Callable[[], None]) -> None:
         parent = os.getpid()
@@ -86,52 +87,53 @@ class Forked:
         self._process.kill()
 
 
-class Children:
+class ChildProcesses:
     """Child processes by name. Belongs to the main thread: the parent-death signal follows the thread that started them."""
 
     def __init__(self) -> None:
-        self._starts: dict[str, Callable[[], Child]] = {}
-        self._processes: dict[str, Child] = {}
+        self._starts: dict[str, Callable[[], ChildProcess]] = {}
+        self._processes: dict[str, ChildProcess] = {}
         self._started: dict[str, float] = {}
-        self._deaths: dict[str, int] = {}  # quick ones in a row
-        self._stayed: set[str] = set()  # those that have run
+        self._quick_exits: dict[str, int] = {}  # in a row
+        self._has_run: set[str] = set()
         self._restart_at: dict[str, float] = {}
 
     @property
     def pids(self) -> dict[str, int]:
         return {name: child.pid for name, child in self._processes.items()}
 
-    def start(self, name: str, how: Callable[[], Child]) -> None:
-        self._starts[name] = how
-        self._processes[name] = how()
+    def start(self, name: str, start: Callable[[], ChildProcess]) -> None:
+        """Start a child with `start`, which is called again for each restart. Raises what `start` raises."""
+        self._starts[name] = start
+        self._processes[name] = start()
         self._started[name] = time.monotonic()
 
-    def look_after(self) -> bool:
-        """Start again who died; whether one was.
+    def restart_dead(self) -> bool:
+        """Restart the children that exited; whether one was restarted.
 
-        Raises ConfigError or Missing when a verb ends with their exit code and never ran: trying again helps nobody. One that
-        has run goes on being tried: the others work, and its cause may be a file that is being edited just now.
+        Raises ConfigError or Missing when a child ends with their exit code and has never run: trying again helps nobody. One
+        that has run is restarted again and again: the others work, and the cause may be a file that is just being edited.
         """
         now, changed = time.monotonic(), False
         for name, child in list(self._processes.items()):
             if (code := child.poll()) is None:
                 continue
             if name not in self._restart_at:
-                lived = now - self._started[name]
-                if lived > START_SECONDS:
-                    self._stayed.add(name)
-                if name not in self._stayed:
-                    _give_up(name, code)
-                quick = lived < QUICK_DEATH_SECONDS
-                self._deaths[name] = self._deaths.get(name, 0) + 1 if quick else 0
-                delay = min(MOST_DELAY_SECONDS, 2.0 ** min(self._deaths[name], 10) - 1)
+                ran_seconds = now - self._started[name]
+                if ran_seconds > START_SECONDS:
+                    self._has_run.add(name)
+                if name not in self._has_run:
+                    _raise_if_permanent(name, code)
+                quick = ran_seconds < QUICK_EXIT_SECONDS
+                self._quick_exits[name] = self._quick_exits.get(name, 0) + 1 if quick else 0
+                delay = min(MAX_DELAY_SECONDS, 2.0 ** min(self._quick_exits[name], 10) - 1)
                 self._restart_at[name] = now + delay
                 log.error("a process died", extra={"child": name, "exit": code, "restart_seconds": delay})
             if now >= self._restart_at[name]:
                 try:
                     self.start(name, self._starts[name])
-                except OSError as error:  # no memory or no process numbers just now: the others go on
-                    log.error("a process can not be started", extra={"child": name, "error": error.strerror})
+                except OSError as error:  # out of memory or process ids for the moment
+                    log.error("a process cannot be started", extra={"child": name, "error": error.strerror})
                     self._restart_at[name] = now + FAILED_START_SECONDS
                     continue
                 del self._restart_at[name]
@@ -139,7 +141,7 @@ class Children:
         return changed
 
     def stop(self, names: Iterable[str], until: float) -> None:
-        """SIGTERM to all of them at once, SIGKILL to those that are still there at `until` (monotonic seconds)."""
+        """SIGTERM to the named children at once, SIGKILL to those that still run at `until` (seconds, monotonic clock)."""
         children = [(name, self._processes[name]) for name in names]
         for _, child in children:
             if child.poll() is None:
@@ -153,8 +155,8 @@ class Children:
                 child.wait()
 
 
-def _give_up(name: str, code: int) -> None:
-    sentence = f"`{name}` can not start, so nothing is started; its own sentence stands above"
+def _raise_if_permanent(name: str, code: int) -> None:
+    sentence = f"`{name}` cannot start, so nothing is started; its own message is above"
     if code == EXIT_CONFIG:
         raise ConfigError(sentence)
     if code == EXIT_MISSING:

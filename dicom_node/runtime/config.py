@@ -1,7 +1,7 @@
-"""The only reader of TOML and environment: config.toml -> frozen settings, each room gets its slice.
+"""The only reader of TOML and environment: config.toml -> frozen settings, each package gets its section.
 
-Every field states its unit and its reason in `description`; `segmenter-worker config` prints them, config.toml shows
-them, and a test keeps both equal to what stands here. An unknown key is an error that names file and key.
+Every field has its unit and its reason in `description`; config.toml shows them, and a test keeps the two equal. An unknown
+key is an error that names file and key.
 Environment: SEGMENTER_<SECTION>__<KEY> overrides the file, for example SEGMENTER_QUEUE__BROKER.
 """
 
@@ -36,15 +36,16 @@ from dicom_node.runtime.config_types import (
 )  # fmt: skip
 from dicom_node.runtime.errors import ConfigError
 
-WEEK = 604_800  # seconds; no wait is longer: sockets and timers of the system count in 32 bits of milliseconds
+WEEK = 604_800  # seconds; the longest wait: sockets and timers of the system count milliseconds in 32 bits
 
 
 class Section(BaseModel):
+    # No docstring: config.toml prints those of its subclasses.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_boolean_as_number(cls, value: Any, info: ValidationInfo) -> Any:
         """pydantic takes true for 1."""
         field = cls.model_fields[str(info.field_name)]
         if isinstance(value, bool) and {int, float} & {field.annotation, *get_args(field.annotation)}:
@@ -85,19 +86,19 @@ class Receive(Section):
         10,
         ge=1,
         le=10_000,
-        description="Associations at once from one host; silent connections have the same number again in each process.",
+        description="Associations at once from one host; pending connections have the same limit, in each process.",
     )
-    max_silent: int = Field(50, ge=1, le=10_000, description="Connections that have not yet asked for an association.")
-    max_pdu_kb: int = Field(128, ge=16, le=1024, description="Largest PDU that we take, KiB.")
-    max_object_mb: int = Field(200, ge=1, le=4096, description="Largest object that we take, MiB; more aborts the association.")
+    max_silent: int = Field(50, ge=1, le=10_000, description="Pending connections: no association was requested yet.")
+    max_pdu_kb: int = Field(128, ge=16, le=1024, description="Largest PDU that we accept, KiB.")
+    max_object_mb: int = Field(200, ge=1, le=4096, description="Largest object, MiB; a larger one aborts the association.")
     establish_seconds: float = Field(10, gt=0, le=WEEK, description="Seconds from TCP accept to an established association.")
     pdu_seconds: float = Field(30, gt=0, le=WEEK, description="Seconds that one PDU may take to arrive.")
     idle_seconds: float = Field(60, gt=0, le=WEEK, description="Seconds of silence after which an association is aborted.")
     tls_certificate: File = Field(
-        "", description="Our certificate chain (PEM). Set with tls_key: only TLS is spoken (BCP 195)."
+        "", description="Our certificate chain (PEM). With it and tls_key, only TLS is accepted (BCP 195)."
     )
     tls_key: File = Field("", description="Private key of tls_certificate (PEM).")
-    tls_client_ca: File = Field("", description="CA certificates (PEM); set: senders must show a certificate signed by one.")
+    tls_client_ca: File = Field("", description="CA certificates (PEM); senders must then show a certificate of one of them.")
 
 
 class Peer(Section):
@@ -106,10 +107,10 @@ class Peer(Section):
     host: PeerHost
     port: PeerPort
     ae_title: AETitle | None = Field(None, description="Its AE title when it differs from the name of the entry.")
-    objects: tuple[ObjectName, ...] | None = Field(None, description="What it gets; left out: send.objects.")
-    tls: bool = Field(False, description="Speak TLS to it (send.tls_ca says whom to trust).")
+    objects: tuple[ObjectName, ...] | None = Field(None, description="What it gets; default: send.objects.")
+    tls: bool = Field(False, description="Use TLS to it (send.tls_ca says which CAs to trust).")
     commit: bool = Field(False, description="Ask it for storage commitment; what it has not committed to is never removed.")
-    commit_ae_title: AETitle | None = Field(None, description="AE title that commits, when it is another one at the same host.")
+    commit_ae_title: AETitle | None = Field(None, description="AE title that commits, when it differs; at the same host.")
     commit_port: PeerPort | None = Field(None, description="Port of commit_ae_title.")
 
 
@@ -131,15 +132,15 @@ class Send(Section):
     max_delay_seconds: float = Field(900, gt=0, le=WEEK, description="The longest wait between two tries.")
     give_up_days: float = Field(7, gt=0, le=36_500, description="Days after which a delivery that never worked is refused.")
     tls_ca: File = Field("", description="CA certificates (PEM) that destinations with tls = true are verified against.")
-    tls_certificate: File = Field("", description="Client certificate (PEM) that we show when a destination asks.")
+    tls_certificate: File = Field("", description="Client certificate (PEM) that we present when a destination asks for one.")
     tls_key: File = Field("", description="Private key of tls_certificate (PEM).")
     commit_again_hours: float = Field(
-        24, gt=0, le=8760, description="Hours after which an unanswered commitment is asked again."
+        24, gt=0, le=8760, description="Hours after which an unanswered commitment request is repeated."
     )
 
 
 class Queue(Section):
-    """How workers learn that films wait. The message broker only wakes them: a message that is lost costs nothing."""
+    """How workers learn that films wait. The message broker only wakes them: a lost message loses no film."""
 
     broker: BrokerUrl = Field(
         "memory://",
@@ -147,22 +148,22 @@ class Queue(Section):
     )
     broker_ca: File = Field(
         "",
-        description="CA certificates (PEM) that a rediss:// broker is verified against; empty: those of work.node_ca.",
+        description="CA certificates (PEM) that a rediss:// broker is verified against; empty: work.node_ca.",
     )
-    poll_seconds: float = Field(0.02, gt=0, le=WEEK, description="Seconds between two looks at the ledger for films that wait.")
+    poll_seconds: float = Field(0.02, gt=0, le=WEEK, description="Seconds between two checks of the ledger for waiting films.")
     urgent_from: tuple[AETitle, ...] = Field((), description="Calling AE titles whose films go before the others.")
     urgent_when: Patterns = Field(
         default_factory=dict, description="DICOM keyword = regular expression (RE2); a film whose value matches is urgent."
     )
     normal_waits_seconds: float = Field(
-        300, ge=0, le=WEEK, description="A normal film that has waited so long goes before urgent ones: nothing starves."
+        300, ge=0, le=WEEK, description="A normal film that has waited this long goes before urgent ones."
     )
 
     _known = field_validator("urgent_when")(lambda rules: patterns(rules))
 
 
 class Rule(Section):
-    """What becomes of the films that it matches; the first rule that matches decides, without one [send] and [queue] do."""
+    """What happens to the films that it matches; the first matching rule decides, else [send] and [queue]."""
 
     name: Annotated[str, Allowed("1 to 64 letters, digits, spaces, points and dashes, in quotes")] = Field(
         pattern=r"^[A-Za-z0-9 ._-]{1,64}$", description="Shown by `show JOB`."
@@ -194,7 +195,7 @@ class Work(Section):
         description="Films that a process works on at once: read, on the device, written. 0: three times what fills the device "
         "(8 films of a GPU; of a CPU one for each core, or for two cores with flips); 1: singly.",
     )
-    lease_seconds: float = Field(30, gt=1, le=WEEK, description="A claim without a heartbeat for so long is taken over.")
+    lease_seconds: float = Field(30, gt=1, le=WEEK, description="A claim without a heartbeat for this long is taken over.")
     heartbeat_seconds: float = Field(5, gt=0, le=WEEK, description="How often a claim is renewed.")
     time_limit_seconds: int = Field(60, ge=1, le=WEEK, description="A film that takes longer loses its process (a crash).")
     max_crashes: int = Field(3, ge=1, le=1000, description="Crashes of the process while on one film before it is quarantined.")
@@ -236,7 +237,7 @@ class Retention(Section):
     watermark_mb: int = Field(
         2048, ge=0, le=10**12, description="MB free under which finished films are removed before their time."
     )
-    journal_days: float = Field(365, ge=1, le=36_500, description="Days that the journal of associations goes back.")
+    journal_days: float = Field(365, ge=1, le=36_500, description="Days that the journal of associations is kept.")
 
 
 class Segment(Section):
@@ -292,46 +293,48 @@ class Config(BaseModel):
     rules: tuple[Rule, ...] = ()
 
     @model_validator(mode="after")
-    def _peers_can_be_called(self) -> Config:
+    def _check_ae_titles_of_peers(self) -> Config:
         for name, peer in self.peers.items():
             try:
                 TypeAdapter(AETitle).validate_python(peer.ae_title or name)
             except ValidationError as error:
-                raise ValueError(f"peers: {name!r} can not be an AE title (16 characters at most); set its ae_title") from error
+                raise ValueError(f"peers: {name!r} cannot be an AE title (16 characters at most); set its ae_title") from error
         return self
 
     @model_validator(mode="after")
-    def _destinations_exist(self) -> Config:
+    def _check_across_sections(self) -> Config:
         named = [("send.destinations", self.send.destinations)]
         named += [(f"rules: the destinations of {rule.name!r}", rule.destinations or ()) for rule in self.rules]
         for where, destinations in named:
             unknown = [name for name in destinations if name != "@sender" and name not in self.peers]
             if unknown:
                 remedy = config_errors.of_peer(unknown[0], self.peers)
-                raise ValueError(f"{where} names {', '.join(unknown)}, which [peers] does not hold{remedy}")
+                raise ValueError(f"{where} names {', '.join(unknown)}, which [peers] does not contain{remedy}")
         names = [rule.name for rule in self.rules]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"rules: two of them have the same name, {twice[0]!r}; give each its own")
+            raise ValueError(f"rules: two rules have the same name, {twice[0]!r}; give each its own")
         if self.work.heartbeat_seconds * 2 > self.work.lease_seconds:
             raise ValueError("work.heartbeat_seconds must be less than half of work.lease_seconds")
         for name, section in (("receive", self.receive), ("send", self.send), ("serve", self.serve)):
             if bool(section.tls_certificate) != bool(section.tls_key):
-                raise ValueError(f"{name}.tls_certificate and {name}.tls_key belong together: set both or none")
+                raise ValueError(f"{name}.tls_certificate and {name}.tls_key belong together: set both or neither")
         if self.receive.tls_client_ca and not self.receive.tls_certificate:
             raise ValueError("receive.tls_client_ca needs receive.tls_certificate and receive.tls_key")
         return self
 
     @property
     def destinations(self) -> tuple[str, ...]:
-        """Every name that results can go to, by [send] or a rule."""
+        """Every destination of [send] and [[rules]]: names of [peers], and "@sender"."""
         return tuple(dict.fromkeys([*self.send.destinations, *(d for rule in self.rules for d in rule.destinations or ())]))
 
     @property
     def spool_directory(self) -> Path:
+        """The folder of films and results."""
         return self.node.directory / "spool"
 
     @property
     def ledger_path(self) -> Path:
+        """The SQLite file."""
         return self.node.directory / "ledger.sqlite"
 
 
@@ -354,7 +357,8 @@ def _validated(values: dict[str, Any], source: str, origins: dict[tuple[str, ...
 
 
 def with_node(config: Config, node: str | None, broker: str | None, token_file: Path | None, ca: Path | None) -> Config:
-    """`config` with what a command line says about the node to work for; None: as it is. Raises ConfigError."""
+    """`config` with what the command line says about the node to work for; None leaves a setting as it is. Raises
+    ConfigError."""
     files = {"token_file": token_file, "node_ca": ca}
     work = ({"node": node} if node else {}) | {name: str(file.resolve()) for name, file in files.items() if file}
     told = {"work": work, "queue": {"broker": broker} if broker else {}}

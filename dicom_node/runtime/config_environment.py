@@ -1,4 +1,4 @@
-"""Environment variables that override the file: SEGMENTER_<SECTION>__<KEY>, in letters of either case.
+"""Environment variables that override the file: SEGMENTER_<SECTION>__<KEY>, in upper or lower case.
 
 A table is merged key by key, everything else replaces what the file says. Lists and tables are written as JSON.
 """
@@ -22,7 +22,7 @@ Path = tuple[str, ...]
 def overlay(
     model: type[BaseModel], values: dict[str, Any], environ: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[Path, str]]:
-    """(`values` with what the environment says, where each value of it was said). Raises ConfigError for a variable that
+    """(`values` with those of `environ`, the variable that each of these came from). Raises ConfigError for a variable that
     looks like a setting and is none, or that is not JSON where JSON is needed."""
     origins: dict[Path, str] = {}
     for variable in sorted(environ):  # a whole section before its keys
@@ -31,7 +31,7 @@ def overlay(
         parts = variable[len(PREFIX) :].split("__")
         section = parts[0].lower()
         if section not in model.model_fields:
-            _may_be_anothers(model, variable, parts)
+            _refuse_misspelt(model, variable, parts)
             continue
         path, kind = _resolve(model, parts, values)
         value = _parsed(f"environment, {variable}: {'.'.join(path)}", environ[variable], kind)
@@ -41,8 +41,8 @@ def overlay(
     return values, origins
 
 
-def _may_be_anothers(model: type[BaseModel], variable: str, parts: list[str]) -> None:
-    """Raises ConfigError unless another program may have meant the variable for itself."""
+def _refuse_misspelt(model: type[BaseModel], variable: str, parts: list[str]) -> None:
+    """Raises ConfigError unless the variable may belong to another program."""
     text = "__".join(parts).lower()
     for section in model.model_fields:  # SEGMENTER_RECEIVE_PORT
         if text.startswith(f"{section}_"):
@@ -64,7 +64,7 @@ def _resolve(model: type[BaseModel], parts: list[str], values: Any) -> tuple[Pat
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             name = part.lower()
             kind = kind.model_fields[name].annotation if name in kind.model_fields else None
-        else:  # a name of the administrator's, as the file has it
+        else:  # a name that the administrator chose, as the file spells it
             name = next((one for one in table if one.upper() == part.upper()), part)
             kind = get_args(kind)[1] if get_origin(kind) is dict else None
         path.append(name)

@@ -1,6 +1,6 @@
-"""What is wrong with the settings, in our own sentences: where it stands, the key, what is allowed, what was given.
+"""What is wrong with the settings, in our own sentences: file, key, what is allowed, what was given.
 
-pydantic finds the mistakes; its wording is never shown. Values that may hold a secret are never shown.
+pydantic finds the mistakes; its wording is never shown. Values that may contain a secret are never shown.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LONGEST = 60  # characters of a wrong value that are shown
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a setting may hold: its type, and the metadata of that type."""
+    """The type of a setting, and its metadata."""
 
     type: Any
     metadata: tuple[Any, ...] = ()
@@ -36,8 +36,8 @@ class _Kind:
 
 
 def sentences(model: type[BaseModel], error: ValidationError, source: str, origins: Mapping[tuple[str, ...], str]) -> list[str]:
-    """One for each mistake. `source`: the file; `origins`: what else said which setting (an environment
-    variable, an option)."""
+    """One for each mistake. `source`: the file; `origins`: the environment variable or option that a setting came from,
+    by its path."""
     return [f"{_where(tuple(one['loc']), one, source, origins)}: {_sentence(model, one)}" for one in error.errors()]
 
 
@@ -142,7 +142,7 @@ def _or(names: list[str]) -> str:
 
 
 def _kind(model: type[BaseModel], loc: Loc) -> _Kind:
-    """What the setting at `loc` may hold."""
+    """The type of the setting at `loc`."""
     kind = _Kind(model)
     for at, part in enumerate(loc):
         if part == "[key]":

@@ -1,4 +1,4 @@
-"""config.toml written out from the settings: every key with its default, unit and reason. A test compares the file."""
+"""config.toml as text, made from the settings: every key with its default, unit and reason. A test compares the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from dicom_node.runtime.config import Config
 
 _HEAD = """\
-# Settings of the node: every key, its default, its unit and the reason for it.
+# Settings of the node: every key with its default, its unit and its reason.
 # A key that is left out has the value shown here; an unknown key is an error.
 # The environment overrides the file: SEGMENTER_<SECTION>__<KEY>, for example SEGMENTER_QUEUE__BROKER.
 # Relative paths are relative to this file.
@@ -29,15 +29,15 @@ _PEERS = """\
 # host = "127.0.0.1"
 # port = 104
 # ae_title = "PACS"
-# objects = ["seg", "sr"]    # what it gets; left out: send.objects
-# tls = false                # speak TLS to it; send.tls_ca says whom to trust
+# objects = ["seg", "sr"]    # what it gets; default: send.objects
+# tls = false                # use TLS to it; send.tls_ca says which CAs to trust
 # commit = false             # ask it for storage commitment; what it has not committed to is never removed
-# commit_ae_title = "PACS"   # AE title that commits, when it is another one at the same host
-# commit_port = 104          # its port, when it is another one
+# commit_ae_title = "PACS"   # AE title that commits, when it differs; at the same host
+# commit_port = 104          # its port, when it differs
 """
 
 _RULES = """\
-# [[rules]]: what becomes of which film; the first that matches decides, without one [send] and [queue] do.
+# [[rules]]: what happens to which film; the first matching rule decides, else [send] and [queue].
 # [[rules]]
 # name = "portable unit on trial"
 # calling_ae = ["PORTABLE1"]                      # sent by one of these; []: by any
@@ -47,7 +47,7 @@ _RULES = """\
 # none_of = { StationName = "^TEST" }             # none matches
 # mode = "shadow"                                 # live; shadow: answered and kept, nothing is sent; ignore: skipped
 # destinations = ["PACS"]                         # instead of send.destinations
-# priority = "urgent"                             # urgent, normal; left out: as [queue] says
+# priority = "urgent"                             # urgent or normal; default: as [queue] says
 """
 
 

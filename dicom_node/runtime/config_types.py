@@ -1,4 +1,4 @@
-"""Kinds of values in the configuration, each with what makes one wrong."""
+"""Types of values in the configuration, each with its check."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dicom_node.runtime.patterns import compiled
 
 
 def patterns(rules: dict[str, str]) -> dict[str, str]:
-    """`rules`, by DICOM keyword, when each keyword and expression is one. Raises ValueError."""
+    """`rules` (regular expressions by DICOM keyword), unchanged. Raises ValueError for an invalid keyword or expression."""
     for keyword, pattern in rules.items():
         if tag_for_keyword(keyword) is None:
-            raise ValueError(f"{keyword} is no DICOM keyword (example: RequestedProcedurePriority)")
+            raise ValueError(f"{keyword} is not a DICOM keyword (example: RequestedProcedurePriority)")
         try:
             compiled(pattern)
         except ValueError as error:
@@ -26,14 +26,14 @@ def patterns(rules: dict[str, str]) -> dict[str, str]:
 
 
 class Allowed(NamedTuple):
-    """Says in an error what a kind of value may be: "must be ..."."""
+    """What a type of value may be, for an error: "must be ..."."""
 
     words: str
     secret: bool = False  # a wrong value is not shown: it may hold a password or a key
 
 
 def _host(host: str) -> str:
-    """What no resolver takes (an empty label, a port, a URL) is said here, and not where the host is called."""
+    """A host name that no resolver accepts (an empty label, a port, a URL) is refused here, before it is called."""
     if _is_address(host):
         return host
     try:
@@ -41,8 +41,8 @@ def _host(host: str) -> str:
     except UnicodeError:  # an empty label, or one that is too long
         sound = False
     if not sound:
-        hint = "; write the host alone, the port has a key of its own" if re.search(r"[:/]", host) else ""
-        raise ValueError(f"{host[:60]!r} is no host name or address{hint}")
+        hint = "; write the host alone: the port has its own key" if re.search(r"[:/]", host) else ""
+        raise ValueError(f"{host[:60]!r} is not a host name or address{hint}")
     return host
 
 
@@ -60,29 +60,29 @@ def _hosts(hosts: str) -> str:
         ipaddress.ip_network(hosts, strict=False)
     except ValueError as error:
         if "/" in hosts:
-            raise ValueError(f"{hosts[:60]!r} is no host name, address or network (such as 10.1.0.0/16)") from error
+            raise ValueError(f"{hosts[:60]!r} is not a host name, address or network (such as 10.1.0.0/16)") from error
         return _host(hosts)
     return hosts
 
 
 def _url(url: str, schemes: tuple[str, ...]) -> str:
-    """Nothing of a wrong one is quoted: it may hold a password."""
+    """Nothing of a wrong URL is quoted: it may hold a password."""
     try:
         found = urlsplit(url)
     except ValueError as error:
-        raise ValueError("is no URL: the address in brackets is not an IPv6 address") from error
+        raise ValueError("is not a URL: the address in brackets is not an IPv6 address") from error
     if found.scheme not in schemes:
-        raise ValueError(f"is no URL that begins with {' or '.join(f'{one}://' for one in schemes)}")
+        raise ValueError(f"is not a URL that begins with {' or '.join(f'{one}://' for one in schemes)}")
     try:
         port = found.port
     except ValueError as error:
-        raise ValueError("is no URL: its port is not a number from 1 to 65535 (a / or # in a password: %2F, %23)") from error
+        raise ValueError("is not a URL: its port is not a number from 1 to 65535 (a / or # in a password: %2F, %23)") from error
     if port == 0 or not found.hostname:
-        raise ValueError("is no URL: it needs a host, and a port other than 0")
+        raise ValueError("is not a URL: it needs a host, and a port other than 0")
     try:
         _host(found.hostname)
     except ValueError as error:
-        raise ValueError("is no URL: its host is no host name or address") from error
+        raise ValueError("is not a URL: its host is not a host name or address") from error
     return url
 
 
@@ -92,19 +92,19 @@ def _broker(url: str) -> str:
 
 def _node(url: str) -> str:
     if url and "@" in urlsplit(_url(url, ("http", "https"))).netloc:
-        raise ValueError("holds a user or password; a worker shows its token instead (work.token_file)")
+        raise ValueError("contains a user or password; a worker sends its token instead (work.token_file)")
     return url
 
 
 def _file(name: str) -> str:
-    """The name of a file, not what stands in it: that would be shown by every message that names the file."""
+    """A file name, not its content: messages that name the file would show it."""
     if "-----BEGIN" in name or "\n" in name:
-        raise ValueError("holds the content of a file; save it in a file of its own and write the name of that file here")
+        raise ValueError("contains the content of a file; save it in a file and write the name of that file here")
     return name
 
 
 def shown(url: str) -> str:
-    """A URL without what may be secret: user and password, and values of its query that are not known to be harmless."""
+    """A URL without its possible secrets: user and password, and values of its query that are not known to be harmless."""
     scheme, colon, rest = url.partition("://")
     if "@" in rest:
         rest = f"***@{rest.rpartition('@')[2]}"

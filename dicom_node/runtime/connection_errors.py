@@ -1,4 +1,4 @@
-"""Why a connection to Redis or to the node failed, in words that name the remedy. Nothing of a URL is quoted."""
+"""Why a connection to Redis or to the node failed, with the remedy. Nothing of a URL is quoted."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ _NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETD
 
 
 def why(error: BaseException, *, host: str, ca_key: str) -> str:
-    """A clause to follow the name of what was called. `host`: that was called; `ca_key`: the setting that says whom to trust.
+    """A clause to follow the name of the server. `host`: its host; `ca_key`: the setting that names the trusted CAs.
 
-    The libraries wrap what the system said: the first cause that is known counts.
+    The libraries wrap the system's error: the first known cause counts.
     """
     for one in _causes(error):
         if isinstance(one, ssl.SSLCertVerificationError):
             return tls_errors.of_server(one, host, ca_key)
         if isinstance(one, ssl.SSLError):
-            return tls_errors.of_line(one)
+            return tls_errors.of_connection(one)
         if isinstance(one, socket.gaierror):
-            return f"the host name {host} can not be resolved (DNS)"
+            return f"the host name {host} cannot be resolved (DNS)"
         if isinstance(one, ConnectionRefusedError):
-            return "nothing listens on its port (connection refused); does it run, are address and port right?"
+            return "nothing listens on its port (connection refused); is it running, are address and port right?"
         if isinstance(one, ConnectionResetError | BrokenPipeError):
-            return "it closed the connection; does it want TLS, or does a firewall stand between?"
+            return "it closed the connection; does it expect TLS, or does a firewall block it?"
         if "Authentication" in type(one).__name__:
-            return "it refuses our password, or wants one"
+            return "it refuses our password, or needs one"
         if isinstance(one, TimeoutError) or "Timeout" in type(one).__name__:
-            return "no answer in time; is the address right, does it speak TLS there, does a firewall stand between?"
+            return "no answer in time; is the address right, does it use TLS there, does a firewall block it?"
         if isinstance(one, OSError) and one.errno in _NO_ROUTE:
             return "there is no route to it"
         if "Disconnected" in str(one) or type(one).__name__ == "RemoteProtocolError":
-            return "it closed the connection without an answer; does it want TLS?"
+            return "it closed the connection without an answer; does it expect TLS?"
     return type(error).__name__
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """From the innermost: what the system said comes before how a library calls it."""
+    """The innermost first: the system's error, then how a library calls it."""
     chain = []
     while error is not None and error not in chain:
         chain.append(error)

@@ -1,4 +1,4 @@
-"""The node's errors, drawn once. The class says whether trying again can help; the docstring is the message.
+"""The node's errors, drawn once. The class says whether trying again can help; its docstring is its default message.
 
 NodeError
 ├── ConfigError        the configuration is wrong           -> exit 2
@@ -6,43 +6,46 @@ NodeError
 │   └── LedgerUnusable it is damaged, or of a newer program -> exit 4
 ├── SpoolError         bytes could not be made safe         -> the sender is told to try again
 │   └── DiskReserve    free space is under the reserve
-├── NodeAway           the node can not be reached           -> nothing is charged, the lease runs out
+├── NodeAway           the node cannot be reached           -> nothing is charged, the lease runs out
 ├── LostClaim          another worker owns the job now      -> stop quietly, nothing was changed
 └── SourceDamaged      the stored film is not what arrived  -> the job fails, the bytes are kept
 """
 
 
 class NodeError(Exception):
-    """Something the node could not do."""
+    """The node could not do this; its log says more."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or self.__doc__)
 
 
 class ConfigError(NodeError):
-    """The configuration is wrong; the message names file and key."""
+    """The configuration is wrong; `segmenter-worker check` names the file and the key."""
 
 
 class Missing(NodeError):
-    """Something that is needed is not there; the message says how to get it."""
+    """Something that is needed is not installed or not there; `segmenter-worker check` says what."""
 
 
 class LedgerUnusable(Missing):
-    """The ledger is damaged, of a newer program, or not ours to write; the message says what to do."""
+    """The ledger is damaged, written by a newer program, or not writable; run `check`, then restore a backup."""
 
 
 class SpoolError(NodeError):
-    """The bytes could not be made safe."""
+    """The file could not be written safely to the spool; check the disk and the rights of node.directory."""
 
 
 class DiskReserve(SpoolError):
-    """Free space is under the reserve of node.reserve_mb."""
+    """Free disk space is below node.reserve_mb; make room on the disk or purge finished jobs."""
 
 
 class NodeAway(NodeError):
-    """The node on the other machine can not be reached, or does not let us in."""
+    """The node cannot be reached, or does not accept this worker; check work.node and work.token_file."""
 
 
 class LostClaim(NodeError):
-    """The owner token is no longer valid: another worker has taken the job over."""
+    """This claim is no longer valid: another worker has taken the job over. Nothing was changed."""
 
 
 class SourceDamaged(NodeError):
-    """The stored film does not have the sha256 with which it arrived."""
+    """The stored film is not what arrived: its sha256 differs. Check the disk, then send the film again."""

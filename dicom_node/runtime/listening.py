@@ -1,4 +1,4 @@
-"""Sockets that we listen on."""
+"""Listening TCP sockets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dicom_node.runtime.errors import ConfigError
 
 
 def listening(host: str, port: int, keys: str) -> socket.socket:
-    """A listening socket, not blocking, that child processes may inherit. `keys`: those of the configuration that say where.
+    """A non-blocking listening socket that child processes may inherit. `keys`: the settings that give host and port.
 
     Raises ConfigError with the remedy."""
     try:
@@ -23,7 +23,7 @@ def listening(host: str, port: int, keys: str) -> socket.socket:
             raise
     except OSError as error:
         raise ConfigError(
-            f"{keys}: can not listen on {host}:{port} ({error.strerror}); "
+            f"{keys}: cannot listen on {host}:{port} ({error.strerror}); "
             "stop what listens there, or choose another port (under 1024 needs CAP_NET_BIND_SERVICE)"
         ) from error
     listener.setblocking(False)

@@ -1,6 +1,6 @@
-"""Logging for people (text) or collectors (JSON). Patient data never gets here: log UIDs, job ids, codes, AE titles.
+"""Logging as text for people or JSON for collectors. No patient data: only UIDs, job ids, codes and AE titles are logged.
 
-One event is one line: what a peer said may hold line ends and colours, and they are escaped.
+One event is one line: line ends and control characters in what a peer sent are escaped.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dicom_node.runtime.config import Log
 from dicom_node.runtime.printable import printable
 
 # Libraries that print one line per message below WARNING.
-_CHATTY = ("pynetdicom", "celery", "kombu", "amqp", "PIL", "asyncio", "uvicorn", "httpx2", "httpcore2")
+_VERBOSE = ("pynetdicom", "celery", "kombu", "amqp", "PIL", "asyncio", "uvicorn", "httpx2", "httpcore2")
 # Libraries whose warnings quote the values of a dataset.
 _QUOTING = ("pydicom", "highdicom")
 
 
 def start(settings: Log, verb: str) -> None:
-    """Send every log line of this process to standard error, each with time, level and verb."""
+    """Write every log line of this process to standard error, with time, level and `verb` (the subcommand)."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -49,19 +49,19 @@ def start(settings: Log, verb: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level)
-    for name in _CHATTY:
+    for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in _QUOTING:
         library = logging.getLogger(name)
-        library.propagate = False  # not by its level: pydicom sets that again when it is imported
+        library.propagate = False  # not by its level: pydicom resets that when it is imported
         library.addHandler(logging.NullHandler())
-    warnings.simplefilter("ignore")  # they quote values too, and nobody reads them in a service
+    warnings.simplefilter("ignore")  # they quote values too
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(verb=verb)
 
 
 def _exception_type_only(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """A traceback's last line can quote a header value: keep the type and the place, drop the words."""
+    """A traceback's last line can quote a header value: keep the type and the place, drop the message."""
     problem = event.pop("exc_info", None)
     if problem is True:
         problem = sys.exc_info()
@@ -81,7 +81,7 @@ def _on_one_line(_logger: object, _name: str, event: structlog.typing.EventDict)
 
 
 def _shown(value: object) -> object:
-    """Strings at any depth without what is not to be seen; what is neither text nor number, as its text."""
+    """Strings at any depth, printable; what is neither text nor number, as its text."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, dict):

@@ -1,5 +1,5 @@
-r"""Regular expressions of the configuration, matched by RE2: in a time that grows with the value and not with its square or
-worse, whatever a header holds.
+r"""Regular expressions of the configuration, matched by RE2: in a time that grows linearly with the value, whatever a header
+holds.
 
 They are written as Python's are. \w, \d, \s and their opposites know all letters, as in Python and unlike RE2's own; \b knows
 ASCII letters only. What RE2 does not know (look-around, back-references, possessive repetition) is refused.
@@ -14,7 +14,7 @@ import re2
 
 Pattern: TypeAlias = "re2._Regexp"
 
-# What stands within [] for each class: Unicode's general categories, as `str.isalnum`, `str.isdecimal` and `str.isspace`.
+# What each class is within []: Unicode's general categories, as `str.isalnum`, `str.isdecimal` and `str.isspace`.
 _CLASSES = {
     "w": r"\pL\pN_",
     "W": r"\pM\pS\pZ\pC\p{Pd}\p{Ps}\p{Pe}\p{Pi}\p{Pf}\p{Po}\x{203f}\x{2040}\x{2054}\x{fe33}\x{fe34}\x{fe4d}-\x{fe4f}\x{ff3f}",
@@ -32,7 +32,7 @@ _OPTIONS.log_errors = False  # the error says it
 
 
 def compiled(pattern: str) -> Pattern:
-    """Raises ValueError with a sentence when it can not be used."""
+    """A pattern of RE2. Raises ValueError with the reason when it cannot be used."""
     if _BOUND_BY_ANOTHER_LETTER.search(pattern):
         raise ValueError(rf"{pattern!r}: \b knows ASCII letters only; write (^|\W) and ($|\W) in its place")
     try:
@@ -41,23 +41,24 @@ def compiled(pattern: str) -> Pattern:
         said = error.args[0] if error.args else ""
         why = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
         raise ValueError(
-            f"{pattern!r} is no regular expression that RE2 knows ({why}); it has no look-around and no back-references, and "
+            f"{pattern!r} is not a regular expression that RE2 knows ({why}); it has no look-around and no back-references, and "
             "repeats at most 1000 times"
         ) from error
 
 
 def found_in(pattern: Pattern, value: str) -> bool:
+    """Whether `value`, of any length and encoding, contains a match."""
     return pattern.search(value.encode("utf-8", "replace")) is not None  # `replace`: a broken text may hold half characters
 
 
 def _in_re2(pattern: str) -> str:
-    """The same pattern in RE2's words."""
+    """The same pattern in RE2's syntax."""
     parts, inside = [], False
     for token in _TOKEN.findall(pattern):
         if token[0] == "\\" and len(token) > 1:
             parts.append(_escaped(token[1:], inside))
         elif token[0] == "[":
-            parts.append(token if not inside else token.replace("[", r"\["))  # within [] it is a bracket and nothing more
+            parts.append(token if not inside else token.replace("[", r"\["))  # within [] it is an ordinary character
             inside = not (inside and token.endswith("]"))
         else:
             inside = inside and token != "]"

@@ -1,18 +1,18 @@
-"""Text that comes from outside, on one line: what could end a line, move a cursor or hide a word is written as an escape."""
+"""Text from outside on one line: characters that could end a line, move the cursor or hide text are escaped."""
 
 from __future__ import annotations
 
 import unicodedata
 
 # Control and format characters (bidirectional marks among them), surrogates, separators of lines and paragraphs.
-_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def printable(text: str) -> str:
-    """`text` with every character that is not to be seen as \\xNN or \\uNNNN."""
+    """`text` with every invisible character written as \\xNN, \\uNNNN or \\UNNNNNNNN."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escaped(one) if unicodedata.category(one) in _UNSEEN else one for one in text)
+    return "".join(_escaped(one) if unicodedata.category(one) in _INVISIBLE else one for one in text)
 
 
 def _escaped(character: str) -> str:

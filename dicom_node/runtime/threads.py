@@ -1,7 +1,7 @@
-"""Threads without which their process is of no use: an error in one ends the process, and the supervisor starts another.
+"""Threads that their process needs: an unexpected error in one ends the process, and the supervisor starts another.
 
-A thread that dies alone leaves a process that looks alive: leases run out under a film, no worker is told of work, nothing is
-removed any more. What can be foreseen is caught where it happens; this is for the rest.
+A thread that ends alone leaves a process that looks healthy: leases expire, no worker is woken up, no file is removed. Errors
+that can be foreseen are caught where they happen; this is for the others.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ EXIT_BROKEN = 1
 
 
 class EssentialThread(threading.Thread):
-    """As `threading.Thread`; what its function raises is logged and ends the process at once."""
+    """A `threading.Thread`; what its function raises is logged and ends the process at once (exit code EXIT_BROKEN)."""
 
     def run(self) -> None:
         try:
             super().run()
         except BaseException:
-            log.critical("thread %r met an error that nobody foresaw: this process ends", self.name, exc_info=True)
+            log.critical("thread %r ended with an unexpected error: this process ends", self.name, exc_info=True)
             end_this_process()
 
 
 def end_this_process() -> None:
-    """At once: a stop in order would wait for what does not move. Nothing is lost by it, as by a kill."""
+    """At once: an orderly stop would wait for what is stuck. Like a kill, it loses nothing."""
     sys.stderr.flush()
     os._exit(EXIT_BROKEN)

@@ -1,4 +1,4 @@
-"""Why a TLS handshake failed, in words that name the remedy. Codes of OpenSSL and keys of the configuration, no subjects."""
+"""Why a TLS handshake failed, with the remedy: OpenSSL's codes and settings are named, subjects of certificates are not."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _ALERTS = {
 
 
 def of_destination(problem: OSError, name: str = "*") -> str:
-    """What failed while we called the peer `name`: a clause to follow the name of the destination."""
+    """What failed when we connected to the peer `name`: a clause to follow the name of the destination."""
     if isinstance(problem, ssl.SSLCertVerificationError):
         return f"TLS: its certificate {_verdict_of_destination(problem, name)}"
     if isinstance(problem, TimeoutError):
@@ -76,7 +76,7 @@ def of_destination(problem: OSError, name: str = "*") -> str:
         closed = f"it closed the connection in the handshake ({reason})"
         return f"TLS: {closed}, as one does that does not speak TLS on this port; {there}"
     if reason in _TOO_OLD:
-        return f"TLS: it offers nothing that is safe ({reason}); we need {_LEAST}"
+        return f"TLS: it offers no safe version or cipher suite ({reason}); we need {_LEAST}"
     if alert := _alert(reason, "send.tls_certificate"):
         return f"TLS: it {alert} ({reason})"
     if "CERTIFICATE" in reason:
@@ -100,7 +100,8 @@ def _verdict_of_destination(problem: ssl.SSLCertVerificationError, name: str) ->
 
 
 def of_server(problem: ssl.SSLCertVerificationError, host: str, ca_key: str) -> str:
-    """What is wrong with the certificate of Redis, or of the node that a worker works for."""
+    """What is wrong with the certificate of Redis, or of the node that a worker connects to: a clause. `ca_key`: the setting
+    that names the trusted CAs."""
     code = problem.verify_code
     if code in (_HOST, _ADDRESS):
         return f"its certificate does not name {host} (subjectAltName); call it by a name that stands there, or have one issued"
@@ -109,16 +110,16 @@ def of_server(problem: ssl.SSLCertVerificationError, host: str, ca_key: str) -> 
     return f"its certificate {_WRONG.get(code, f'is not accepted ({problem.verify_message})')}; it must be renewed there"
 
 
-def of_line(problem: ssl.SSLError) -> str:
-    """What else failed of TLS with them."""
+def of_connection(problem: ssl.SSLError) -> str:
+    """What else failed in TLS to one of these servers: a clause."""
     reason = _reason(problem)
     if reason in _NOT_TLS:
         return "it does not speak TLS on this port"
     return f"TLS failed ({reason}); does it speak TLS on this port?"
 
 
-def of_guest(problem: OSError) -> str:
-    """What failed while we were called: a predicate, "it ..."."""
+def of_sender(problem: OSError) -> str:
+    """What failed in the handshake with a sender (we are the acceptor): a predicate, "it ..."."""
     if isinstance(problem, ssl.SSLCertVerificationError):
         return f"showed a certificate that is not accepted: {_verdict_of_sender(problem)}"
     reason = _reason(problem)
@@ -127,7 +128,7 @@ def of_guest(problem: OSError) -> str:
     if reason in _NOT_TLS:
         return "does not speak TLS, and receive.tls_certificate is set: only TLS is spoken here"
     if reason in _TOO_OLD:
-        return f"offers nothing that is safe ({reason}); it needs {_LEAST}"
+        return f"offers no safe version or cipher suite ({reason}); it needs {_LEAST}"
     if alert := _alert(reason, "receive.tls_certificate"):
         return f"{alert} ({reason})"
     if "ALERT" in reason:
@@ -136,7 +137,7 @@ def of_guest(problem: OSError) -> str:
 
 
 def _verdict_of_sender(problem: ssl.SSLCertVerificationError) -> str:
-    """With OpenSSL's own words: the administrator of the sender may know no others."""
+    """With OpenSSL's own message, which the administrator of the sender may look up."""
     code = problem.verify_code
     if code == _PURPOSE:
         return f"it was not made for a client, it needs extendedKeyUsage clientAuth ({problem.verify_message})"
@@ -146,7 +147,7 @@ def _verdict_of_sender(problem: ssl.SSLCertVerificationError) -> str:
 
 
 def of_first_byte(kind: int) -> str:
-    """What a caller speaks on a plain port, by its first byte (PS3.8 9.3.1; RFC 8446 5.1): a predicate, "it ..."."""
+    """What a sender uses on a port without TLS, by its first byte (PS3.8 9.3.1; RFC 8446 5.1): a predicate, "it ..."."""
     if kind == 0x16:
         return "speaks TLS, and receive.tls_certificate is not set: only plain DICOM is spoken here"
     if chr(kind) in "GHPOCDT":  # GET, HEAD, POST, PUT, PATCH, OPTIONS, CONNECT, DELETE, TRACE
@@ -155,14 +156,15 @@ def of_first_byte(kind: int) -> str:
 
 
 def speaks_tls(host: str, port: int, seconds: float = 3.0) -> bool:
-    """Whether TLS is spoken there: asked when plain DICOM got no answer. Nothing is verified, and nothing is said."""
+    """Whether a server uses TLS; for a remedy when plain DICOM got no answer. Nothing is verified, nothing is sent after the
+    handshake. Never raises."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with socket.create_connection((host, port), seconds) as line, context.wrap_socket(line):
+        with socket.create_connection((host, port), seconds) as connection, context.wrap_socket(connection):
             return True
     except ssl.SSLError as problem:
-        return "ALERT" in _reason(problem)  # it answers in TLS, and does not like us
+        return "ALERT" in _reason(problem)  # it answers in TLS, and refuses us
     except OSError:
         return False
 
@@ -175,5 +177,5 @@ def _alert(reason: str, key: str) -> str | None:
 
 
 def _reason(problem: OSError) -> str:
-    """OpenSSL's word for it, or the name of the error of the line."""
+    """OpenSSL's name for it, or that of the system's error."""
     return str(getattr(problem, "reason", None) or type(problem).__name__).replace(" ", "_").upper()

@@ -71,7 +71,7 @@ def associate(
     except (OSError, RuntimeError, TypeError, ValueError) as error:  # no more threads or descriptors, for one
         association.close()
         log.warning("no association", extra={"destination": name, "error": type(error).__name__})
-        raise NoAssociation(Verdict.TRY_LATER, f"{name} can not be reached ({type(error).__name__})") from error
+        raise NoAssociation(Verdict.TRY_LATER, f"{name} cannot be reached ({type(error).__name__})") from error
     if association.is_established:
         return association
     if context is not None and context.problem is not None:
@@ -100,8 +100,8 @@ def _address(name: str, peer: Peer) -> AddressInformation:
     try:
         return AddressInformation(peer.host, peer.port)
     except (OSError, UnicodeError) as problem:
-        why = f"its host name {peer.host} can not be resolved (DNS); look at peers.{name}.host"
-        raise NoAssociation(Verdict.TRY_LATER, f"{name} can not be reached: {why}") from problem
+        why = f"its host name {peer.host} cannot be resolved (DNS); look at peers.{name}.host"
+        raise NoAssociation(Verdict.TRY_LATER, f"{name} cannot be reached: {why}") from problem
 
 
 def _why_not(association: Outbound, config: Config, name: str, peer: Peer) -> NoAssociation:
@@ -145,20 +145,20 @@ def _silence(association: Outbound, name: str, peer: Peer) -> str:
     where, problem = f"{peer.host}:{peer.port}", association.connection.problem
     if problem is None:
         if association.has_answered:
-            return "can not be reached: what it answered is no DICOM that can be read"
+            return "cannot be reached: what it answered is no DICOM that can be read"
         if association.has_aborted:
-            return "can not be reached: it aborted the association request; does its log say why?"
+            return "cannot be reached: it aborted the association request; does its log say why?"
         if association.is_silent:
-            return f"can not be reached: {where} takes the connection and does not answer; is it a DICOM port?"
+            return f"cannot be reached: {where} takes the connection and does not answer; is it a DICOM port?"
         if not peer.tls and tls_errors.speaks_tls(peer.host, peer.port):
-            return f"can not be reached: it speaks TLS on this port; set peers.{name}.tls = true, or name its plain port"
-        return f"can not be reached: {where} takes the connection and closes it; is it a DICOM port, and does it know us?"
+            return f"cannot be reached: it speaks TLS on this port; set peers.{name}.tls = true, or name its plain port"
+        return f"cannot be reached: {where} takes the connection and closes it; is it a DICOM port, and does it know us?"
     if isinstance(problem, ConnectionRefusedError):
-        return f"can not be reached: nothing listens on {where} (connection refused); does it run, is peers.{name}.port right?"
+        return f"cannot be reached: nothing listens on {where} (connection refused); does it run, is peers.{name}.port right?"
     if isinstance(problem, SSLError):
-        return f"can not be reached: {tls_errors.of_destination(problem, name)}"
+        return f"cannot be reached: {tls_errors.of_destination(problem, name)}"
     if isinstance(problem, TimeoutError):
-        return f"can not be reached: {where} does not answer; is the address right, does a firewall stand between?"
+        return f"cannot be reached: {where} does not answer; is the address right, does a firewall stand between?"
     if isinstance(problem, socket.gaierror) or problem.errno in _NO_ROUTE:
-        return f"can not be reached: there is no way to {where} from here ({problem.strerror})"
-    return f"can not be reached: {where} ({problem.strerror or type(problem).__name__})"
+        return f"cannot be reached: there is no way to {where} from here ({problem.strerror})"
+    return f"cannot be reached: {where} ({problem.strerror or type(problem).__name__})"

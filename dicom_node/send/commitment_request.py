@@ -177,7 +177,7 @@ class CommitmentRequests:
             delay = max(delay, self._again_seconds)
         self._not_before[name] = time.monotonic() + delay
         log.warning(
-            "commitment can not be asked for",
+            "commitment cannot be asked for",
             extra={"destination": name, "reason": reason, "next_try_seconds": round(delay, 1)},
         )
 

@@ -1,7 +1,7 @@
 """What a destination says before anything is sent to it: C-ECHO, and which classes of our results it accepts.
 
 An association proposes all of them at once, as the sender would, and is released: nothing is stored. An archive that looks
-at the calling AE title only when a C-STORE comes can not be found out this way; what became of earlier tries tells that.
+at the calling AE title only when a C-STORE comes cannot be found out this way; what became of earlier tries tells that.
 """
 
 from __future__ import annotations

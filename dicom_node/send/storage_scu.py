@@ -148,7 +148,7 @@ class Sender:
                 else:
                     reason = _DAMAGED
             except OSError as error:  # too many open files, for one
-                what, reason = Verdict.TRY_LATER, f"the stored object can not be read now ({error.strerror})"
+                what, reason = Verdict.TRY_LATER, f"the stored object cannot be read now ({error.strerror})"
         if self._outbox.sending(delivery):
             self._settle(delivery, destination, what, None, reason)
         return None
@@ -157,7 +157,7 @@ class Sender:
         return delivery.object.intended_use == "demo" and not self._config.segment.allow_demo_model
 
     def _bytes(self, delivery: Delivery) -> bytes | None:
-        """The stored file; None when it is not what was stored. Raises OSError when it can not be read now."""
+        """The stored file; None when it is not what was stored. Raises OSError when it cannot be read now."""
         try:
             data = self._spool.read(delivery.object.path)
         except FileNotFoundError:
@@ -208,7 +208,7 @@ class Sender:
     def _settle_crash(self, delivery: Delivery, destination: str, problem: Exception) -> None:
         """An error of ours with this object: it is tried again, and not for ever."""
         crashes = delivery.crashes + 1
-        log.error("an object can not be sent", exc_info=problem, extra={"job": delivery.job_id, "destination": destination})
+        log.error("an object cannot be sent", exc_info=problem, extra={"job": delivery.job_id, "destination": destination})
         what, reason = Verdict.TRY_LATER, f"the sender stumbled over this object ({type(problem).__name__})"
         if crashes >= MAX_CRASHES:
             what, reason, crashes = Verdict.REFUSED, f"{reason}, {crashes} times; look at the object, then `retry`", 0
@@ -242,7 +242,7 @@ class Sender:
                 )
                 return
             except sqlite3.OperationalError as error:  # a full disk, for one
-                log.error("an outcome can not be written, tried again", extra={"error": str(error)})
+                log.error("an outcome cannot be written, tried again", extra={"error": str(error)})
                 if self._stop.wait(LEDGER_TROUBLE_SECONDS):
                     raise
 
@@ -260,7 +260,7 @@ def commits(config: Config, destination: str) -> str | None:
     except NoAssociation as why:
         return f"{NOT_SUPPORTED if why.verdict is Verdict.REFUSED else why} {where}"
     except Exception as problem:  # noqa: BLE001  whatever a peer answers is a sentence, not a traceback
-        return f"{destination}: what it answers can not be used ({type(problem).__name__}) {where}"
+        return f"{destination}: what it answers cannot be used ({type(problem).__name__}) {where}"
     return None
 
 

@@ -100,8 +100,8 @@ class LocalNode:
             raise SourceDamaged("The stored film is gone from the spool.") from error
         except OSError as error:
             if error.errno == errno.EIO:
-                raise SourceDamaged("The stored film can not be read: the disk is not sound.") from error
-            raise SpoolError(f"a film can not be read now ({error.strerror})") from error  # too many open files, for one
+                raise SourceDamaged("The stored film cannot be read: the disk is not sound.") from error
+            raise SpoolError(f"a film cannot be read now ({error.strerror})") from error  # too many open files, for one
 
     def known(self, claim: Claim, content_sha256: str, model_digest: str) -> Known:
         uid = claim.job.arrival.sop_instance_uid

@@ -30,7 +30,7 @@ _WAITED_FOR = (
 _RESENT = (
     "SELECT 1 FROM jobs INDEXED BY jobs_resent_unanswered WHERE resends > resends_answered AND state = 'segmented' LIMIT 1"
 )
-# Bytes that were removed can not go again.
+# Bytes that were removed cannot go again.
 MAX_CRASHES = 3  # of the sender over one delivery; from the second on nothing else is on the wire beside it
 _CRASHED = f"the sending process died {MAX_CRASHES} times while it sent this object; look at the object, then `retry`"
 _ON_DISK = "(SELECT path FROM objects WHERE objects.id = object_id) IS NOT NULL"

@@ -166,7 +166,7 @@ class Retention:
                 try:
                     self._spool.delete(path)
                 except OSError as problem:
-                    log.warning("a file can not be removed, the reaper will", extra={"error": type(problem).__name__})
+                    log.warning("a file cannot be removed, the reaper will", extra={"error": type(problem).__name__})
             yield jobs
             stop.wait(BREATH_SECONDS)
 

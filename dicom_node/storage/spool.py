@@ -56,7 +56,7 @@ class Spool:
             for folder in {directory, directory.parent, *(made.parent for made in new)}:
                 sync_folder(folder)
         except OSError as error:
-            raise SpoolError(f"{directory}: can not be made ({error.strerror})") from error
+            raise SpoolError(f"{directory}: cannot be made ({error.strerror})") from error
 
     @classmethod
     def of(cls, config: Config) -> Spool:
@@ -89,7 +89,7 @@ class Spool:
             sync_folder(folder.parent)
             sync_folder(folder.parent.parent)
         except OSError as error:
-            raise SpoolError(f"{folder}: can not be made ({error.strerror})") from error
+            raise SpoolError(f"{folder}: cannot be made ({error.strerror})") from error
         return f"job/{job_id}/{owner_token}"
 
     def write_into(self, folder: str, name: str, data: Buffer | Iterable[Buffer], *, keep_reserve: bool = False) -> Stored:
@@ -187,7 +187,7 @@ class Spool:
             folder.mkdir(mode=0o700, exist_ok=True)
             sync_folder(folder.parent)
         except OSError as error:
-            raise SpoolError(f"{folder}: can not be made ({error.strerror})") from error
+            raise SpoolError(f"{folder}: cannot be made ({error.strerror})") from error
         self._durable_shelves.add(shelf)
 
     def _write(self, path: str, data: Buffer | Iterable[Buffer], head: Buffer, reserve: int) -> Stored:

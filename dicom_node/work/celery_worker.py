@@ -24,7 +24,7 @@ from dicom_node.work.pipeline import Conveyor
 log = logging.getLogger(__name__)
 
 # Before a process whose device failed is replaced: three charges on an innocent film then take more than a minute, and where
-# the device is really gone the next process can not load the model, claims nothing, and films wait.
+# the device is really gone the next process cannot load the model, claims nothing, and films wait.
 DEVICE_TROUBLE_SECONDS = 20.0
 MODEL_SECONDS = 120.0  # that a new child may take to load the model
 REMOTE_POLL_SECONDS = 0.5  # how often a node on another machine is asked for work when no broker lies between
@@ -88,7 +88,7 @@ def run_worker(config: Config) -> int:
         try:
             _belt = conveyor(config, name)
         except Exception:  # a device that is gone, for one: without a bench it would only swallow bells
-            log.exception("this process can not load the model; another one tries again")
+            log.exception("this process cannot load the model; another one tries again")
             _make_room_for_another()
         gc.freeze()  # what the model brought stays: the collector need not look at it for each film
 

@@ -191,7 +191,7 @@ class Workbench:
         except (SpoolError, sqlite3.OperationalError) as problem:
             # The node's disk, not the film: nothing is charged, and the film waits until the disk is well again.
             log.error(
-                "a result can not be written, the film waits", extra=claim.job.log_context() | {"error": type(problem).__name__}
+                "a result cannot be written, the film waits", extra=claim.job.log_context() | {"error": type(problem).__name__}
             )
             self._give_back(claim)
         except LostClaim:
@@ -215,7 +215,7 @@ class Workbench:
         except SourceDamaged as problem:
             piece.outcome = Outcome(State.FAILED, code="source-damaged", sentence=str(problem))
         except UNREADABLE as problem:
-            sentence = f"The film can not be read as DICOM ({type(problem).__name__})."
+            sentence = f"The film cannot be read as DICOM ({type(problem).__name__})."
             piece.outcome = Outcome(State.FAILED, code="not-dicom", sentence=sentence)
         else:
             if own_uid == uid:

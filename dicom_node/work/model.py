@@ -97,7 +97,7 @@ def _receivers(config: Config) -> Iterable[str]:
 
 
 def model_in_force(config: Config) -> Model | None:
-    """The configured model; None when it can not be loaded (`check` says why). Reads the weights: call it once."""
+    """The configured model; None when it cannot be loaded (`check` says why). Reads the weights: call it once."""
     try:
         identity = identify(load_model(config.segment), segment_settings(config.segment))
     except (ConfigError, Refused):

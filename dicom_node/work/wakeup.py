@@ -21,7 +21,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from dicom_node.runtime.errors import NodeAway
-from dicom_node.runtime.log_limit import Every
+from dicom_node.runtime.log_limit import LogLimit
 from dicom_node.runtime.procfs import children_of
 from dicom_node.runtime.threads import EssentialThread, end_this_process
 from dicom_node.work.celery_app import QUEUE, why_unreachable
@@ -114,7 +114,7 @@ class Ringer:
         self._excuse_the_pool()
 
     def _run(self) -> None:
-        every = Every(60.0)
+        limit = LogLimit()
         while not self._stopping.wait(self._poll_seconds):
             if self._outstanding() >= self._children and time.monotonic() - self._asked < BUSY_POLL_SECONDS:
                 continue
@@ -124,7 +124,8 @@ class Ringer:
                     at_work = self._node.bury_the_dead()
                     ready = self._node.ready() if self._rings else 0
             except (sqlite3.Error, NodeAway) as error:  # a full disk or a cut line: it may be over in a minute
-                every(log.error, "the node can not be asked for work", str(error))
+                if limit.allows():
+                    log.error("the node cannot be asked for work", extra={"error": str(error)})
                 self._excuse_the_pool()
                 continue
             if at_work or not ready:
@@ -136,7 +137,7 @@ class Ringer:
                 self._give_up()
                 return
             for _ in range(min(ready, self._children) - self._outstanding()):
-                if not self._ring(every):
+                if not self._ring(limit):
                     self._excuse_the_pool()
                     self._stopping.wait(1.0)
                     break
@@ -165,8 +166,8 @@ class Ringer:
             unheard = 0
         return unheard + len(worker_state.reserved_requests)
 
-    def _ring(self, every: Every) -> bool:
-        if not ring(self._app, every):
+    def _ring(self, limit: LogLimit) -> bool:
+        if not ring(self._app, limit):
             return False
         self._rung += 1
         self._last_ring = time.monotonic()
@@ -194,22 +195,21 @@ class Dispatcher:
         self._stopping.set()
 
     def _run(self) -> None:
-        every = Every(60.0)
+        limit = LogLimit()
         while not self._stopping.wait(self._poll_seconds):
             try:
                 ready = min(self._node.ready(), MOST_BELLS)
                 missing = ready - self._lying() if ready else 0
             except sqlite3.Error as error:
-                every(log.error, "the ledger can not be used", str(error))
+                if limit.allows():
+                    log.error("the ledger cannot be used", extra={"error": str(error)})
                 continue
             except (OperationalError, RedisError, OSError) as error:
-                every(
-                    log.warning, "the broker can not be reached, films wait", why_unreachable(error, self._app.conf.broker_url)
-                )
+                _log_unreachable(error, self._app, limit)
                 self._stopping.wait(1.0)
                 continue
             for _ in range(missing):
-                if not ring(self._app, every):
+                if not ring(self._app, limit):
                     self._stopping.wait(1.0)
                     break
 
@@ -219,12 +219,18 @@ class Dispatcher:
             return int(channel.client.llen(QUEUE))
 
 
-def ring(app: Celery, every: Every) -> bool:
-    """One bell. False, and a word in the log now and then, when the broker can not be reached."""
+def ring(app: Celery, limit: LogLimit) -> bool:
+    """One bell. False, and a word in the log now and then, when the broker cannot be reached."""
     try:
         app.send_task(BELL, retry=False)
     except (OperationalError, RedisError, OSError) as error:
-        # The film waits in the ledger; saying it once a minute is enough.
-        every(log.warning, "the broker can not be reached, films wait", why_unreachable(error, app.conf.broker_url))
+        _log_unreachable(error, app, limit)
         return False
     return True
+
+
+def _log_unreachable(error: Exception, app: Celery, limit: LogLimit) -> None:
+    if limit.allows():  # the films wait in the ledger
+        log.warning(
+            "the broker cannot be reached, films wait", extra={"error": why_unreachable(error, app.conf.broker_url)}
+        )

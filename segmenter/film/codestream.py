@@ -95,7 +95,7 @@ def read_stream(data: bytes, said: UID) -> Stream:
 
 
 def _unreadable() -> Refused:
-    return Refused("undecodable-pixel-data", "The head of the compressed stream can not be read.")
+    return Refused("undecodable-pixel-data", "The head of the compressed stream cannot be read.")
 
 
 def _truncated() -> Refused:
@@ -113,8 +113,8 @@ def _segments(data: bytes) -> list[int] | None:
 
 
 def _jpeg(data: bytes, said: UID) -> Stream:
-    """Walk the marker segments up to the scan (ISO/IEC 10918-1 annex B.2), then to the end of the image. A header that can
-    not be walked is refused: GDCM ends the whole process on some of them."""
+    """Walk the marker segments up to the scan (ISO/IEC 10918-1 annex B.2), then to the end of the image. A header that cannot
+    be walked is refused: GDCM ends the whole process on some of them."""
     at, frame, kind = 2, None, 0
     bad = _BAD_IN_SCAN_WITHOUT_RESTARTS
     while at + 10 <= len(data) and data[at] == 0xFF:

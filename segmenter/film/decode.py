@@ -34,7 +34,7 @@ _NUMBERS = (
 def decode(dataset: Dataset) -> Radiograph:
     """Pixels and geometry of one film that passed the gate.
 
-    Raises Refused when pixels can not be read (codes in `segmenter.film.pixels`), NotOurs for a colour or blank picture.
+    Raises Refused when pixels cannot be read (codes in `segmenter.film.pixels`), NotOurs for a colour or blank picture.
     """
     stored = stored_values(dataset)
     tone, padding, raw = tone_of(dataset, stored.signed), _padding(dataset, stored), intensity_of(dataset)

@@ -15,7 +15,7 @@ from pydicom.uid import JPEGExtended12Bit, RLELossless
 from segmenter.errors import Refused
 from segmenter.film.codestream import Stream
 
-# pydicom wraps what a plugin raises in RuntimeError; the rest comes from streams that it can not make sense of.
+# pydicom wraps what a plugin raises in RuntimeError; the rest comes from streams that it cannot make sense of.
 _DECODER_ERRORS = (
     RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, BufferError, OSError, struct.error,
 )  # fmt: skip
@@ -74,8 +74,8 @@ def _extended_12_bit(stream: bytes, shape: tuple[int, int, int]) -> NDArray[np.u
     image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
     image.SetPixelFormat(gdcm.PixelFormat(samples, 16, 12, 11, 0))
-    text_of_bytes = image.GetBuffer()  # GDCM hands bytes over as str, and None when it can not read them
+    text_of_bytes = image.GetBuffer()  # GDCM hands bytes over as str, and None when it cannot read them
     data = (text_of_bytes or "").encode("utf-8", "surrogateescape")
     if len(data) != 2 * rows * columns * samples:
-        raise Refused("undecodable-pixel-data", "The 12-bit JPEG stream can not be decoded.")
+        raise Refused("undecodable-pixel-data", "The 12-bit JPEG stream cannot be decoded.")
     return np.frombuffer(data, "<u2").reshape(shape if samples > 1 else shape[:2])

@@ -1,6 +1,6 @@
-"""A Part 10 file -> its dataset, also where the end of the file can not be parsed.
+"""A Part 10 file -> its dataset, also where the end of the file cannot be parsed.
 
-pydicom answers an end that it can not parse (a stream without its delimiter, a cut file, surplus bytes that look like the
+pydicom answers an end that it cannot parse (a stream without its delimiter, a cut file, surplus bytes that look like the
 head of an element) with an empty dataset. Here what precedes PixelData is kept, PixelData is what is there of it, and what
 follows is taken as far as it can be read: elements stand in the order of their tags (PS3.5 section 7.1), and none that
 matters to a film stands behind its pixels.
@@ -81,7 +81,7 @@ def read_elements(
     stop: Callable[[BaseTag], bool],
     tags: Iterable[BaseTag] = (),
 ) -> tuple[Dataset, _Head | None]:
-    """The elements of an encoded dataset from `at` up to one that `stop` names, or that can not be read; and the head of the
+    """The elements of an encoded dataset from `at` up to one that `stop` names, or that cannot be read; and the head of the
     element that was begun last. `tags`: only these."""
     last: list[_Head] = []
 

@@ -61,7 +61,7 @@ def photometric_of(dataset: Dataset, *, monochrome1: bool, intensity: Intensity 
 
 @dataclass(frozen=True)
 class Settled:
-    """`exchanged`: black and white are to be, against what the header says. `unclear`: why it can not be told."""
+    """`exchanged`: black and white are to be, against what the header says. `unclear`: why it cannot be told."""
 
     notes: tuple[NoteCode, ...]
     exchanged: bool = False

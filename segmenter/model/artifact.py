@@ -124,7 +124,7 @@ class Artifact:
         return {name: t.float() if t.is_floating_point() else t for name, t in self.stored_tensors(member).items()}
 
     def stored_tensors(self, member: int) -> dict[str, torch.Tensor]:
-        """Tensors of a member by name as they lie in its file, float16 and float32. Raises ArtifactError when it can not
+        """Tensors of a member by name as they lie in its file, float16 and float32. Raises ArtifactError when it cannot
         be read."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -134,7 +134,7 @@ class Artifact:
             return load_file(path)
         except (OSError, SafetensorError) as error:
             raise ArtifactError(
-                f"{path} can not be read as safetensors ({error}); export or download the artifact again"
+                f"{path} cannot be read as safetensors ({error}); export or download the artifact again"
             ) from error
 
     def networks(self) -> list[torch.nn.Module]:

@@ -27,7 +27,7 @@ class OnnxMembers:
     """See `predict.Members`."""
 
     def __init__(self, artifact: Artifact, threads: int = 0) -> None:
-        """Raises ArtifactError when a graph can not be run."""
+        """Raises ArtifactError when a graph cannot be run."""
         self._manifest = artifact.manifest
         self._paths = artifact.graph_paths
         self._mirrors = (False, True) if artifact.manifest.flips else (False,)
@@ -84,7 +84,7 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ArtifactError(f"{path} can not be run by ONNX Runtime ({error}); export the artifact again") from error
+        raise ArtifactError(f"{path} cannot be run by ONNX Runtime ({error}); export the artifact again") from error
 
 
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -36,7 +36,7 @@ class Predictor:
     """
 
     def __init__(self, artifact: Artifact, device: str = "auto", threads: int = 0, engine: str = "auto") -> None:
-        """Raises ArtifactError when the artifact can not be run here."""
+        """Raises ArtifactError when the artifact cannot be run here."""
         self.size = artifact.manifest.input.size
         self.engine = engine_for(artifact, device, engine)
         self._members = _members(self.engine, artifact, device, threads)

@@ -28,7 +28,7 @@ def outline_png(finding: Finding, path: Path, *, demo: bool, truth: Mask | None 
     """Write the film, longer side at most 1,024 px, with the outline of the mask; `truth` (H, W) bool is drawn in green.
 
     The film lies as it is stored. Below it stands what `captions` says. Returns on which sides the regions lie. Raises OSError
-    when `path` can not be written, ValueError for a finding without a decision.
+    when `path` cannot be written, ValueError for a finding without a decision.
     """
     said = captions(finding, WORDS["en"], demo=demo)
     if truth is not None:

@@ -54,7 +54,7 @@ def _segmentation(decision: Decision, radiograph: Radiograph, envelope: Envelope
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label="PNEUMOTHORAX",
         content_description=_description(envelope, known=spacing is not None),
-        # Without PixelMeasures OHIF crashes; without SliceThickness highdicom can not read its own object again.
+        # Without PixelMeasures OHIF crashes; without SliceThickness highdicom cannot read its own object again.
         pixel_measures=highdicom.PixelMeasuresSequence(pixel_spacing=pixel_mm, slice_thickness=1.0),
         **envelope.arguments,
         **envelope.maker,

@@ -187,7 +187,7 @@ def test_a_spool_that_can_keep_no_film_is_not_ready(house: House) -> None:
         assert not list(arrivals.glob(".tried*")), "nothing is left of a look"
         arrivals.rename(arrivals.with_name("aside"))
         arrivals.write_text("")
-        assert "can not keep a film" in failing(url, "disk")
+        assert "cannot keep a film" in failing(url, "disk")
 
 
 def test_a_ledger_that_can_not_be_written_is_not_ready_but_alive(house: House) -> None:

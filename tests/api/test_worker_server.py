@@ -312,7 +312,7 @@ def _with_group_length(data: bytes, change: int) -> bytes:
 
 
 def test_only_what_was_asked_for_is_kept_and_the_reserve_stays(door: Door) -> None:
-    """A token can not fill the disk, with names that nobody asked for or claim by claim."""
+    """A token cannot fill the disk, with names that nobody asked for or claim by claim."""
     door.film()
     worker = door.worker()
     held = worker.claim()

@@ -16,10 +16,10 @@ from dicom_node.cli.main import main
 from dicom_node.cli.supervisor import running
 from dicom_node.receive.storage_scp import bind
 from dicom_node.runtime import child_processes
-from dicom_node.runtime.child_processes import Children
+from dicom_node.runtime.child_processes import ChildProcesses
 from dicom_node.runtime.config import load
 from dicom_node.runtime.errors import SourceDamaged, SpoolError
-from dicom_node.runtime.shutdown import Stop
+from dicom_node.runtime.shutdown import StopEvent
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.local_queue import LocalNode
 from dicom_node.storage.records import Arrival, Outcome, State
@@ -121,7 +121,7 @@ def test_a_certificate_of_the_door_that_is_missing_is_said(config_file: Path) ->
     with config_file.open("a") as file:
         file.write("[serve]\nenabled = true\ntls_certificate = 'door.pem'\ntls_key = 'door.key'\n")
     checked = {one["name"]: one for one in json.loads(says(config_file, "check", "--json").output)}
-    assert "door.pem can not be read" in checked["serve TLS"]["text"]
+    assert "door.pem cannot be read" in checked["serve TLS"]["text"]
     done = says(config_file, "serve")
     assert done.exit_code == 2 and "serve.tls_certificate" in done.output
 
@@ -130,7 +130,7 @@ def test_a_certificate_of_the_door_that_is_missing_is_said(config_file: Path) ->
 def test_a_trouble_of_the_moment_ends_no_film(
     number: int, problem: type[Exception], config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Too many open files: the film is given back. A disk that can not read it: the film fails, and its resend heals it."""
+    """Too many open files: the film is given back. A disk that cannot read it: the film fails, and its resend heals it."""
     node = LocalNode.of(load(config_file), "worker")
     path = node.spool.write(b"film").path
     node.ledger.add_arrival(Arrival("1.2.3", "1.2", "1.2.840.10008.1.2.1", "sha", path, 4, "MODALITY", "PTXSEG", "127.0.0.1"))
@@ -147,11 +147,11 @@ def test_a_trouble_of_the_moment_ends_no_film(
 
 def test_a_signal_needs_no_lock() -> None:
     """It may interrupt the very thread that holds the event's."""
-    stop = Stop()
+    stop = StopEvent()
     with stop._cond:  # type: ignore[attr-defined]
-        stop.tell()
+        stop.set_by_signal()
     assert stop.is_set() and stop.wait(120)
-    assert not Stop().wait(0.01)
+    assert not StopEvent().wait(0.01)
 
 
 def test_a_child_that_can_not_be_started_again_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,10 +173,10 @@ def test_a_child_that_can_not_be_started_again_leaves_the_others_alone(monkeypat
         started.append(time.monotonic())
         return Dead()
 
-    family = Children()
+    family = ChildProcesses()
     family.start("work", start)  # type: ignore[arg-type]
     until = time.monotonic() + 20
     while len(started) < 2 and time.monotonic() < until:
-        family.look_after()
+        family.restart_dead()
         time.sleep(0.01)
     assert len(started) == 2 and not troubles

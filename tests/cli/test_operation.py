@@ -189,7 +189,7 @@ def test_deliver_now_makes_what_waits_due_at_once(films: AnsweredFilms) -> None:
     uids = [films.add() for _ in range(4)]
     deliveries = [films.delivery(uid) for uid in uids]
     for one in deliveries[:2]:
-        films.outbox.settle(one, DeliveryState.PENDING, status=None, reason="PACS can not be reached", delay=600)
+        films.outbox.settle(one, DeliveryState.PENDING, status=None, reason="PACS cannot be reached", delay=600)
     films.outbox.settle(deliveries[2], DeliveryState.REFUSED, status=0x0124, reason="not allowed")
     films.outbox.settle(deliveries[3], DeliveryState.DELIVERED, status=0, reason="")
     assert not films.outbox.due(900), "all of it waits"
@@ -237,7 +237,7 @@ def test_rerun_promises_only_what_it_can_do(films: AnsweredFilms) -> None:
     assert arrive(films) == job, "the film came again: it is the same job, and its film is here"
     again = says(films, "rerun", job)
     assert again.exit_code == 0 and "generation 2" in again.output
-    assert "results (seg) were removed from this disk and can not be sent again" in again.output
+    assert "results (seg) were removed from this disk and cannot be sent again" in again.output
     answer(films)
     assert [one.state for one in films.outbox.of_job(job)] == [DeliveryState.DELIVERED], "as it was said"
     (films.config.spool_directory / films.ledger.job(job).arrival.path).unlink()

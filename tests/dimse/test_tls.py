@@ -138,7 +138,7 @@ def test_what_is_not_safe_can_not_store(tmp_path: Path, ca: Authority, ours: Pai
             assert plain.is_closed()
         assert nothing_came_in(node)
     said = [record.getMessage() for record in caplog.records]
-    assert sum("offers nothing that is safe" in line for line in said) == 6
+    assert sum("offers no safe version or cipher suite" in line for line in said) == 6
     assert sum("only TLS is spoken here" in line for line in said) == 1
 
 
@@ -456,7 +456,7 @@ def test_a_peer_with_tls_hears_a_client_hello_or_nothing(tmp_path: Path, ca: Aut
         (tmp_path / "gone.pem").unlink()
         with desk.sending():
             wait_for(lambda: desk.delivery.attempts >= 1, 120, "a try")
-            assert "send.tls_ca" in (desk.delivery.reason or "") and "can not be read" in (desk.delivery.reason or "")
+            assert "send.tls_ca" in (desk.delivery.reason or "") and "cannot be read" in (desk.delivery.reason or "")
     assert pacs.connections == 0
 
 
@@ -543,8 +543,8 @@ def test_files_that_can_not_be_used_are_named_with_key_and_remedy(
     subprocess.run([tool("openssl"), "rsa", "-aes256", "-passout", "pass:x", "-in", ours.key, "-out", locked], check=True)
     expired, early = ca.issue("expired", days=(-30, -1)), ca.issue("early", days=(1, 30))
     cases: list[tuple[str, dict[str, object], str]] = [
-        ("receive", as_settings(Pair(tmp_path / "none.pem", ours.key)), "receive.tls_certificate: .* can not be read"),
-        ("receive", as_settings(Pair(ours.certificate, tmp_path / "none")), "receive.tls_key: .* can not be read"),
+        ("receive", as_settings(Pair(tmp_path / "none.pem", ours.key)), "receive.tls_certificate: .* cannot be read"),
+        ("receive", as_settings(Pair(ours.certificate, tmp_path / "none")), "receive.tls_key: .* cannot be read"),
         ("receive", as_settings(Pair(text, ours.key)), "receive.tls_certificate, .* PEM"),
         ("receive", as_settings(Pair(ours.certificate, locked)), "receive.tls_key: .* passphrase"),
         ("receive", as_settings(Pair(ours.certificate, stranger.issue("another").key)), "is not the key of .*together"),

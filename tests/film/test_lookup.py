@@ -1,4 +1,4 @@
-"""Lookup tables whose descriptors do not fit their data, and what outlives a table that can not be used (PS3.3 C.11.1, C.11.2;
+"""Lookup tables whose descriptors do not fit their data, and what outlives a table that cannot be used (PS3.3 C.11.1, C.11.2;
 dicom-rs#825, cornerstoneWADOImageLoader#36)."""
 
 from __future__ import annotations

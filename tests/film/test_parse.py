@@ -1,4 +1,4 @@
-"""Files whose end can not be parsed: what precedes the pixels is kept, a whole film is read, and a cut one is refused and never
+"""Files whose end cannot be parsed: what precedes the pixels is kept, a whole film is read, and a cut one is refused and never
 skipped (pydicom#1799, pydicom#1942, dicom-rs#448)."""
 
 from __future__ import annotations

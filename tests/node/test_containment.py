@@ -1,4 +1,4 @@
-"""Faults that stay where they are: a child that fails, a thread that fails, a ledger that can not be used."""
+"""Faults that stay where they are: a child that fails, a thread that fails, a ledger that cannot be used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from click.testing import CliRunner
 import dicom_node
 from dicom_node.cli.main import main
 from dicom_node.runtime import child_processes
-from dicom_node.runtime.child_processes import Children
+from dicom_node.runtime.child_processes import ChildProcesses
 from dicom_node.runtime.config import load
 from dicom_node.runtime.errors import ConfigError, LedgerUnusable, Missing
 from dicom_node.storage.database import SCHEMA_VERSION
@@ -67,10 +67,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_a_child_that_dies_for_ever_is_started_for_ever(clock: SimpleNamespace) -> None:
     """1,500 quick deaths, which takes half a day. Result: the delay stays at half a minute, and the supervisor lives."""
-    family, starts = Children(), []
+    family, starts = ChildProcesses(), []
     family.start("work", lambda: starts.append(clock.now) or Ended(1))  # type: ignore[func-returns-value]
     while len(starts) < 1500:
-        family.look_after()
+        family.restart_dead()
         clock.now += 1.0
     assert max(later - former for former, later in itertools.pairwise(starts)) <= 32
 
@@ -79,17 +79,17 @@ def test_a_child_that_dies_for_ever_is_started_for_ever(clock: SimpleNamespace) 
 def test_a_child_that_can_not_start_ends_the_run_and_one_that_ran_is_tried_again(
     code: int, error: type[Exception] | None, clock: SimpleNamespace
 ) -> None:
-    family, starts = Children(), []
+    family, starts = ChildProcesses(), []
     family.start("serve", lambda: starts.append(clock.now) or Ended(code))  # type: ignore[func-returns-value]
     clock.now += 40  # on a slow machine the start alone takes that long
     if error:
-        with pytest.raises(error, match="`serve` can not start"):
-            family.look_after()
-        family = Children()
+        with pytest.raises(error, match="`serve` cannot start"):
+            family.restart_dead()
+        family = ChildProcesses()
         family.start("serve", lambda: starts.append(clock.now) or Ended(code))  # type: ignore[func-returns-value]
     clock.now += 600  # it ran for ten minutes
     for _ in range(200):
-        family.look_after()
+        family.restart_dead()
         clock.now += 1.0
     assert len(starts) > 5
 
@@ -100,7 +100,7 @@ def test_a_port_that_is_taken_ends_the_run_with_a_sentence(config_file: Path) ->
         config_file.write_text(f"{CONFIG}[serve]\nenabled = true\nport = {port}\n[work]\nprocesses = 0\n")
         code, said = started(config_file, "run")
     assert code == 2, said
-    assert f"serve.host, serve.port: can not listen on 127.0.0.1:{port}" in said and "Traceback" not in said
+    assert f"serve.host, serve.port: cannot listen on 127.0.0.1:{port}" in said and "Traceback" not in said
     assert not (config_file.parent / "node" / "run.json").exists()
 
 
@@ -131,20 +131,20 @@ Dispatcher(celery_app(config.queue, config.work), Node(), 0.01).start()
     "retention": """
 from dicom_node.cli import processes
 from dicom_node.runtime.listening import listening
-from dicom_node.runtime.shutdown import Stop
+from dicom_node.runtime.shutdown import StopEvent
 from dicom_node.storage import retention
 def run(self, stop): raise KeyError("nobody foresaw this")
 retention.Retention.run = run
-processes._take_films(config, listening("127.0.0.1", 0, ""), Stop(), keeps=True)
+processes._take_films(config, listening("127.0.0.1", 0, ""), StopEvent(), keeps=True)
 """,
     "serve": """
 from dicom_node.cli import processes
 from dicom_node.receive import server
 from dicom_node.runtime.listening import listening
-from dicom_node.runtime.shutdown import Stop
+from dicom_node.runtime.shutdown import StopEvent
 def keep_time(self, waiting): raise KeyError("nobody foresaw this")
 server.Server._keep_time = keep_time
-processes._take_films(config, listening("127.0.0.1", 0, ""), Stop(), keeps=False)
+processes._take_films(config, listening("127.0.0.1", 0, ""), StopEvent(), keeps=False)
 """,
     "http": """
 import uvicorn

@@ -37,7 +37,7 @@ def test_redis_absent_at_the_start_then_hung_then_gone(redis: Redis, tmp_path: P
         running_node(tmp_path / "node", ("PACS", pacs.port), **quick_settings(SEGMENTER_QUEUE__BROKER=redis.url)) as node,
     ):
         assert store(films["absent"], node.port) == 0x0000
-        words = ("the broker can not be reached", "Cannot connect")
+        words = ("the broker cannot be reached", "Cannot connect")
         wait_for(lambda: any(one in node.log_text() for one in words), 120, "a word about the broker")
         assert node.job_of(uids["absent"]).state is State.RECEIVED
         redis.start()

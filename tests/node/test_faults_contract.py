@@ -1,4 +1,4 @@
-"""docs/develop/reliability.md can not lie: its tables are asked for anew, its tests exist, its settings and commands too."""
+"""docs/develop/reliability.md cannot lie: its tables are asked for anew, its tests exist, its settings and commands too."""
 
 from __future__ import annotations
 

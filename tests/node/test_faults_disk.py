@@ -168,7 +168,7 @@ def test_an_outcome_that_a_full_ledger_can_not_take_is_kept_and_nothing_is_sent_
                 wait_for(lambda: pacs.records, 120, "the first object at the PACS")
                 threading.Event().wait(3.0)  # longer than any wait between two tries
                 assert len(pacs.records) == 1, "it loops"
-                assert "an outcome can not be written" in caplog.text, "the ledger was not full"
+                assert "an outcome cannot be written" in caplog.text, "the ledger was not full"
                 pacs.answer = 0x0000
                 disk.make_room()
                 films.all_are(DeliveryState.DELIVERED)
@@ -188,7 +188,7 @@ def _is_refused(film: Dataset, port: int) -> bool:
 def test_a_whole_node_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) -> None:
     """Scenario: first only the results have no room, then nothing has, and then every process is killed as well.
 
-    Result: the node lives, takes nothing that it can not keep, charges no film, and answers each once in the end.
+    Result: the node lives, takes nothing that it cannot keep, charges no film, and answers each once in the end.
     """
     with ExitStack() as stack:
         disk = stack.enter_context(small_disk(tmp_path / "node", 24))
@@ -202,7 +202,7 @@ def test_a_whole_node_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path) 
         results.fill()
         for one in films[:2]:
             assert store(one, node.port) == 0x0000
-        wait_for(lambda: "a result can not be written" in node.log_text(), 120, "a worker without room")
+        wait_for(lambda: "a result cannot be written" in node.log_text(), 120, "a worker without room")
         assert store(films[2], node.port) == 0x0000
         disk.fill()
         assert _is_refused(films[3], node.port)

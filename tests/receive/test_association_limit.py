@@ -14,7 +14,7 @@ from dicom_node.runtime.config import Receive
 
 @pytest.mark.parametrize("fails", [errno.ENOLCK, errno.EOVERFLOW, errno.EINTR])
 def test_a_lock_that_fails_costs_no_seat(fails: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second of the two locks of an association can not be had. Result: the first is given back, for others too."""
+    """The second of the two locks of an association cannot be had. Result: the first is given back, for others too."""
     seats, real, given_back = Seats(tmp_path / "seats", total=1, per_host=1), fcntl.lockf, []
 
     def lockf(file: int, what: int, length: int, byte: int) -> None:

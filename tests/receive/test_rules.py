@@ -86,9 +86,9 @@ def test_the_first_rule_that_matches_decides(film, rule, mode, queue, why):
 @pytest.mark.parametrize(
     ("rules", "named"),
     [
-        ("[[rules]]\nname = 'a'\nall_of = { Nonsense = 'x' }", "no DICOM keyword"),
-        ("[[rules]]\nname = 'a'\nany_of = { Modality = '(' }", "no regular expression"),
-        ("[[rules]]\nname = 'a'\ndestinations = ['NOWHERE']", "does not hold"),
+        ("[[rules]]\nname = 'a'\nall_of = { Nonsense = 'x' }", "not a DICOM keyword"),
+        ("[[rules]]\nname = 'a'\nany_of = { Modality = '(' }", "not a regular expression"),
+        ("[[rules]]\nname = 'a'\ndestinations = ['NOWHERE']", "does not contain"),
         ("[[rules]]\nname = 'a'\n[[rules]]\nname = 'a'", "same name"),
         ("[[rules]]\nname = 'a'\nmode = 'loud'", "rules"),
         ("[[rules]]\nname = 'a'\nall_of = { StudyDescription = '(?=STAT)' }", "no look-around"),

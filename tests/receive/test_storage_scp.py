@@ -1,4 +1,4 @@
-"""The receiver with real sockets: success means safe, strangers can not store, everybody is answered."""
+"""The receiver with real sockets: success means safe, strangers cannot store, everybody is answered."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dicom_node.dimse.contexts import SOP_CLASSES, TRANSFER_SYNTAXES, VERIFICATI
 from dicom_node.receive.storage_scp import Receiver, bind
 from dicom_node.runtime.config import Receive
 from dicom_node.runtime.errors import ConfigError
-from dicom_node.runtime.log_limit import Quiet
+from dicom_node.runtime.log_limit import LogLimit
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.spool import Spool
 from segmenter.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -245,12 +245,12 @@ def test_rejections_do_not_fill_the_log(node: Node, caplog: pytest.LogCaptureFix
     assert 'add "STRANGER" = ["127.0.0.1"] to [receive.allowed]' in lines[0]
 
 
-def test_quiet_is_bounded_and_forgets_after_a_minute() -> None:
+def test_the_log_limit_is_bounded_and_forgets_after_a_minute() -> None:
     now = 0.0
-    quiet = Quiet(seconds=60, most=2, clock=lambda: now)
-    assert [quiet.may((name,)) for name in ("a", "a", "b", "c")] == [True, False, True, False]
+    limit = LogLimit(seconds=60, most=2, clock=lambda: now)
+    assert [limit.allows(name) for name in ("a", "a", "b", "c")] == [True, False, True, False]
     now = 61.0
-    assert quiet.may(("a",))
+    assert limit.allows("a")
 
 
 # -- what is offered ----------------------------------------------------------------------------------------------

@@ -48,20 +48,20 @@ def test_config_toml_is_complete_and_equal_to_the_defaults(tmp_path: Path) -> No
         ("[receive.allowed]\nM = '10.0.0.7'", "receive.allowed.M: must be a list"),
         ("[receive.allowed]\n'SEVENTEEN LETTERS' = []", "receive.allowed: each name must be an AE title"),
         ("[peers.PACS]\nhost = 'h'", "peers.PACS: the key port is missing"),
-        ("[peers.PACS]\nhost = 'h:104'\nport = 1", "the port has a key of its own"),
+        ("[peers.PACS]\nhost = 'h:104'\nport = 1", "the port has its own key"),
         ("[peers.PACS]\nhost = 'h'\nport = 1\n[send]\ndestinations = ['PAC']", "did you mean PACS?"),
         ("[node]\nreserve_mb = true", "node.reserve_mb: must be a whole number"),
         ("[node]\nstop_seconds = inf", "node.stop_seconds: must be a number, more than 0"),
         ("[receive]\nport = 70000", "receive.port"),
         ("[receive]\nae_title = 'SEVENTEEN LETTERS'", "receive.ae_title"),
         ("[recieve]\nport = 1", "recieve: unknown key; did you mean [receive]?"),
-        ("[send]\ndestinations = ['PACS']", "[peers] does not hold"),
+        ("[send]\ndestinations = ['PACS']", "[peers] does not contain"),
         ("[queue]\nbroker = 'amqp://x'", "queue.broker"),
         ("[work]\nlease_seconds = 6", "work.heartbeat_seconds"),
         ("[receive", "not valid TOML"),
         ("[peers.RADIOLOGY-PACS-MAIN]\nhost = 'h'\nport = 1", "set its ae_title"),
-        ("[peers.PACS]\nhost = 'pacs..local'\nport = 1", "is no host name"),
-        ("[receive.allowed]\nM = ['modality..local']", "is no host name"),
+        ("[peers.PACS]\nhost = 'pacs..local'\nport = 1", "is not a host name"),
+        ("[receive.allowed]\nM = ['modality..local']", "is not a host name"),
         ("[queue]\nbroker = 'redis://host:notaport/0'", "queue.broker"),
         ("[work]\nnode = 'http://[::1'", "work.node"),
         ("[work]\nnode = 'nonsense'", "work.node"),
@@ -243,4 +243,4 @@ def test_a_url_is_shown_without_its_secrets(url: str, safe: str) -> None:
 
 def test_a_wrong_option_of_the_command_line_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["work", "--config", str(written(tmp_path, "")), "--node", "ftp://h"])
-    assert done.exit_code == 2 and "--node: work.node: is no URL" in done.output
+    assert done.exit_code == 2 and "--node: work.node: is not a URL" in done.output

@@ -146,10 +146,10 @@ RUBBISH: dict[str, tuple[Callable[[bytes], bytes] | None, Any, str]] = {
     "a page": (lambda request: b"HTTP/1.1 400 Bad Request\r\n\r\n", None, "DICOM"),
     "an acceptance of nothing but its header": (lambda request: b"\2\0\0\0\0\0", None, "no DICOM that can be read"),
     "an acceptance that ends in an item": (lambda request: _cut(accept(request)), None, "no DICOM that can be read"),
-    "a release": (lambda request: struct.pack(">BBLL", 6, 0, 4, 0), None, "can not be reached"),
-    "data first": (lambda request: pdv(1, 3, b"x" * 20), None, "can not be reached"),
+    "a release": (lambda request: struct.pack(">BBLL", 6, 0, 4, 0), None, "cannot be reached"),
+    "data first": (lambda request: pdv(1, 3, b"x" * 20), None, "cannot be reached"),
     "nothing": (lambda request: b"", None, "does not answer"),
-    "4 GB": (lambda request: b"\2\0\xff\xff\xff\xff" + b"x" * 100, None, "can not be reached"),
+    "4 GB": (lambda request: b"\2\0\xff\xff\xff\xff" + b"x" * 100, None, "cannot be reached"),
     "a response of 4 GB": (None, lambda context, command: b"\4\0\xff\xff\xff\xff" + b"x" * 100, "ended while|no answer"),
     "a response of noise": (None, lambda context, command: pdv(context, 3, b"\1" * 50), "ended while sending|no answer"),
     "another message's response": (

@@ -139,7 +139,7 @@ def test_whose_certificate_it_is_and_what_is_wrong_with_it(
 
 def test_nobody_there(folder: Path) -> None:
     assert "nothing listens on 127.0.0.1" in said(folder, free_port())
-    assert "pacs.invalid can not be resolved (DNS)" in said(folder, 104, host="pacs.invalid")
+    assert "pacs.invalid cannot be resolved (DNS)" in said(folder, 104, host="pacs.invalid")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert "takes the connection and does not answer" in said(folder, silent.getsockname()[1])
 

@@ -65,8 +65,8 @@ def test_a_pacs_that_is_down_and_one_that_does_not_know_the_class(tmp_path: Path
     desk = WaitingDelivery(tmp_path, pacs.port)
     with desk.sending():
         wait_for(lambda: desk.delivery.attempts >= 2, 120, "two tries")
-        assert "can not be reached" in (desk.delivery.reason or "")
-        assert "can not be reached" in (echo(desk.config, "PACS") or "")
+        assert "cannot be reached" in (desk.delivery.reason or "")
+        assert "cannot be reached" in (echo(desk.config, "PACS") or "")
         with pacs.serving():
             desk.waits_for(DeliveryState.DELIVERED)
             assert echo(desk.config, "PACS") is None
@@ -136,7 +136,7 @@ def test_a_name_that_no_resolver_takes_stops_nobody(tmp_path: Path, pacs: StandI
     """The configuration refuses such a name; this one came past it."""
     desk = WaitingDelivery(tmp_path, pacs.port)
     peers = desk.config.peers | {"PACS": desk.config.peers["PACS"].model_copy(update={"host": "pacs..local"})}
-    assert "can not be reached" in (echo(desk.config.model_copy(update={"peers": peers}), "PACS") or "")
+    assert "cannot be reached" in (echo(desk.config.model_copy(update={"peers": peers}), "PACS") or "")
 
 
 def test_pause_keeps_everything_here(tmp_path: Path, pacs: StandInPacs) -> None:

@@ -142,7 +142,7 @@ def test_failed_and_refused_films_stay_thirty_days_and_are_announced(house: Hous
     assert all(house.has_film(one) for one in (failed, refused, kept_here))
     assert house.round_after(30.1) == Removed(unanswered=3)
     assert house.files() == 0
-    assert house.outbox.retry(refused) == 0, "bytes that were removed can not go again"
+    assert house.outbox.retry(refused) == 0, "bytes that were removed cannot go again"
 
 
 def test_what_is_not_delivered_is_never_removed(house: House) -> None:

@@ -117,10 +117,10 @@ SCENES = (
     Scene(STARTING, lead="start"),
     Scene((LOOKING,)),
     Scene(
-        (ANSWERED, Point("run", "dicom_node.runtime.child_processes:Children.start", "after"))
+        (ANSWERED, Point("run", "dicom_node.runtime.child_processes:ChildProcesses.start", "after"))
     ),  # the child that it starts again
     Scene(
-        (TAKEN, Point("receive", "dicom_node.runtime.child_processes:Children.start", "after"))
+        (TAKEN, Point("receive", "dicom_node.runtime.child_processes:ChildProcesses.start", "after"))
     ),  # so do the receivers' parent
 )
 

@@ -1,6 +1,6 @@
 """The kinds of film that a hospital may send, as cells of a matrix, and a small set of cells that meets every valid pair.
 
-A cell is left out only where its film can not be written at all, or where it would say nothing new (`why_not`). A header that
+A cell is left out only where its film cannot be written at all, or where it would say nothing new (`why_not`). A header that
 the standard does not allow, such as a DX without spacing, is no reason: such films come.
 """
 

@@ -10,6 +10,7 @@ from answered_films import SC, result_object
 
 from dicom_node.storage import database
 
+SCHEMA_1 = Path(database.__file__).with_name("schema_1.sql").read_text()
 STATES = ("received", "claimed", "segmented", "skipped", "failed")
 DELIVERY_STATES = ("pending", "sent", "delivered", "refused")
 
@@ -19,7 +20,7 @@ def version_1(path: Path, spool: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
-    db.executescript(database._SCHEMA)
+    db.executescript(SCHEMA_1)
     db.execute("PRAGMA user_version = 1")
     db.execute("INSERT INTO associations VALUES (1, 'MODALITY', 'PTXSEG', '10.0.0.1', 1.0, 2.0, 9, 'released')")
     for number, state in enumerate(STATES, start=1):

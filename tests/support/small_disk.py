@@ -50,7 +50,7 @@ def small_disk(folder: Path, size_mb: int) -> Iterator[SmallDisk]:
     except OSError as error:
         problem = str(error)
     if problem:
-        message = f"a small disk can not be mounted (needs root): {problem}"
+        message = f"a small disk cannot be mounted (needs root): {problem}"
         pytest.fail(message) if in_ci() else pytest.skip(message)
     try:
         yield SmallDisk(folder)

@@ -247,7 +247,7 @@ def test_changed_pixels_and_a_changed_index_are_noticed(raw: Path, tmp_path: Pat
 
 
 def test_nothing_is_silently_dropped(copy: Path, tmp_path: Path) -> None:
-    """One film of each kind that can not be used; each is named with its reason."""
+    """One film of each kind that cannot be used; each is named with its reason."""
     unlabelled, garbage, cut, twin, tall, lateral = films(copy)[:6]
     label = copy / "train-rle.csv"
     lines = [line for line in label.read_text().splitlines() if not line.startswith(unlabelled.stem)]

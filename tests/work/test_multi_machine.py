@@ -90,10 +90,10 @@ def config_file(folder: Path, text: str) -> Path:
         ("rediss://:{password}@localhost:{port}/0?ssl_ca_certs={ca}", False, None),
         ("rediss://:{password}@localhost:{port}/0", False, "self-signed and not known here.* into queue.broker_ca"),
         ("rediss://:wrong@localhost:{port}/0", True, "refuses our password"),
-        ("rediss://localhost:{port}/0", True, "refuses our password, or wants one"),
-        ("redis://:{password}@localhost:{port}/0", True, "does it want TLS"),
+        ("rediss://localhost:{port}/0", True, "refuses our password, or needs one"),
+        ("redis://:{password}@localhost:{port}/0", True, "does it expect TLS"),
         ("rediss://:{password}@127.0.0.1:{closed}/0", True, "nothing listens on its port"),
-        ("rediss://:{password}@redis.invalid:{port}/0", True, r"redis.invalid can not be resolved \(DNS\)"),
+        ("rediss://:{password}@redis.invalid:{port}/0", True, r"redis.invalid cannot be resolved \(DNS\)"),
         ("rediss://:{password}@127.1:{port}/0", True, "does not name 127.1"),
     ],
 )

@@ -97,7 +97,7 @@ def drained(bench: Bench, films: int, limit: float = 60.0, stopping: Callable[[]
 @pytest.mark.parametrize("films", [1, 3, 12])
 @pytest.mark.parametrize("stage", ["read", "forward", "finish"])
 def test_a_film_that_fails_takes_no_other_with_it(films: int, stage: str) -> None:
-    """Only in a forward pass that several films shared it can not be told whose fault it was: all of these are tried again."""
+    """Only in a forward pass that several films shared it cannot be told whose fault it was: all of these are tried again."""
     bench = Bench([film(number) for number in range(20)], trouble=(7, stage))
     drained(bench, films)
     assert film(7).job.job_id in bench.charged and film(7).job.job_id not in bench.finished

@@ -22,11 +22,11 @@ PICTURES = (".png", ".jpg", ".jpeg")
 
 
 class DataError(ValueError):
-    """A data set that can not be used as it lies; the message names what is missing and what to do."""
+    """A data set that cannot be used as it lies; the message names what is missing and what to do."""
 
 
 class FilmError(ValueError):
-    """One film that can not be used; `kind` is its heading in the report: unreadable or mismatched."""
+    """One film that cannot be used; `kind` is its heading in the report: unreadable or mismatched."""
 
     def __init__(self, kind: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -101,7 +101,7 @@ def _grey(path: Path) -> NDArray[np.uint8]:
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise FilmError("unreadable", f"{path.name} can not be read ({type(error).__name__})") from error
+        raise FilmError("unreadable", f"{path.name} cannot be read ({type(error).__name__})") from error
     picture = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
     if picture is None:
         raise FilmError("unreadable", f"{path.name} is no picture that can be decoded")

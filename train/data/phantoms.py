@@ -44,7 +44,7 @@ class Plan:
 def write(plan: Plan, out: Path, workers: int) -> int:
     """Draw the films, then the csv and the note; the number of films.
 
-    Raises ValueError for seeds of the exam and for a plan that can not be.
+    Raises ValueError for seeds of the exam and for a plan that cannot be.
     """
     wanted = films(plan)
     if wanted and max(seed for seed, _ in wanted) >= FIRST_EXAM_SEED:

@@ -79,7 +79,7 @@ def _refuse_unknown_patients(found: Found, plan: Plan) -> None:
     unknown = sum(not case.patient for case in found.cases)
     if plan.split == "patient" and unknown:
         raise DataError(
-            f"{unknown} of {len(found.cases)} films have no patient, so folds by patient can not be made; give the map of "
+            f"{unknown} of {len(found.cases)} films have no patient, so folds by patient cannot be made; give the map of "
             "SIIM-ACR ids to NIH patients with --patients, or accept leaking patients with --split image"
         )
     alone = len({case.patient for case in found.cases}) == len(found.cases)
@@ -110,7 +110,7 @@ def _resumed(plan: Plan, found: Found) -> dict[str, dict[str, Any]]:
 
 
 def _allocate(plan: Plan, count: int) -> None:
-    """Raises DataError when the disk can not hold the arrays: they are sparse at first, and a worker that finds no room
+    """Raises DataError when the disk cannot hold the arrays: they are sparse at first, and a worker that finds no room
     later dies without a word."""
     there = sum(path.stat().st_blocks * 512 for path in plan.out.glob("*.npy"))
     needed = sum(count * size * size * 9 // 8 for size in plan.sizes) - there
@@ -195,7 +195,7 @@ def _finish(plan: Plan, found: Found, records: list[dict[str, Any]]) -> dict[str
     kinds = strata([r["area_fraction"] for r in good])
     groups = [cases[r["name"]].patient if plan.split == "patient" else r["name"] for r in good]
     if len(set(groups)) < plan.folds:
-        raise DataError(f"{len(set(groups))} {plan.split}s can not fill {plan.folds} folds; choose fewer with --folds")
+        raise DataError(f"{len(set(groups))} {plan.split}s cannot fill {plan.folds} folds; choose fewer with --folds")
     fold_of = deal(groups, kinds, plan.folds, plan.seed)
     index = [
         Row(

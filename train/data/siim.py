@@ -96,7 +96,7 @@ def _opened(path: Path) -> Iterator[TextIO]:
         with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else open(path, newline="") as file:
             yield file
     except (UnicodeDecodeError, gzip.BadGzipFile, csv.Error, EOFError) as error:
-        raise DataError(f"{path} can not be read as a csv ({error})") from error
+        raise DataError(f"{path} cannot be read as a csv ({error})") from error
 
 
 def patient_id(file: Path) -> str:

@@ -35,7 +35,7 @@ def unordered(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int) ->
 
 
 def _end_with_the_parent() -> None:
-    """A killed parent can not tell its children, and a pool's children would wait for work for ever: each holds both ends of
+    """A killed parent cannot tell its children, and a pool's children would wait for work for ever: each holds both ends of
     the pipe that the work comes through."""
     threading.Thread(target=_wait_for_the_parent, name="parent", daemon=True).start()
 

@@ -30,7 +30,7 @@ class Given:
 
 @dataclass
 class Source:
-    """`count` films; `read` yields them, and fills `unusable` with those that can not be read, by name. `fold` and
+    """`count` films; `read` yields them, and fills `unusable` with those that cannot be read, by name. `fold` and
     `folds_sha256`: of a prepared data set, for those that may have learned from its other folds."""
 
     title: str

@@ -1,4 +1,4 @@
-"""The model card, written from the manifest, so that the two can not tell different figures."""
+"""The model card, written from the manifest, so that the two cannot tell different figures."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def export(data: Prepared, runs: Sequence[Path], calibration: Path, out: Path, l
     try:
         found = json.loads((calibration / CALIBRATION_FILE).read_text())
     except (OSError, ValueError) as error:
-        raise RunError(f"{calibration / CALIBRATION_FILE} can not be read; run `python -m train calibrate` first") from error
+        raise RunError(f"{calibration / CALIBRATION_FILE} cannot be read; run `python -m train calibrate` first") from error
     if found["data_sha256"] != data.digest or found["folds"] != [note["fold"] for note in notes]:
         raise RunError(f"{calibration} is of other runs or another data set; calibrate these runs, in this order")
     weights = [checkpoint.chosen(run, found["weights"]) for run in runs]
@@ -95,7 +95,7 @@ def record(folder: Path, name: str, report: dict[str, Any]) -> Artifact:
     artifact = load_artifact(folder)
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
     if "out_of_fold" not in manifest["metrics"]:
-        raise RunError(f"{folder} was exported by an older version, its card can not be written anew; export it again")
+        raise RunError(f"{folder} was exported by an older version, its card cannot be written anew; export it again")
     manifest["metrics"].setdefault("evaluations", {})[name] = report
     kept = {key: value for key, value in manifest.items() if key not in ("schema", "weights", "graphs")}
     tensors = [artifact.stored_tensors(i) for i in range(len(artifact.manifest.weights))]

@@ -1,7 +1,7 @@
 """Batch augmentation on the device: one sampled map for image and truth, one sampling of the pixels.
 
 Geometry: for every pixel of the result, where in the film it comes from, in units of half the side (-1 to 1). All of
-it is one grid, so image and truth can not come apart and the film is interpolated once.
+it is one grid, so image and truth cannot come apart and the film is interpolated once.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def toned(image: Tensor, how: Augmentation, draws: RandomDraws) -> Tensor:
 
 
 def dropped(image: Tensor, truth: Tensor, how: Augmentation, draws: RandomDraws) -> tuple[Tensor, Tensor]:
-    """Blank rectangles. What can not be seen is not asked for: the truth is blank there, too."""
+    """Blank rectangles. What cannot be seen is not asked for: the truth is blank there, too."""
     if not how.dropout:
         return image, truth
     n, side = image.shape[0], image.shape[-1]

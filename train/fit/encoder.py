@@ -32,7 +32,7 @@ def load_imagenet(network: PneumothoraxNetwork, path: Path, sha256: str, std: fl
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} can not be read as safetensors ({error})") from error
+        raise WeightsError(f"{path} cannot be read as safetensors ({error})") from error
     encoder = network.unet.encoder
     wanted = encoder.state_dict()
     kept = {k: t for k, t in tensors.items() if not k.startswith(("_fc.", "classifier.", "fc."))}

@@ -34,7 +34,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 class RunError(ValueError):
-    """The run can not begin or go on like this; the message says what to do."""
+    """The run cannot begin or go on like this; the message says what to do."""
 
 
 @dataclass(frozen=True)

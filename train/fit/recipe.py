@@ -13,7 +13,7 @@ RECIPES = Path(__file__).with_name("recipes")
 
 
 class RecipeError(ValueError):
-    """The recipe can not be read as it stands; the message names the key."""
+    """The recipe cannot be read as it stands; the message names the key."""
 
 
 @dataclass(frozen=True)

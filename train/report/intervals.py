@@ -4,8 +4,8 @@ Percentile interval of Efron & Tibshirani, An Introduction to the Bootstrap (199
 are, with replacement, measure again, and cut 2.5 % of the results off at either end. Films of one person are alike, so a
 patient is drawn with all films: drawing films one by one makes the interval too narrow.
 
-What it can not do: a figure that is the same in every draw (no film missed, say) gets an interval without width, though the
-next hospital may differ. The ECE can not be negative, so that chance only adds to it: its interval lies high, and may miss
+What it cannot do: a figure that is the same in every draw (no film missed, say) gets an interval without width, though the
+next hospital may differ. The ECE cannot be negative, so that chance only adds to it: its interval lies high, and may miss
 the estimate where that is near 0.
 """
 

@@ -1,4 +1,4 @@
-"""Every figure by a name that can not be mistaken for another.
+"""Every figure by a name that cannot be mistaken for another.
 
 Of pixels, all films at 512 x 512 laid end to end as one vector (the published .8241 / .7008 are these, of positives only):
 
@@ -164,7 +164,7 @@ def average_precision(truth: np.ndarray, score: np.ndarray) -> float | None:
 def ranked(truth: np.ndarray, score: np.ndarray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positives and negatives that score at least as high as each level, levels from high to low. Two arrays (levels,)."""
     order = np.argsort(-score, kind="stable")
-    last = np.flatnonzero(np.diff(score[order], append=-np.inf))  # equal scores can not be told apart by any threshold
+    last = np.flatnonzero(np.diff(score[order], append=-np.inf))  # equal scores cannot be told apart by any threshold
     return np.cumsum(truth[order])[last], np.cumsum(~truth[order])[last]
 
 

@@ -149,7 +149,7 @@ def contact_sheet(tiles: Sequence[Tile], path: Path, columns: int = 4, tile: int
     """Films side by side, the truth outlined in green and the answer in red, each with its caption below.
 
     Films keep their proportions: the longer side fills the tile of `tile` px, bars fill the rest. Cells lie GAP px apart and
-    from the edge. Raises OSError when `path` can not be written.
+    from the edge. Raises OSError when `path` cannot be written.
     """
     step = tile + GAP, tile + _caption_height(tile) + GAP  # across, down
     rows = max(1, -(-len(tiles) // columns))

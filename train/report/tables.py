@@ -1,4 +1,4 @@
-"""Figures as Markdown, for report.md and for the model card: one table, so that the two can not tell different ones."""
+"""Figures as Markdown, for report.md and for the model card: one table, so that the two cannot tell different ones."""
 
 from __future__ import annotations
 

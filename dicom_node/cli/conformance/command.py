@@ -42,7 +42,7 @@ def conformance(out: Path | None, config_path: Path | None, as_json: bool) -> No
         try:
             out.write_text(text, "utf-8")
         except OSError as error:
-            raise ConfigError(f"{out}: can not be written ({error.strerror}); name another file with --out") from error
+            raise ConfigError(f"{out}: cannot be written ({error.strerror}); name another file with --out") from error
     elif as_json:
         print_json(page.values())
     else:
@@ -50,7 +50,7 @@ def conformance(out: Path | None, config_path: Path | None, as_json: bool) -> No
 
 
 def statement(config: Config) -> Page:
-    """Raises ConfigError when the configured model can not be used: its objects could not be described."""
+    """Raises ConfigError when the configured model cannot be used: its objects could not be described."""
     from dicom_node.cli.conformance.document import Page, Section, Table, contents
     from dicom_node.cli.conformance.network import chapters, services
     from dicom_node.cli.conformance.objects import Objects

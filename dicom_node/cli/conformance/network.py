@@ -219,7 +219,7 @@ def _network(config: Config, sent: list[tuple[str, str]]) -> list[Section]:
             f"A-ABORT or the end of the line: no association {config.receive.establish_seconds:g} s after the connection, "
             f"a PDU that takes more than {config.receive.pdu_seconds:g} s or is longer than agreed, "
             f"{config.receive.idle_seconds:g} s of silence, an object of more than {config.receive.max_object_mb} MiB, a "
-            "message that can not be read.",
+            "message that cannot be read.",
         )),
         Section("7.3", "Association initiation: SENDER", (
             f"One association per destination at a time, to {storage_scu.DESTINATIONS_AT_ONCE} destinations at once, and one "
@@ -229,7 +229,7 @@ def _network(config: Config, sent: list[tuple[str, str]]) -> list[Section]:
             "prefers Implicit VR Little Endian still gets what was stored. No PDU is longer than 128 KiB or than the acceptor "
             "says; one that says no length, or one that holds no byte of a message (1 to 6), gets PDUs of up to 16 KiB.",
             Table.of("presentation contexts proposed", _CONTEXTS, _proposed(config, sent)),
-            "An association that is rejected, aborted or can not be had: "
+            "An association that is rejected, aborted or cannot be had: "
             f"{_what_follows(Verdict.TRY_LATER, config)}. A SOP class that is not accepted: "
             f"{_what_follows(Verdict.REFUSED, config)}.",
         )),
