@@ -17,6 +17,8 @@ from scipy.interpolate import CubicSpline
 SUBPIXEL = 4  # bits of fraction in the coordinates handed to OpenCV
 HILUM = (4.3, 0.0)  # of a lung, in its own frame; the collapsing lung shrinks towards it
 
+Box = tuple[slice, slice]  # rows and columns of a canvas
+
 
 @dataclass(frozen=True)
 class Body:
@@ -80,19 +82,39 @@ class Canvas:
         c, s = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
         return c * px + s * py + np.float32(self.centre[0]), -s * px + c * py + np.float32(self.centre[1])
 
-    def fill(self, points: np.ndarray) -> np.ndarray:
-        """The polygon as (H, W) float32 coverage in [0, 1]."""
-        out = np.zeros(self.shape, np.uint8)
-        cv2.fillPoly(out, [self._fixed(points)], 255, cv2.LINE_AA, SUBPIXEL)
+    def fill(self, points: np.ndarray, box: Box | None = None) -> np.ndarray:
+        """The polygon as float32 coverage in [0, 1], (H, W), or the part of it in `box`."""
+        rows, columns = box or (slice(0, self.shape[0]), slice(0, self.shape[1]))
+        out = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
+        if out.size:
+            corner = np.array([columns.start, rows.start], np.int32) << SUBPIXEL
+            cv2.fillPoly(out, [self._fixed(points) - corner], 255, cv2.LINE_AA, SUBPIXEL)
         return out.astype(np.float32) / 255
+
+    def box(self, points: np.ndarray) -> Box:
+        """Rows and columns of all pixels that the polygon can touch."""
+        px = self.to_px(points)
+        (left, top), (right, bottom) = np.floor(px.min(0)).astype(int) - 2, np.ceil(px.max(0)).astype(int) + 3
+        height, width = self.shape
+        top, left = min(max(int(top), 0), height), min(max(int(left), 0), width)
+        return slice(top, max(min(int(bottom), height), top)), slice(left, max(min(int(right), width), left))
 
     def line(
         self, out: np.ndarray, points: np.ndarray, width_cm: float, value: float, closed: bool = False
     ) -> None:
         """Draw an open line into a uint8 canvas. A line thinner than a pixel is drawn paler instead."""
+        self._polyline(out, self._fixed(points), width_cm, value, closed)
+
+    def lines(self, out: np.ndarray, lines: np.ndarray, widths_cm: list[float], values: list[float]) -> None:
+        """Draw many open lines, (N, points, 2), one after the other."""
+        fixed = self._fixed(lines.reshape(-1, 2)).reshape(lines.shape)
+        for one, width_cm, value in zip(fixed, widths_cm, values, strict=True):
+            self._polyline(out, one, width_cm, value, False)
+
+    def _polyline(self, out: np.ndarray, fixed: np.ndarray, width_cm: float, value: float, closed: bool) -> None:
         px = width_cm * self.px_per_cm
-        paled = int(np.clip(round(value * min(px, 1.0)), 0, 255))
-        cv2.polylines(out, [self._fixed(points)], closed, paled, max(1, round(px)), cv2.LINE_AA, SUBPIXEL)
+        paled = min(max(round(value * min(px, 1.0)), 0), 255)
+        cv2.polylines(out, [fixed], closed, paled, max(1, round(px)), cv2.LINE_AA, SUBPIXEL)
 
     def _fixed(self, points: np.ndarray) -> np.ndarray:
         return np.round(self.to_px(points) * (1 << SUBPIXEL)).astype(np.int32)
@@ -250,7 +272,9 @@ def bones(body: Body, canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
                 0.6 if i > 7 else 1
             )  # in front, ribs end in cartilage
             for first, last in ((0, 37), (36, 70)):
-                out += strength * _tube(
+                _add_tube(
+                    out,
+                    strength,
                     canvas,
                     placed(np.stack([x, y], 1), side)[first:last],
                     width[first:last],
@@ -267,7 +291,7 @@ def bones(body: Body, canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
             ],
             50,
         )
-        out += strength * _tube(canvas, placed(clavicle, side), np.linspace(1.7, 1.1, 50), 0.6)
+        _add_tube(out, strength, canvas, placed(clavicle, side), np.linspace(1.7, 1.1, 50), 0.6)
         edge = 13.2 - body.scapula
         blade = curve(
             [
@@ -290,19 +314,28 @@ def bones(body: Body, canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
             * domed(canvas.fill(placed(blob(18.6, -11.2, 2.5, 2.6), side)), canvas.px_per_cm, 2.4)
         )
         shaft = curve([(19.4, -11), (21.3, 0), (22.6, 12)], 20)
-        out += strength * _tube(canvas, placed(shaft, side), np.full(20, 2.2), 0.7)
+        _add_tube(out, strength, canvas, placed(shaft, side), np.full(20, 2.2), 0.7)
     return out + strength * _spine(canvas, rng)
 
 
-def _tube(canvas: Canvas, line: np.ndarray, width: np.ndarray, thickness: float) -> np.ndarray:
+def _add_tube(
+    out: np.ndarray, strength: float, canvas: Canvas, line: np.ndarray, width: np.ndarray, thickness: float
+) -> None:
     """A bone with a dense rim: cortex outside, marrow inside."""
     along = np.gradient(line, axis=0)
     across = np.stack([-along[:, 1], along[:, 0]], 1) / np.maximum(np.hypot(*along.T)[:, None], 1e-6)
-    out = np.zeros(canvas.shape, np.float32)
-    for share, value in ((1.0, thickness), (0.72, -0.3 * thickness)):
-        half = across * width[:, None] / 2 * share
-        out += value * canvas.fill(np.concatenate([line + half, (line - half)[::-1]]))
-    return out
+    outside, inside = (
+        np.concatenate([line + half, (line - half)[::-1]])
+        for half in (across * width[:, None] / 2 * share for share in (1.0, 0.72))
+    )
+    box = canvas.box(outside)
+    bone = thickness * canvas.fill(outside, box) + -0.3 * thickness * canvas.fill(inside, box)
+    out[box] += strength * bone
+
+
+def _add(out: np.ndarray, thickness: float, canvas: Canvas, points: np.ndarray) -> None:
+    box = canvas.box(points)
+    out[box] += thickness * canvas.fill(points, box)
 
 
 def _spine(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
@@ -311,23 +344,22 @@ def _spine(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
     while y < 24:
         height, half = 1.95 + 0.02 * y, 1.75 + 0.012 * y
         x = bend * np.sin(y / 9)
-        out += 0.62 * canvas.fill(
-            curve(
-                [
-                    (x - half, y),
-                    (x + half, y),
-                    (x + half * 0.9, y + height / 2),
-                    (x + half, y + height),
-                    (x - half, y + height),
-                    (x - half * 0.9, y + height / 2),
-                ],
-                40,
-                closed=True,
-            )
+        vertebra = curve(
+            [
+                (x - half, y),
+                (x + half, y),
+                (x + half * 0.9, y + height / 2),
+                (x + half, y + height),
+                (x - half, y + height),
+                (x - half * 0.9, y + height / 2),
+            ],
+            40,
+            closed=True,
         )
-        out += 0.35 * canvas.fill(blob(x, y + height * 0.8, 0.35, 0.8))
+        _add(out, 0.62, canvas, vertebra)
+        _add(out, 0.35, canvas, blob(x, y + height * 0.8, 0.35, 0.8))
         for side in (-1, 1):
-            out += 0.4 * canvas.fill(blob(x + side * half * 0.62, y + height * 0.45, 0.38, 0.5))
-            out += 0.25 * canvas.fill(blob(x + side * half * 1.4, y + height * 0.3, 1.1, 0.45))
+            _add(out, 0.4, canvas, blob(x + side * half * 0.62, y + height * 0.45, 0.38, 0.5))
+            _add(out, 0.25, canvas, blob(x + side * half * 1.4, y + height * 0.3, 1.1, 0.45))
         y += height + 0.42
     return cv2.GaussianBlur(out, (0, 0), max(0.08 * canvas.px_per_cm, 0.3))

@@ -240,8 +240,10 @@ def _vessels(rng: np.random.Generator, body: Body, lungs: dict[int, Lung], canva
     out = np.zeros(canvas.shape, np.uint8)
     fullness = rng.uniform(0.8, 1.25) * (0.7 if body.emphysema else 1.0)
     for side, lung in lungs.items():
-        for segment, width in vessels(rng, lung, fullness):
-            canvas.line(out, placed(segment, side), width, 255 * min(0.12 + width * 1.6, 1.0))
+        drawn = vessels(rng, lung, fullness)
+        widths = [width for _, width in drawn]
+        values = [255 * min(0.12 + width * 1.6, 1.0) for width in widths]
+        canvas.lines(out, placed(np.array([segment for segment, _ in drawn]), side), widths, values)
     return cv2.GaussianBlur(out, (0, 0), max(0.05 * canvas.px_per_cm, 0.3)).astype(np.float32) / 255
 
 
