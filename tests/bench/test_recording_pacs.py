@@ -110,7 +110,7 @@ def test_it_negotiates_in_its_own_way_under_a_title(tmp_path: Path) -> None:
         films = AnsweredFilms(tmp_path / "films", pacs.port, 2, others={"ARCHIVE": pacs.port})
         with films.sending():
             films.all_are(DeliveryState.DELIVERED)
-            wait_for(lambda: len(pacs.journal()) == 4, 40)
+            wait_for(lambda: len(pacs.journal()) == 4, 120)
         written = {one.called_ae: one.syntax for one in pacs.journal()}
         with socket.create_connection(("127.0.0.1", pacs.port), 20) as line:
             line.sendall(associate_rq(called="PACS"))

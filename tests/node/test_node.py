@@ -169,6 +169,7 @@ def test_garbage_that_is_no_dataset_is_kept_and_answered(
     head = part10_head(sop_class, uid, "1.2.840.10008.1.2.1", "TESTSCU")
     file.write_bytes(head + np.random.default_rng(1).bytes(5000))
     ae = AE("TESTSCU")
+    ae.acse_timeout = ae.dimse_timeout = 120
     monkeypatch.setattr(pynetdicom._config, "STORE_SEND_CHUNKED_DATASET", True)  # the file's bytes as they are
     association = ae.associate(
         "127.0.0.1", node.port, contexts=[build_context(sop_class, ["1.2.840.10008.1.2.1"])], ae_title="PTXSEG"

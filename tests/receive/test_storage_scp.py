@@ -259,6 +259,7 @@ def test_the_log_limit_is_bounded_and_forgets_after_a_minute() -> None:
 def test_every_class_in_every_syntax_is_accepted_and_stored(tmp_path: Path) -> None:
     with running(tmp_path) as node:
         ae = AE("MODALITY")
+        ae.acse_timeout = 120
         for name in SOP_CLASSES:
             for syntax in TRANSFER_SYNTAXES.values():
                 ae.add_requested_context(SOP_CLASSES[name], syntax)
@@ -287,6 +288,7 @@ def test_classes_are_switchable_and_verification_is_always_offered(tmp_path: Pat
     assert {str(context.abstract_syntax) for context in supported_contexts(Receive(sop_classes=()))} == {VERIFICATION}
     with running(tmp_path, sop_classes=("DX",)) as node:
         ae = AE("MODALITY")
+        ae.acse_timeout = 120
         for sop_class in (VERIFICATION, SOP_CLASSES["DX"], CR):
             ae.add_requested_context(sop_class, EXPLICIT)
         association = ae.associate("127.0.0.1", node.port, ae_title="PTXSEG")

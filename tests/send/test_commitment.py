@@ -261,6 +261,7 @@ class Archive:
     def speaking(self, calling: str | None = None, called: str = "PTXSENDER", roles: bool = True) -> Iterator[Association]:
         """An association of its own to the node, SCP role proposed for the commitment class."""
         ae = AE(calling or self.ae_title)
+        ae.acse_timeout = 120
         ae.add_requested_context(VERIFICATION)
         ae.add_requested_context(PUSH_MODEL)
         ae.add_requested_context(SC)

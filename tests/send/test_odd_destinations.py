@@ -185,8 +185,8 @@ def test_every_rubbish_is_a_sentence_and_the_others_do_not_wait(
         films = AnsweredFilms(tmp_path, odd.port, 1, others={"SOUND": sound.port}, connect_seconds=2, response_seconds=2)
         [uid] = films.uids
         with films.sending():
-            wait_for(lambda: films.delivery(uid, "SOUND").state is DeliveryState.DELIVERED, 40)
-            wait_for(lambda: films.delivery(uid).reason, 40)
+            wait_for(lambda: films.delivery(uid, "SOUND").state is DeliveryState.DELIVERED, 120)
+            wait_for(lambda: films.delivery(uid).reason, 120)
         delivery = films.delivery(uid)
         assert delivery.state is not DeliveryState.DELIVERED
         assert any(word in (delivery.reason or "") for word in words.split("|")), delivery.reason
@@ -319,7 +319,7 @@ def test_pause_stops_a_batch_within_one_object(tmp_path: Path) -> None:
     with pacs.serving():
         films = AnsweredFilms(tmp_path, pacs.port, 12)
         with films.sending():
-            assert paused.wait(40)
+            assert paused.wait(120)
             wait_for(lambda: pacs.open_lines == 0, 120, "the association goes on")
             assert len(pacs.stored) == 3
             films.ledger.set_mode("running")

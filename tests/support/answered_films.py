@@ -95,7 +95,7 @@ class AnsweredFilms:
     def sending(self) -> AbstractContextManager[None]:
         return running_sender(self.config, self.spool, self.ledger, self.outbox)
 
-    def all_are(self, *states: DeliveryState, seconds: float = 40) -> None:
+    def all_are(self, *states: DeliveryState, seconds: float = 120) -> None:
         try:
             wait_for(lambda: set(self.states().values()) <= set(states), seconds)
         except AssertionError:

@@ -120,7 +120,7 @@ def store_all(node: Node, mutants: Sequence[Mutant]) -> Toll:
     for one in mutants:
         kinds.setdefault((one.sop_class_uid, one.syntax), []).append(one)
     for (sop_class, syntax), some in kinds.items():
-        with RawPeer(node.port, timeout=30) as peer:
+        with RawPeer(node.port, timeout=120) as peer:
             assert peer.associate(sop_class=sop_class, syntax=syntax) == ASSOCIATE_AC
             for one in some:
                 peer.send(command(one.sop_instance_uid, sop_class))

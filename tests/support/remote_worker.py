@@ -55,7 +55,7 @@ class RemoteWorker:
 
     def __post_init__(self) -> None:
         headers = {"Authorization": f"Bearer {self.token}"}
-        self.client = httpx2.Client(base_url=self.url, headers=headers, timeout=20, trust_env=False)
+        self.client = httpx2.Client(base_url=self.url, headers=headers, timeout=120, trust_env=False)
 
     def ask(self, owner: str, **changes: Any) -> httpx2.Response:
         body = {"instance": self.instance, "pid": 4711, "owner": owner, "model": "m 1", "model_digest": MODEL}

@@ -161,6 +161,7 @@ def running_node(folder: Path, destination: tuple[str, int], **settings: str) ->
 def store(dataset: pydicom.Dataset, port: int, ae_title: str = NODE_AE, calling: str = SENDER) -> int:
     """C-STORE one dataset as it is (no transcoding); the DIMSE status."""
     ae = AE(ae_title=calling)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 120  # a busy machine is no refusal
     context = build_context(dataset.SOPClassUID, [dataset.file_meta.TransferSyntaxUID])
     association = ae.associate("127.0.0.1", port, contexts=[context], ae_title=ae_title)
     assert association.is_established, "the association was refused"

@@ -51,7 +51,8 @@ def write(plan: Plan, out: Path, workers: int) -> int:
         raise ValueError(f"seeds from {FIRST_EXAM_SEED} on are the exam's; choose a smaller --first-seed")
     out.mkdir(parents=True, exist_ok=True)
     jobs = [(plan, out, *one) for one in wanted]
-    done = tqdm(unordered(_write_one, jobs, workers), total=plan.count, desc="phantoms", unit="film")
+    written = map(_write_one, jobs) if workers == 1 else unordered(_write_one, jobs, workers)
+    done = tqdm(written, total=plan.count, desc="phantoms", unit="film")
     rows = {name: texts for _, name, texts in sorted(done)}  # an invisible pneumothorax makes both films of a pair one
     with open(out / "train-rle.csv", "w", newline="") as file:
         file.write("ImageId, EncodedPixels\n")
