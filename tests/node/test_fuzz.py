@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from film_parts import bases
+from fuzz import count
 from hostile_traffic import QUIET, Watch, answer_all, speak_all, store_all
 from mutant_answers import mutant as broken_answer
 from mutant_answers import send_to_all
@@ -70,3 +71,21 @@ def test_every_broken_film_is_stored_and_answered_with_a_code(tmp_path: Path) ->
         assert not unforeseen
         outcomes = {job.code or job.finding for job in jobs.values()}
         assert len(outcomes) > 12 and "pneumothorax" in outcomes, outcomes
+
+
+def test_what_several_processes_found_is_one_report() -> None:
+    """`make fuzz` shares its mutants among processes: nothing that one of them found is lost."""
+    said: dict[str, object] = {}
+    for number, seconds in ((1, 0.5), (2, 9.5), (3, 1.5)):
+        count(said, {
+            "count": 500, "seconds": 60.2, "outcomes": {"done": 2, f"failed: {number}": 1},
+            "crashes": {f"mutant {number}": "SIGSEGV"}, "broken_promises": [f"wave {number}"],
+            "slowest": {"mutant": f"mutant {number}", "seconds": seconds},
+            "hungriest": {"mutant": f"mutant {number}", "mb": 100 - number}, "receiver_growth_mb": number,
+        })  # fmt: skip
+    assert said == {
+        "count": 1500, "seconds": 180.6, "outcomes": {"done": 6, "failed: 1": 1, "failed: 2": 1, "failed: 3": 1},
+        "crashes": dict.fromkeys(("mutant 1", "mutant 2", "mutant 3"), "SIGSEGV"),
+        "broken_promises": ["wave 1", "wave 2", "wave 3"], "slowest": {"mutant": "mutant 2", "seconds": 9.5},
+        "hungriest": {"mutant": "mutant 1", "mb": 99}, "receiver_growth_mb": 3,
+    }  # fmt: skip

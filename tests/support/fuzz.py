@@ -60,7 +60,7 @@ def main() -> int:
             before = report["seconds"]
             for done in as_completed(chunks):
                 part, numbers = chunks[done]
-                _count(report[part], done.result())
+                count(report[part], done.result())
                 report["seconds"] = round(before + time.monotonic() - started, 1)
                 asked.out.write_text(json.dumps(report, indent=1) + "\n")
                 print(f"{part} {numbers.start} to {numbers.stop - 1}", file=sys.stderr, flush=True)
@@ -195,7 +195,7 @@ def _report(asked: argparse.Namespace) -> dict[str, Any]:
     return {"seed": asked.seed, "command": " ".join(["python", *sys.argv]), "seconds": 0.0, **{part: {} for part in PARTS}}
 
 
-def _count(said: Part, more: Part) -> None:
+def count(said: Part, more: Part) -> None:
     """Add what became of some mutants to what is known of others of the same part."""
     for name, value in more.items():
         if name not in said:
