@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import pydicom
 from apparatus import send
+from ledger_counts import jobs_by_state
 from programs import needed
 from pydicom.dataset import FileDataset
 from pydicom.uid import generate_uid
@@ -232,12 +233,12 @@ def backlog(scratch: Path) -> Iterator[Row]:
     ):
         ledger = node.ledger
         send(node.port, NODE_AE, files[:1])  # the worker is there and warm
-        wait_for(lambda: ledger.counts()[State.SEGMENTED] == 1)
+        wait_for(lambda: jobs_by_state(ledger.store)[State.SEGMENTED] == 1)
         ledger.set_mode("paused")
         send(node.port, NODE_AE, files[1:])
         started = time.perf_counter()
         ledger.set_mode("running")
-        wait_for(lambda: ledger.counts()[State.SEGMENTED] == len(files), 400)
+        wait_for(lambda: jobs_by_state(ledger.store)[State.SEGMENTED] == len(files), 400)
         seconds = (time.perf_counter() - started) / BACKLOG
     yield row(f"backlog: {BACKLOG} films, films/s", 1 / seconds, "1/s", "itself", "higher")
     name = f"backlog: {BACKLOG} films, films/s against what the forward pass alone allows"

@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 import stubborn_sender  # noqa: E402
 from far import Far  # noqa: E402
+from ledger_counts import jobs_by_state, open_deliveries  # noqa: E402
 from recording_pacs import IMPLICIT_ONLY, NO_LENGTH, Count, Received, RecordingPacs, count, recording_pacs  # noqa: E402
 from servers import Node, Orthanc, free_port, running_orthanc  # noqa: E402
 
@@ -128,10 +129,10 @@ class Hospital:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             waiting = self.under_way()
-            counts = self.node.ledger.counts()
+            counts = jobs_by_state(self.node.ledger.store)
             unfinished = sum(number for state, number in counts.items() if state not in FINISHED)
             failed = counts[State.FAILED] + counts[State.SKIPPED]
-            if len(waiting) <= failed and not unfinished and not self.node.outbox.open_count():
+            if len(waiting) <= failed and not unfinished and not open_deliveries(self.node.ledger.store):
                 return
             time.sleep(0.2)
 
@@ -163,7 +164,7 @@ class Hospital:
     def verdict(self) -> dict[str, object]:
         """The part of the JSON that chaos and soak share, from the PACS's book, the ledger and Orthanc."""
         found: Count = count(self.pacs.journal(), self.accepted, RECORDERS)
-        counts = self.node.ledger.counts()
+        counts = jobs_by_state(self.node.ledger.store)
         spread = sorted(self.latencies()) or [0.0]
         doubled = set(found.doubled) | set(found.strange)
         lost = set(found.lost)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from apparatus import film_files, needed, new_uids, seconds_of, send, send_at_once
+from ledger_counts import jobs_by_state
 from rows import ROUNDS, Row, row
 from servers import NODE_AE, SENDER, Node, free_port, running_node, wait_for
 
@@ -80,7 +81,7 @@ def _worker(folder: Path) -> Iterator[Row]:
     new_uids(films)
     with running_node(folder / "node", ("NOWHERE", free_port())) as node:
         send(node.port, NODE_AE, films)
-        wait_for(lambda: sum(node.ledger.counts()[state] for state in FINISHED) == len(films), 240, "the answers")
+        wait_for(lambda: sum(jobs_by_state(node.ledger.store)[state] for state in FINISHED) == len(films), 240, "the answers")
         living, _ = children_of(node.children()["work"])
         memory = max(_mb(pid, "VmRSS") for pid in living)
     yield row(f"startup: memory of the worker after {len(films)} films (RSS)", memory, "MB", "limit", "lower", 1200)

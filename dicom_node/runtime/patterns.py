@@ -41,7 +41,7 @@ def compiled(pattern: str) -> Pattern:
         said = error.args[0] if error.args else ""
         why = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
         raise ValueError(
-            f"{pattern!r} is not a regular expression that RE2 knows ({why}); without look-around and back-references, and "
+            f"{pattern!r} is not a regular expression that RE2 knows ({why}); it has no look-around or back-references, and "
             "repeats at most 1000 times"
         ) from error
 

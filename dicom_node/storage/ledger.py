@@ -211,22 +211,6 @@ class Ledger(Claims):
         )
         return [to_job(row) for row in rows]
 
-    def counts(self) -> dict[str, int]:
-        """Jobs by state, every state named."""
-        found = dict(self.store.read().execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
-        return {str(state): found.get(state, 0) for state in State}
-
-    def codes(self) -> dict[str, int]:
-        """Skips and failures by code."""
-        rows = self.store.read().execute(
-            "SELECT code, count(*) FROM jobs WHERE state IN ('skipped', 'failed') GROUP BY code ORDER BY 2 DESC"
-        )
-        return {str(code): count for code, count in rows}
-
-    def oldest_waiting_seconds(self) -> float | None:
-        row = self.store.read().execute("SELECT min(received_at) FROM jobs WHERE state = 'received'").fetchone()
-        return None if row[0] is None else max(0.0, time.time() - row[0])
-
     def conflicts(self) -> list[tuple[str, int]]:
         """(SOP Instance UID, contents seen) of every UID that came with more than one content."""
         rows = self.store.read().execute(

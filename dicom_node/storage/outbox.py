@@ -189,11 +189,6 @@ class Outbox:
                 )
         return len(rows)
 
-    def open_count(self) -> int:
-        return int(
-            self._store.read().execute("SELECT count(*) FROM deliveries WHERE state IN ('pending', 'sent')").fetchone()[0]
-        )
-
     def counts(self) -> dict[str, dict[str, int]]:
         """Deliveries by destination and state."""
         found: dict[str, dict[str, int]] = {}

@@ -24,6 +24,7 @@ import slow_proxy
 import uvicorn
 from click.testing import CliRunner
 from fastapi import FastAPI
+from ledger_counts import open_deliveries
 from pydicom.dataset import Dataset
 from receiver_node import running as receiving
 from receiver_node import send
@@ -292,7 +293,7 @@ def test_a_file_that_the_sender_could_not_send_is_refused(door: Door) -> None:
         answer = held.finish(hashlib.sha256(data).hexdigest())
         assert answer.status_code == 422, what
         assert what in answer.text or what in ("does not end where", "the group's length"), (what, answer.text)
-    assert not Outbox(door.ledger.store).open_count()
+    assert not open_deliveries(door.ledger.store)
     left = [file for file in (door.config.spool_directory / "job").rglob("*") if file.is_file()]
     assert not left, "what was refused is removed"
 

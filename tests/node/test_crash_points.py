@@ -17,6 +17,7 @@ import instant_model
 import pytest
 from crash_launcher import Traps, resolve
 from crash_points import SCENES, WORKING, Scene
+from ledger_counts import jobs_by_state
 from pydicom.dataset import Dataset
 from quick_model import quick_model
 from recording_pacs import RecordingPacs, count, recording_pacs
@@ -151,7 +152,7 @@ def test_the_book_of_all_films(house: House) -> None:
     assert found.results == 2 * len(set(house.taken)), "a SEG and a report each"
     sent = {(one.uid, one.called_ae) for one in house.pacs.journal()}
     assert len(sent) == found.results * len(RECORDERS), "each of them at each destination"
-    assert house.node.ledger.counts()[State.FAILED] == 0
+    assert jobs_by_state(house.node.ledger.store)[State.FAILED] == 0
     stored = [one["MainDicomTags"]["SOPInstanceUID"] for one in house.orthanc.get("/instances?expand&since=0&limit=100000")]
     assert sorted(stored) == sorted({one.uid for one in house.pacs.journal()})
     print(f"{found.results} films, {len(SCENES)} scenes, {found.sends_per_uid} sends per result, at most {found.most_sends}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ledger_counts import open_deliveries
 from quick_model import quick_film, quick_settings
 from rude_pacs import RudePacs
 from servers import Redis, free_port, running_node, store, wait_for
@@ -55,7 +56,7 @@ def test_redis_absent_at_the_start_then_hung_then_gone(redis: Redis, tmp_path: P
         assert store(films["killed"], node.port) == 0x0000
         redis.start()
         node.delivered(uids["killed"])
-        wait_for(lambda: node.outbox.open_count() == 0, 120, "deliveries")
+        wait_for(lambda: open_deliveries(node.ledger.store) == 0, 120, "deliveries")
         assert [(node.job_of(uid).attempts, node.job_of(uid).crashes) for uid in uids.values()] == [(1, 0)] * 4
     assert pacs.lost(uids.values()) == []
     assert pacs.doubled() == []

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from ledger_counts import open_deliveries
 from quick_model import quick_film, quick_settings
 from rude_pacs import RudePacs
 from servers import Node, running_node, store, wait_for
@@ -143,7 +144,7 @@ def test_one_uid_with_other_pixels_is_two_results_and_with_another_header_one(no
         one.join(120)
     finished = [State.SEGMENTED] * 3
     wait_for(lambda: [job.state for job in node.ledger.jobs(sop_instance_uid=uid)] == finished, 120, "three answers")
-    wait_for(lambda: node.outbox.open_count() == 0, 120, "deliveries")
+    wait_for(lambda: open_deliveries(node.ledger.store) == 0, 120, "deliveries")
     jobs = node.ledger.jobs(sop_instance_uid=uid)
     assert sorted(job.revision for job in jobs) in ([1, 1, 2], [1, 2, 2])
     assert sum(job.same_as is not None for job in jobs) == 1
@@ -162,7 +163,7 @@ def test_sigterm_finishes_what_is_on_the_bench_and_on_the_wire_and_the_rest_wait
     for one in films:
         assert store(one, node.port) == 0x0000
     wait_for(lambda: any(pacs.of(uid) for uid in uids), 120, "an object on the wire")
-    wait_for(lambda: node.outbox.open_count() > 2, 120, "objects that wait behind it")
+    wait_for(lambda: open_deliveries(node.ledger.store) > 2, 120, "objects that wait behind it")
     assert node.stop() == 0
     jobs = [node.job_of(uid) for uid in uids]
     assert all(job.state in (State.RECEIVED, *FINISHED) for job in jobs)

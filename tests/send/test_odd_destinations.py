@@ -21,6 +21,7 @@ from typing import Any
 import pydicom
 import pytest
 from answered_films import SEG, AnsweredFilms
+from ledger_counts import open_deliveries
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
@@ -295,10 +296,10 @@ def test_a_sender_that_is_killed_by_one_object_delivers_the_others(tmp_path: Pat
         script = _KILLED.format(uid=films.uids[1])
         deaths = 0
         for _ in range(10):
-            if not films.outbox.open_count():
+            if not open_deliveries(films.ledger.store):
                 break
             process = subprocess.Popen([sys.executable, "-c", script, str(films.config_file)])
-            wait_for(lambda: process.poll() is not None or not films.outbox.open_count(), 120)  # noqa: B023
+            wait_for(lambda: process.poll() is not None or not open_deliveries(films.ledger.store), 120)  # noqa: B023
             if process.poll() is None:
                 process.terminate()
             deaths += process.wait(120) == -signal.SIGKILL

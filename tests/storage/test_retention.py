@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ledger_counts import jobs_by_state, open_deliveries
 from servers import free_port, wait_for
 
 from dicom_node.runtime.config import Config, load
@@ -122,7 +123,7 @@ def test_finished_work_goes_after_its_days_and_leaves_a_tombstone(house: House) 
     assert known is not None and known.kinds == ("seg",), "what was sent is never made again"
     assert [(one.sop_instance_uid, one.sha256) for one in after] == [(one.sop_instance_uid, one.sha256) for one in before]
     assert [one.path for one in after] == [None]
-    assert house.ledger.job(answered).arrival.dataset_sha256 and house.ledger.counts()["segmented"] == 1
+    assert house.ledger.job(answered).arrival.dataset_sha256 and jobs_by_state(house.ledger.store)[State.SEGMENTED] == 1
 
 
 def test_failed_and_refused_films_stay_thirty_days_and_are_announced(house: House, caplog: pytest.LogCaptureFixture) -> None:
@@ -223,7 +224,7 @@ def test_a_removed_film_that_comes_again_is_known_healed_and_answered_by_its_one
     assert house.finish(redeliver=True).same_as == job_id and twin != job_id
     uids = house.ledger.store.read().execute("SELECT sop_instance_uid FROM objects").fetchall()
     assert [uid for (uid,) in uids] == ["2.25.1.1"], "no second result"
-    assert house.outbox.open_count() == 0
+    assert open_deliveries(house.ledger.store) == 0
 
 
 def test_a_film_that_is_worked_on_again_is_left_alone(house: House) -> None:
