@@ -31,7 +31,7 @@ from pynetdicom.transport import AddressInformation
 
 from dicom_node.dimse.association_pdu import ASSOCIATE_AC, UNSAID_LENGTH, read_accept
 from dicom_node.dimse.transport import OutgoingLine
-from dicom_node.dimse.upper_layer import Messages, Upper
+from dicom_node.dimse.pynetdicom_adapter import Messages, Upper
 
 log = logging.getLogger(__name__)
 

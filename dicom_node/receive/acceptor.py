@@ -28,7 +28,7 @@ from pynetdicom.transport import AddressInformation
 from dicom_node.dimse.association_pdu import ASSOCIATE_AC, P_DATA_TF, UNSAID_LENGTH, Request, is_uid
 from dicom_node.dimse.status import Rejection
 from dicom_node.dimse.transport import IncomingLine
-from dicom_node.dimse.upper_layer import Messages, Upper
+from dicom_node.dimse.pynetdicom_adapter import Messages, Upper
 from dicom_node.receive.association_limit import Seat
 from dicom_node.receive.pending import Guest
 from dicom_node.runtime.config import Receive
