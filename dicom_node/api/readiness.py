@@ -19,7 +19,7 @@ from pynetdicom.transport import AddressInformation
 
 from dicom_node.dimse.contexts import VERIFICATION
 from dicom_node.dimse.hosts import is_host
-from dicom_node.dimse.requestor import Outbound
+from dicom_node.dimse.requestor import RequestorAssociation
 from dicom_node.dimse.status import Rejection
 from dicom_node.runtime.config import Config
 from segmenter.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -51,7 +51,7 @@ def call_receiver(config: Config, seconds: float = 3.0) -> Probe:
     ae.implementation_class_uid, ae.implementation_version_name = IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = seconds
     try:
-        association = Outbound(ae, "receiver", AddressInformation(host, port))
+        association = RequestorAssociation(ae, "receiver", AddressInformation(host, port))
         association.propose(receive.ae_title, [build_context(VERIFICATION)], tls_args=(context, None) if context else None)
     except (OSError, RuntimeError, TypeError, ValueError) as problem:
         return Probe(False, f"{host}:{port} cannot be called ({type(problem).__name__})")
@@ -62,7 +62,7 @@ def call_receiver(config: Config, seconds: float = 3.0) -> Probe:
     return Probe(False, f"{host}:{port} {_why_silent(host, port, context, seconds)}")
 
 
-def _echo(association: Outbound) -> Probe:
+def _echo(association: RequestorAssociation) -> Probe:
     status = association.send_c_echo().get("Status")
     association.close()
     return Probe(status == 0x0000, "answers C-ECHO" if status == 0x0000 else f"C-ECHO was not answered ({status!r})")

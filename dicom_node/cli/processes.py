@@ -67,7 +67,7 @@ def _keep_receivers(config: Config, listener: socket.socket, processes: int, sto
 def _take_films(config: Config, listener: socket.socket, stop: threading.Event, *, keeps: bool) -> None:
     """`keeps`: retention is kept here too."""
     from dicom_node.dimse.commitment_report import Reports
-    from dicom_node.receive.rules import Triage
+    from dicom_node.receive.rules import Rules
     from dicom_node.receive.storage_scp import Receiver
     from dicom_node.storage.commitments import Commitments
     from dicom_node.storage.ledger import Ledger
@@ -78,7 +78,7 @@ def _take_films(config: Config, listener: socket.socket, stop: threading.Event, 
         config.receive,
         spool,
         ledger,
-        triage=Triage.of(config),
+        rules=Rules.of(config),
         grace_seconds=config.node.stop_seconds / 3,
         reports=Reports(config, Commitments(ledger.store, config.send.max_delay_seconds)),
     )

@@ -1,3 +1,3 @@
-"""What the storage SCP and the storage SCU share: PDUs, messages, statuses, presentation contexts, TLS, transport with
-deadlines.
+"""What the storage SCP and the storage SCU share: PDUs, messages, statuses, presentation contexts, TLS, and one adapter to
+pynetdicom with transports that keep deadlines.
 """

@@ -1,7 +1,7 @@
 """A-ASSOCIATE-RQ and A-ASSOCIATE-AC as PS3.8 wants them read: what is not known is skipped, what is not to be tested is not.
 
 The library raises at an item that it does not know, a version name of 17 characters, a title that ends in NULs. So the PDU
-is read here first, and the library gets one that says the same in plain words:
+is read here first, and the library gets one that says the same in the form that it knows:
 
 - of the protocol version bit 0 alone is tested (PS3.8 9.3.2, 9.3.3);
 - titles end at a NUL, UIDs lose their padding, a version name its 17th character and what is not ASCII;
@@ -9,7 +9,7 @@ is read here first, and the library gets one that says the same in plain words:
   extended negotiation, user identity (PS3.7 D.3.3: no answer means that it is not supported);
 - a maximum length that is absent, or holds no byte of a message (1 to 6), is 16 KiB; "any length" is 128 KiB: shorter is
   always right (PS3.8 D.1);
-- context ids are odd for the library; a peer that numbers otherwise hears its own numbers (`Request.ids`).
+- context ids are odd for the library; a peer that numbers otherwise is answered with its own numbers (`Request.ids`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from dicom_node.dimse.implicit_vr import IMPLICIT
 from dicom_node.runtime.printable import printable
 
 ASSOCIATE_RQ, ASSOCIATE_AC, P_DATA_TF = 0x01, 0x02, 0x04
@@ -33,7 +34,6 @@ _APPLICATION, _PROPOSED, _RESULT, _ABSTRACT, _TRANSFER, _USER = 0x10, 0x20, 0x21
 _MAX_LENGTH, _CLASS_UID, _ROLE, _VERSION_NAME = 0x51, 0x52, 0x54, 0x55
 _LEAST_LENGTH = 7  # a PDV's own header and one byte (PS3.8 9.3.5.1)
 _ODD = range(1, 256, 2)
-_IMPLICIT = "1.2.840.10008.1.2"
 
 
 @dataclass(frozen=True)
@@ -48,29 +48,31 @@ class Request:
     ids: Mapping[int, int] = field(default_factory=dict)  # number of a context in `pdu` -> the peer's
     refused: tuple[tuple[int, int], ...] = ()  # (the peer's number, result) of contexts that `pdu` cannot name
 
-    def answer(self, pdu: bytes) -> bytes:
-        """The library's A-ASSOCIATE-AC with the peer's numbers, and with a result for each context that it proposed."""
-        if not self.refused and all(ours == theirs for ours, theirs in self.ids.items()):
+    def incoming(self, pdu: bytearray) -> bytearray:
+        """A PDU of the peer: a P-DATA-TF has the library's numbers, and 0 for what was not negotiated."""
+        if pdu[0] != P_DATA_TF or not self.is_renumbered:
             return pdu
-        items = []
-        for kind, body in _items(pdu[_HEADER.size + _FIXED.size :]):
-            if kind == _USER:
-                items += [_result(number, result, _IMPLICIT) for number, result in self.refused]
-            known = kind == _RESULT and body[0] in self.ids
-            items.append(_item(kind, bytes((self.ids[body[0]],)) + body[1:] if known else body))
-        return _pdu(ASSOCIATE_AC, pdu[_HEADER.size : _HEADER.size + _FIXED.size], b"".join(items))
+        return bytearray(_renumbered(pdu, {theirs: ours for ours, theirs in self.ids.items()}))
 
-    def sent(self, pdu: bytes) -> bytes:
-        """A P-DATA-TF of ours with the peer's numbers."""
-        return renumbered(pdu, self.ids) if self.is_renumbered else pdu
-
-    def received(self, pdu: bytearray) -> bytearray:
-        """A P-DATA-TF of the peer with the library's numbers; one that was not negotiated becomes 0."""
-        return bytearray(renumbered(pdu, {theirs: ours for ours, theirs in self.ids.items()})) if self.is_renumbered else pdu
+    def outgoing(self, pdu: bytes) -> bytes:
+        """A PDU of ours with the peer's numbers; an A-ASSOCIATE-AC has a result for each context that it proposed."""
+        if pdu[0] == P_DATA_TF and self.is_renumbered:
+            return _renumbered(pdu, self.ids)
+        return self._accept(pdu) if pdu[0] == ASSOCIATE_AC and (self.refused or self.is_renumbered) else pdu
 
     @property
     def is_renumbered(self) -> bool:
+        """Whether the peer numbers its contexts otherwise than the library may."""
         return any(ours != theirs for ours, theirs in self.ids.items())
+
+    def _accept(self, pdu: bytes) -> bytes:
+        items = []
+        for kind, body in _items(pdu[_HEADER.size + _FIXED.size :]):
+            if kind == _USER:
+                items += [_result(number, result, IMPLICIT) for number, result in self.refused]
+            known = kind == _RESULT and body[0] in self.ids
+            items.append(_item(kind, bytes((self.ids[body[0]],)) + body[1:] if known else body))
+        return _pdu(ASSOCIATE_AC, pdu[_HEADER.size : _HEADER.size + _FIXED.size], b"".join(items))
 
 
 def read_request(pdu: bytes) -> Request:
@@ -116,7 +118,7 @@ def read_accept(pdu: bytes) -> bytes:
     return _pdu(ASSOCIATE_AC, fixed, application + b"".join(results.values()) + _user(user))
 
 
-def renumbered(pdu: bytes | bytearray, ids: Mapping[int, int]) -> bytes:
+def _renumbered(pdu: bytes | bytearray, ids: Mapping[int, int]) -> bytes:
     """A P-DATA-TF in which every context has its other number."""
     changed, place = bytearray(pdu), _HEADER.size
     while place + 5 <= len(changed):
@@ -192,7 +194,7 @@ def _result_of(body: bytes) -> bytes:
     syntaxes = [_text(value) for kind, value in _items(body[4:]) if kind == _TRANSFER] if not result else []
     if not result and not (syntaxes and is_uid(syntaxes[0])):
         result = NO_TRANSFER_SYNTAX  # accepted in no syntax that has a name: nothing can be sent
-    return _result(body[0], result, _IMPLICIT if result else syntaxes[0])
+    return _result(body[0], result, IMPLICIT if result else syntaxes[0])
 
 
 def _result(number: int, result: int, syntax: str) -> bytes:

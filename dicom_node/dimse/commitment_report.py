@@ -17,6 +17,7 @@ from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.dsutils import decode
 from pynetdicom.presentation import PresentationContext, build_context
 
+from dicom_node.dimse.implicit_vr import EXPLICIT, IMPLICIT
 from dicom_node.runtime.config import Config
 from dicom_node.storage.commitments import Commitments, Report, Settled, committing
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 PUSH_MODEL = "1.2.840.10008.1.20.1"
 PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"  # well-known
-SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")  # Explicit and Implicit VR Little Endian
+SYNTAXES = (EXPLICIT, IMPLICIT)
 MAX_REPORT_BYTES = 16 * 2**20  # some 100,000 references
 
 
@@ -47,7 +48,7 @@ class EventStatus(IntEnum):
 
 
 class Reports:
-    """What both ends of the node that hear answers do with them: the receiver, and the sender on its own associations."""
+    """What becomes of N-EVENT-REPORTs (PS3.4 J.3.3), at the receiver and on the sender's own associations."""
 
     def __init__(self, config: Config, commitments: Commitments) -> None:
         self._peers = committing(config)

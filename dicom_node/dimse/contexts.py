@@ -5,6 +5,7 @@ from __future__ import annotations
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.dimse.commitment_report import PUSH_MODEL
+from dicom_node.dimse.implicit_vr import EXPLICIT, IMPLICIT
 from dicom_node.runtime.config import Receive
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -19,11 +20,7 @@ SOP_CLASSES: dict[str, str] = {
     "SC-MF-WORD": "1.2.840.10008.5.1.4.1.1.7.3",  # multi-frame grayscale word
 }
 
-UNCOMPRESSED = (
-    "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2",
-    "1.2.840.10008.1.2.2",
-)  # Explicit LE, Implicit LE, Explicit BE
+UNCOMPRESSED = (EXPLICIT, IMPLICIT, "1.2.840.10008.1.2.2")  # the last: Explicit VR Big Endian (retired)
 
 # The order is our preference where a sender proposes several in one context.
 TRANSFER_SYNTAXES: dict[str, str] = {
@@ -46,7 +43,12 @@ TRANSFER_SYNTAXES: dict[str, str] = {
 def supported_contexts(receive: Receive) -> list[PresentationContext]:
     """What we accept: Verification always (PS3.2 7.1), and the storage classes of `receive.sop_classes`."""
     storage = [build_context(SOP_CLASSES[name], list(TRANSFER_SYNTAXES.values())) for name in receive.sop_classes]
-    return [build_context(VERIFICATION, list(UNCOMPRESSED)), *storage]
+    return [verification_context(), *storage]
+
+
+def verification_context() -> PresentationContext:
+    """What we accept of C-ECHO."""
+    return build_context(VERIFICATION, list(UNCOMPRESSED))
 
 
 def echo_context() -> PresentationContext:

@@ -10,7 +10,6 @@ from typing import Any
 
 from pynetdicom.pdu_primitives import P_DATA
 
-P_DATA_TF = 0x04
 _PDU_HEADER = 6  # bytes: type, reserved, length
 _ITEM_HEADER = struct.Struct(">LB")  # length, which counts the id in; presentation context id
 

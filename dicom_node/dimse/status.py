@@ -29,41 +29,41 @@ class Status(IntEnum):
     CANCELLED = 0xFE00
 
 
-class _Answer(NamedTuple):
+class _StoreResponse(NamedTuple):
     status: Status
     comment: str  # Error Comment (0000,0902), LO
     when: str
     advice: str  # what the sender should do
 
 
-class Answer(Enum):
+class StoreResponse(Enum):
     """What our receiver answers to a C-STORE. What is answered with a failure was not stored, and the sender still has it."""
 
-    STORED = _Answer(
+    STORED = _StoreResponse(
         Status.SUCCESS, "",
         "written, fsynced, renamed, folder fsynced, committed; or an equal object is there already", "forget it",
     )  # fmt: skip
-    TROUBLE = _Answer(
+    TROUBLE = _StoreResponse(
         Status.OUT_OF_RESOURCES, "disk or ledger in trouble; send again later",
         "disk or ledger in trouble, or free space under the reserve", "send it again later",
     )  # fmt: skip
     # A bug of ours, or no memory. Not C000: the film may be sound, the sender must keep it and try again.
-    INTERNAL = _Answer(
+    INTERNAL = _StoreResponse(
         Status.OUT_OF_RESOURCES, "internal error; send again later", "any error of ours", "send it again later"
     )  # fmt: skip
-    NO_INSTANCE = _Answer(
+    NO_INSTANCE = _StoreResponse(
         Status.INVALID_SOP_INSTANCE, "SOP Instance UID missing or not a UID",
         "no SOP Instance UID, or one that breaks the rules of PS3.5 9.1 (path characters, over 64 bytes)", "call for help",
     )  # fmt: skip
-    OTHER_CLASS = _Answer(
+    OTHER_CLASS = _StoreResponse(
         Status.SOP_CLASS_NOT_SUPPORTED, "SOP class is not that of the context",
         "the SOP class of the command is missing, not that of the presentation context, or no storage class", "call for help",
     )  # fmt: skip
-    NO_SENDER = _Answer(
+    NO_SENDER = _StoreResponse(
         Status.NOT_AUTHORIZED, "not a sender here",
         "the caller is known as a destination that reports storage commitment, not as a sender", "call for help",
     )  # fmt: skip
-    NO_DATASET = _Answer(Status.CANNOT_UNDERSTAND, "no dataset", "there is no dataset", "call for help")
+    NO_DATASET = _StoreResponse(Status.CANNOT_UNDERSTAND, "no dataset", "there is no dataset", "call for help")
 
 
 class Verdict(Enum):

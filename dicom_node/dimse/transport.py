@@ -1,95 +1,54 @@
-"""The line under an association, plain or TLS.
-
-What the library leaves open with TLS and this file closes: a record that is on the line need not carry data (a session
-ticket, a key update, half a record), yet the library, seeing bytes, starts a read that nothing can end, and while it
-waits there nothing is sent either: no answer, no abort. Here bytes on the line count once they are data.
-"""
+"""The transport connections of an acceptor and of a requestor: the longest PDU, deadlines by the wall clock, backpressure."""
 
 from __future__ import annotations
 
 import logging
 import socket
-import ssl
 import struct
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
-from pynetdicom.association import Association
-from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
+from pynetdicom.transport import T_CONNECT, AddressInformation
+
+from dicom_node.dimse.pynetdicom_adapter import NodeAssociation, Transport
 
 log = logging.getLogger(__name__)
 
-_HEADER = 6  # bytes of a PDU's header, what is read next (PS3.8 9.3.1)
 _KNOWN_PDUS = range(0x01, 0x08)
 _LONGEST_ANSWER = 2**20  # bytes of a PDU that is an answer to us; we ask for 16 KiB
 _WAITING_REQUESTS = 1  # read ahead while another is answered; a peer that sends more is left in TCP's hands
 
 
-class Line(AssociationSocket):
-    """A socket that is ready when data is there."""
+class AcceptorTransport(Transport):
+    """A connection from a peer, with a limit per PDU, a clock, and large reads.
 
-    def __init__(self, association: Association, **how: Any) -> None:
-        super().__init__(association, **how)
-        self._ahead = memoryview(b"")  # data that was read before anybody asked
+    `received`: the A-ASSOCIATE-RQ, read before the association existed; `max_pdu`: bytes; `outgoing`: what becomes of a PDU
+    of ours on its way.
+    """
 
-    @property
-    def ready(self) -> bool:
-        return bool(self._ahead) or (bool(super().ready) and self._has_data())
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """The next `nr_bytes`, fewer when the connection ended. Raises OSError."""
-        data = self._take(nr_bytes)
-        return data + super().recv(nr_bytes - len(data))
-
-    def end(self) -> None:
-        """Close the line under whoever reads or writes on it."""
-        connection = self.socket
-        if connection is not None:
-            try:
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not SSLSocket's: it pulls TLS from under a reader
-            except OSError:
-                pass
-
-    def _take(self, size: int) -> bytearray:
-        """What was read ahead, at most `size` bytes of it."""
-        taken, self._ahead = self._ahead[:size], self._ahead[size:]
-        return bytearray(taken)
-
-    def _has_data(self) -> bool:
-        connection = self.socket
-        if not isinstance(connection, ssl.SSLSocket) or connection.pending():
-            return True
-        patience = connection.gettimeout()
-        connection.settimeout(0)
-        try:
-            self._ahead = memoryview(connection.recv(_HEADER))
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return False
-        except (OSError, ValueError):
-            return True  # it is broken: the next read says so
-        finally:
-            connection.settimeout(patience)
-        return True
-
-
-class IncomingLine(Line):
-    """A line with a limit per PDU, a clock, and large reads. `received` was read before the association existed."""
-
-    def __init__(self, association: Association, connection: socket.socket, received: bytes, max_pdu: int) -> None:
+    def __init__(
+        self,
+        association: NodeAssociation,
+        connection: socket.socket,
+        received: bytes,
+        max_pdu: int,
+        outgoing: Callable[[bytes], bytes],
+    ) -> None:
         super().__init__(association, client_socket=connection)
         self._ahead = memoryview(received)
         self._memory = bytearray()
         self._max_pdu = max_pdu
+        self._outgoing = outgoing
         self._in_header = True
-        self.last_heard = time.monotonic()
-        self.pdu_since: float | None = None  # when the PDU that is being read began
+        self.last_heard = time.monotonic()  # when a part of a PDU was read
+        self.pdu_since: float | None = None  # monotonic seconds: when the PDU that is being read began
 
     @property
     def ready(self) -> bool:
         """Whether to read now.
 
-        Not while requests wait: backpressure, or memory would be the peer's to fill. And not while the gate decides:
+        Not while requests wait: backpressure, or memory would be the peer's to fill. And not while admission decides:
         a peer that talks on would get an A-ABORT for it instead of the reason of its rejection.
         """
         is_deciding = self.assoc.dul.state_machine.current_state == "Sta3"  # awaiting the local A-ASSOCIATE response
@@ -97,6 +56,10 @@ class IncomingLine(Line):
         if is_deciding or is_behind or self.assoc.dimse.msg_queue.qsize() >= _WAITING_REQUESTS:
             return False
         return super().ready
+
+    def send(self, bytestream: bytes) -> None:
+        """Never raises: the state machine is told that the connection ended."""
+        super().send(self._outgoing(bytestream))
 
     def recv(self, nr_bytes: int) -> memoryview:  # type: ignore[override]  # the library appends it to its own bytes
         """The next `nr_bytes`, fewer when the connection ended or its limit was passed. Never raises.
@@ -109,12 +72,8 @@ class IncomingLine(Line):
             kind, _, length = struct.unpack(">BBL", data)
             # Some senders count the header in: six bytes more do no harm.
             if length > self._max_pdu + 6:
-                log.warning(
-                    "%s declared a PDU of %d bytes, %d are allowed",
-                    self.assoc.requestor.address,
-                    length,
-                    self._max_pdu,
-                )
+                address = self.assoc.requestor.address
+                log.warning("%s declared a PDU of %d bytes, %d are allowed", address, length, self._max_pdu)
                 self.end()
                 return memoryview(b"")
             self._in_header = kind not in _KNOWN_PDUS  # the library reads no body of a PDU that it does not know
@@ -143,9 +102,9 @@ class IncomingLine(Line):
         return view[:done]
 
 
-class OutgoingLine(Line):
-    """A line that we open. The library lets it wait without end once it is connected; here network_timeout holds on, for a
-    whole PDU. `problem`: why there is no connection, which the library only logs.
+class RequestorTransport(Transport):
+    """A connection that we open. The library lets it wait without end once it is connected; here network_timeout holds on, for
+    a whole PDU. `problem`: why there is no connection, which the library only logs.
 
     What is short goes out at once: a C-STORE's command, held back until the one before was acknowledged, costs 40 ms.
     """
@@ -155,6 +114,7 @@ class OutgoingLine(Line):
 
     @property
     def ready(self) -> bool:
+        """Whether to read now."""
         return not self.is_behind() and super().ready
 
     def connect(self, primitive: T_CONNECT) -> None:
@@ -165,11 +125,9 @@ class OutgoingLine(Line):
             self.problem = problem
             self.close()
             self.socket = None
-            primitive.result = "Evt17"
+            self.report(primitive, connected=False)
         else:
-            primitive.result = "Evt2"
-        self.provider_queue.put(primitive)
-        self._ready.set()
+            self.report(primitive, connected=True)
 
     def _open(self, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
         connection = cast(socket.socket, self.socket)
@@ -181,7 +139,6 @@ class OutgoingLine(Line):
         connection.settimeout(self.assoc.network_timeout)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.assoc.requestor.address_info = AddressInformation.from_tuple(connection.getsockname())
-        self._is_connected = True
 
     def recv(self, nr_bytes: int) -> bytearray:
         """The next `nr_bytes`, fewer when the connection ended. Raises OSError, also for a PDU that is too long or too slow."""

@@ -1,7 +1,7 @@
 """How many associations there may be at once, in all receiver processes together.
 
-A seat is two bytes of a file on which its process holds a lock: one of all seats, and one of those of its host. The kernel
-takes the locks back when the process ends, however it ends: no seat is lost by a crash, and none is given twice.
+A slot is two bytes of a file on which its process holds a lock: one of all slots, and one of those of its host. The kernel
+takes the locks back when the process ends, however it ends: no slot is lost by a crash, and none is given twice.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-_OF_HOSTS = 2**20  # where the seats of the hosts begin; the file itself stays empty
+_OF_HOSTS = 2**20  # where the slots of the hosts begin; the file itself stays empty
 
 
-class Seat(NamedTuple):
-    """The two bytes."""
+class AssociationSlot(NamedTuple):
+    """The right to one association: offsets of the two locked bytes."""
 
     of_all: int
     of_host: int
 
 
-class Seats:
-    """`total` seats (at most 2^20), `per_host` (at most 2^14) of them for one host. Every process opens the file once (locks go
+class AssociationLimit:
+    """`total` slots (at most 2^20), `per_host` (at most 2^14) of them for one host. Every process opens the file once (locks go
     with the first close)."""
 
     def __init__(self, file: Path, total: int, per_host: int) -> None:
@@ -34,8 +34,8 @@ class Seats:
         self._ours: set[int] = set()  # a process does not stand in its own way: its locks are remembered here
         self._lock = threading.Lock()
 
-    def take(self, host: str) -> Seat | None:
-        """None when no seat is left, or none for this host. Raises OSError."""
+    def acquire(self, host: str) -> AssociationSlot | None:
+        """None when no slot is left, or none for this host. Raises OSError."""
         with self._lock:
             of_all = self._first_free(0, self._total)
             if of_all is None:
@@ -46,17 +46,18 @@ class Seats:
             finally:  # the kernel may be out of locks (ENOLCK): the first byte must not stay ours then
                 if of_host is None:
                     self._free(of_all)
-            return None if of_host is None else Seat(of_all, of_host)
+            return None if of_host is None else AssociationSlot(of_all, of_host)
 
-    def leave(self, seat: Seat) -> None:
+    def release(self, slot: AssociationSlot) -> None:
         """Raises OSError; nothing is kept then either."""
         with self._lock:
             try:
-                self._free(seat.of_host)
+                self._free(slot.of_host)
             finally:
-                self._free(seat.of_all)
+                self._free(slot.of_all)
 
     def close(self) -> None:
+        """Gives back all slots of this process."""
         os.close(self._file)
 
     def _first_free(self, first: int, count: int) -> int | None:
@@ -77,5 +78,5 @@ class Seats:
 
 
 def _number(host: str) -> int:
-    """Of 48 bits: two hosts that share one would share their seats, and nothing worse."""
+    """Of 48 bits: two hosts that share one would share their slots, and nothing worse."""
     return int.from_bytes(hashlib.sha256(host.encode()).digest()[:6], "big")

@@ -1,9 +1,9 @@
-"""The lobby: connections that have not yet asked for an association.
+"""Pending connections: those that have not yet asked for an association.
 
-A guest costs one selector entry and at most 64 KiB, no thread, however slowly it speaks; it becomes an association when
-its A-ASSOCIATE-RQ is there, whole and readable. A TLS handshake happens here too, inside the reads, a step at a time.
-An honest peer is here for milliseconds, so when the lobby is full, or one host holds more than its share, the guest
-that has waited longest is shown out: newcomers always get in.
+One costs a selector entry and at most 64 KiB, no thread, however slowly its peer sends; it becomes an association when its
+A-ASSOCIATE-RQ is there, whole and readable. A TLS handshake happens here too, inside the reads, a step at a time.
+An honest peer is pending for milliseconds, so when there are too many, or one host holds more than its share, the
+connection that has waited longest is evicted: new ones are always accepted.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _UNEXPECTED_PDU, _INVALID_VALUE = 2, 6  # reasons of an A-ABORT by the provider 
 
 
 @dataclass(eq=False)
-class Guest:
-    """A connection that is still silent, or in the middle of its request."""
+class PendingConnection:
+    """A connection on which nothing has come yet, or a part of the A-ASSOCIATE-RQ."""
 
     socket: socket.socket  # non-blocking
     address: tuple[str, int]
@@ -39,96 +39,98 @@ class Guest:
 
     @property
     def host(self) -> str:
+        """The peer's address."""
         return self.address[0]
 
 
-class Lobby:
-    """The guests of one server. Not thread-safe: it belongs to the accept loop.
+class PendingConnections:
+    """The pending connections of one server. Not thread-safe: they belong to the accept loop.
 
     `seconds`: from accept to a complete request. `max_per_host` is the share of one host while others wait too.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, *, max_guests: int, max_per_host: int, seconds: float) -> None:
+    def __init__(self, selector: selectors.BaseSelector, *, max_connections: int, max_per_host: int, seconds: float) -> None:
         self._selector = selector
-        self._max_guests = max_guests
+        self._max_connections = max_connections
         self._max_per_host = max_per_host
         self._seconds = seconds
-        self._guests: dict[Guest, None] = {}  # oldest first
+        self._connections: dict[PendingConnection, None] = {}  # oldest first
 
     def __len__(self) -> int:
-        return len(self._guests)
+        return len(self._connections)
 
-    def enter(self, connection: socket.socket, address: tuple[str, int]) -> None:
-        """Take a new connection in, if need be in place of the one that has waited longest."""
-        connection.setblocking(False)
-        guest = Guest(connection, address, time.monotonic())
-        from_there = [one for one in self._guests if one.host == guest.host]
-        if len(from_there) >= self._max_per_host:
-            self._show_out(from_there[0], "made room for another connection from its host")
-        elif len(self._guests) >= self._max_guests:
-            self._show_out(next(iter(self._guests)), "made room for another connection")
-        self._guests[guest] = None
-        self._selector.register(connection, selectors.EVENT_READ, guest)
+    def add(self, accepted: socket.socket, address: tuple[str, int]) -> None:
+        """Take a new connection, if need be in place of the one that has waited longest."""
+        accepted.setblocking(False)
+        connection = PendingConnection(accepted, address, time.monotonic())
+        of_host = [one for one in self._connections if one.host == connection.host]
+        if len(of_host) >= self._max_per_host:
+            self._evict(of_host[0], "made room for another connection from its host")
+        elif len(self._connections) >= self._max_connections:
+            self._evict(next(iter(self._connections)), "made room for another connection")
+        self._connections[connection] = None
+        self._selector.register(accepted, selectors.EVENT_READ, connection)
 
-    def listen(self, guest: Guest) -> Request | None:
-        """Read what has come. The A-ASSOCIATE-RQ once it is there, whole (the guest has then left), else None."""
-        if guest not in self._guests:
-            return None  # shown out a moment ago, in the same round of the selector
+    def read(self, connection: PendingConnection) -> Request | None:
+        """Read what has come. The A-ASSOCIATE-RQ once it is whole (the connection is then no longer pending), else None."""
+        if connection not in self._connections:
+            return None  # evicted a moment ago, in the same round of the selector
         try:
-            while (missing := _missing(guest.request)) > 0:
-                chunk = guest.socket.recv(missing)
+            while (missing := _missing(connection.request)) > 0:
+                chunk = connection.socket.recv(missing)
                 if not chunk:
-                    self._show_out(guest, None)
+                    self._evict(connection, None)
                     return None
-                guest.request += chunk
+                connection.request += chunk
         except (BlockingIOError, ssl.SSLWantReadError):
-            self._selector.modify(guest.socket, selectors.EVENT_READ, guest)
+            self._selector.modify(connection.socket, selectors.EVENT_READ, connection)
             return None
-        except ssl.SSLWantWriteError:  # our part of the handshake does not fit on the line yet
-            self._selector.modify(guest.socket, selectors.EVENT_WRITE, guest)
+        except ssl.SSLWantWriteError:  # the socket takes no more of our part of the handshake now
+            self._selector.modify(connection.socket, selectors.EVENT_WRITE, connection)
             return None
         except ssl.SSLError as problem:
-            self._show_out(guest, tls_errors.of_sender(problem))
+            self._evict(connection, tls_errors.of_sender(problem))
             return None
         except ValueError as problem:
-            self._show_out(guest, str(problem), abort=_UNEXPECTED_PDU)
+            self._evict(connection, str(problem), abort=_UNEXPECTED_PDU)
             return None
         except OSError:
-            self._show_out(guest, None)
+            self._evict(connection, None)
             return None
-        request = _read(bytes(guest.request))
+        request = _read(bytes(connection.request))
         if request is None:
-            self._show_out(guest, "sent an A-ASSOCIATE-RQ that cannot be read", abort=_INVALID_VALUE)
+            self._evict(connection, "sent an A-ASSOCIATE-RQ that cannot be read", abort=_INVALID_VALUE)
             return None
-        self._forget(guest)
-        guest.socket.setblocking(True)
+        self._forget(connection)
+        connection.socket.setblocking(True)
         return request
 
     def keep_time(self, now: float) -> None:
-        """Show out every guest whose time is over."""
-        while self._guests and (oldest := next(iter(self._guests))) and now - oldest.since > self._seconds:
-            self._show_out(oldest, f"asked for no association within {self._seconds:g} s")
+        """Evict every connection whose time is over. `now`: monotonic seconds."""
+        while self._connections and (oldest := next(iter(self._connections))) and now - oldest.since > self._seconds:
+            self._evict(oldest, f"asked for no association within {self._seconds:g} s")
 
     def close(self) -> None:
-        for guest in list(self._guests):
-            self._show_out(guest, None)
+        """Close all of them."""
+        for connection in list(self._connections):
+            self._evict(connection, None)
 
-    def _forget(self, guest: Guest) -> None:
-        del self._guests[guest]
-        self._selector.unregister(guest.socket)
+    def _forget(self, connection: PendingConnection) -> None:
+        del self._connections[connection]
+        self._selector.unregister(connection.socket)
 
-    def _show_out(self, guest: Guest, reason: str | None, *, abort: int | None = None) -> None:
-        self._forget(guest)
+    def _evict(self, connection: PendingConnection, reason: str | None, *, abort: int | None = None) -> None:
+        self._forget(connection)
         if reason:
-            log.info("connection from %s closed: it %s", guest.host, reason)
+            log.info("connection from %s closed: it %s", connection.host, reason)
         try:
             if abort is not None:
-                guest.socket.send(struct.pack(">BBLBBBB", 0x07, 0, 4, 0, 0, 2, abort))  # by the provider (PS3.8 9.3.8)
-            guest.socket.shutdown(socket.SHUT_RDWR)
+                connection.socket.send(struct.pack(">BBLBBBB", 0x07, 0, 4, 0, 0, 2, abort))  # by the provider (PS3.8 9.3.8)
+            connection.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it has left by itself
+            pass  # the peer has closed it
         finally:
-            guest.socket.close()
+            connection.socket.close()
 
 
 def _missing(request: bytearray) -> int:

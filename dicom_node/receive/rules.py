@@ -17,9 +17,11 @@ from dicom_node.storage.part10 import UNREADABLE, header
 
 Patterns = Mapping[str, Pattern]
 
+MOST_CHARACTERS = 1024  # of a value that patterns see: what stands further on is no name of anything
+
 
 @dataclass(frozen=True)
-class Triaged:
+class RuleDecision:
     """`rule`: the name of the one that decided, "" when none did; `why`: what of it matched, names only, never a value of
     the header. `destinations` None: send.destinations."""
 
@@ -38,10 +40,9 @@ class _Compiled:
     none_of: Patterns
 
 
-MOST_CHARACTERS = 1024  # of a value that patterns see: what stands further on is no name of anything
+class Rules:
+    """[queue] and [[rules]], compiled."""
 
-
-class Triage:
     def __init__(self, queue: Queue, rules: Iterable[Rule] = ()) -> None:
         self._from = frozenset(queue.urgent_from)
         self._when = _compiled(queue.urgent_when)
@@ -49,11 +50,12 @@ class Triage:
         self._keywords = sorted({*self._when, *(k for one in self._rules for k in (*one.all_of, *one.any_of, *one.none_of))})
 
     @classmethod
-    def of(cls, config: Config) -> Triage:
+    def of(cls, config: Config) -> Rules:
+        """Those of the configuration."""
         return cls(config.queue, config.rules)
 
-    def look(self, calling_ae: str, called_ae: str, dataset: memoryview, transfer_syntax_uid: str) -> Triaged:
-        """A header that cannot be read matches no pattern."""
+    def decide(self, calling_ae: str, called_ae: str, dataset: memoryview, transfer_syntax_uid: str) -> RuleDecision:
+        """`dataset`: encoded, without File Meta. A header that cannot be read matches no pattern. Never raises."""
         found = header(dataset, transfer_syntax_uid, self._keywords) if self._keywords else Dataset()
         values = {keyword: _value(found, keyword) for keyword in self._keywords}
         urgent = calling_ae in self._from or any(_matches(values, k, p) for k, p in self._when.items())
@@ -61,8 +63,8 @@ class Triage:
         for one in self._rules:
             why, rule = _why(one, calling_ae, called_ae, values), one.rule
             if why is not None:
-                return Triaged(rule.priority or queue, rule.mode, rule.name, why, rule.destinations)
-        return Triaged(queue)
+                return RuleDecision(rule.priority or queue, rule.mode, rule.name, why, rule.destinations)
+        return RuleDecision(queue)
 
 
 def _why(one: _Compiled, calling_ae: str, called_ae: str, values: Mapping[str, str]) -> str | None:

@@ -1,7 +1,7 @@
 """The C-STORE SCP: what is offered, who may come in, and one thin handler: bytes -> spool -> ledger -> status.
 
-What is answered to a C-STORE, and when: `status.Answer`; when an association is rejected: `inbound.Rejection`. What is
-answered with a failure was not stored, and the sender still has it; what is answered with 0000 is on disk and in the
+What is answered to a C-STORE, and when: `status.StoreResponse`; when an association is rejected: `status.Rejection`. What
+is answered with a failure was not stored, and the sender still has it; what is answered with 0000 is on disk and in the
 ledger, whatever its content turns out to be.
 
 The dataset itself is not parsed here: a film that cannot be read is stored, answered with 0000, and ends as a coded
@@ -25,17 +25,17 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
-from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.presentation import PresentationContextTuple
 
 from dicom_node.dimse import tls
 from dicom_node.dimse.association_pdu import APPLICATION_CONTEXT, NO_TRANSFER_SYNTAX, is_ae_title
 from dicom_node.dimse.commitment_report import PUSH_MODEL, EventStatus, Reports, context_as_scu
-from dicom_node.dimse.contexts import NOT_STORAGE, UNCOMPRESSED, VERIFICATION, supported_contexts
+from dicom_node.dimse.contexts import NOT_STORAGE, VERIFICATION, supported_contexts, verification_context
 from dicom_node.dimse.hosts import is_host
-from dicom_node.dimse.status import Answer, Rejection
-from dicom_node.receive.acceptor import Desk, Inbound
-from dicom_node.receive.association_limit import Seats
-from dicom_node.receive.rules import Triage
+from dicom_node.dimse.status import Rejection, StoreResponse
+from dicom_node.receive.acceptor import AcceptorAssociation, Handlers
+from dicom_node.receive.association_limit import AssociationLimit
+from dicom_node.receive.rules import Rules
 from dicom_node.receive.server import Server
 from dicom_node.runtime.config import Queue, Receive
 from dicom_node.runtime.errors import SpoolError
@@ -49,16 +49,17 @@ from segmenter.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERS
 
 log = logging.getLogger(__name__)
 
+
 def bind(receive: Receive) -> socket.socket:
     """The listening socket, to be handed to one or more receivers. Raises ConfigError with the remedy."""
     return listening(receive.host, receive.port, "receive.host, receive.port")
 
 
 class Receiver:
-    """Takes films in until it is stopped. `grace_seconds`: how long a stop lets associations finish.
+    """The storage SCP of one process, until it is stopped. `grace_seconds`: how long a stop lets associations finish.
 
-    Raises ConfigError when the files of receive.tls_* cannot be used.
-    `reports`: who answers for storage commitment; None: nobody is asked for any.
+    `reports`: what becomes of storage commitment reports; None: no destination is asked for any. Raises ConfigError when the
+    files of receive.tls_* cannot be used, OSError when associations cannot be counted.
     """
 
     def __init__(
@@ -67,12 +68,12 @@ class Receiver:
         spool: Spool,
         ledger: Ledger,
         *,
-        triage: Triage | None = None,
+        rules: Rules | None = None,
         grace_seconds: float = 10.0,
         reports: Reports | None = None,
     ) -> None:
         self.receive = receive
-        self._triage = triage or Triage(Queue())
+        self._rules = rules or Rules(Queue())
         self._tls = tls.incoming(receive)
         self._spool = spool
         self._ledger = ledger
@@ -80,6 +81,8 @@ class Receiver:
         self._reports = reports
         self._storage = supported_contexts(receive)
         self._log_limit = LogLimit()
+        counted = spool.directory / "lock" / "associations"
+        self._association_limit = AssociationLimit(counted, receive.max_associations, receive.max_per_host)
         self._server: Server | None = None
         self._stopped = False
 
@@ -90,20 +93,19 @@ class Receiver:
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         ae.acse_timeout = self.receive.establish_seconds
-        # The server keeps the other deadlines, and counts: the library would count rejected associations too.
+        # The associations keep the other deadlines, and admission counts: the library would count rejected ones too.
         ae.network_timeout = ae.dimse_timeout = None
         ae.maximum_associations = 1_000_000
-        desk = Desk(self._admit, self._store, self._closed, self._report, self._nothing)
-        seats = Seats(self._spool.directory / "lock" / "seats", self.receive.max_associations, self.receive.max_per_host)
-        self._server = Server(ae, listener, self._storage, self.receive, desk, seats, self._tls)
+        handlers = Handlers(self._admit, self._nothing_accepted, self._store, self._report, self._closed)
+        self._server = Server(ae, listener, self.receive, handlers, self._tls)
         if not self.receive.allowed:
             log.warning("receive.allowed is empty: every association is rejected until it names calling AE titles")
         speech = "TLS" if self._tls else "plain"
         log.info("receiving as %s on %s:%s, %s", self.receive.ae_title, *listener.getsockname()[:2], speech)
         if self._stopped:
             self._server.stop()
-        self._server.serve_forever(grace_seconds=self._grace_seconds)
-        seats.close()
+        self._server.serve_forever(self._grace_seconds)
+        self._association_limit.close()
         log.info("receiver stopped")
 
     def stop(self) -> None:
@@ -112,13 +114,13 @@ class Receiver:
         if self._server is not None:
             self._server.stop()
 
-    def _admit(self, association: Inbound) -> Rejection | None:
-        rejection, reason = self._gate(association)
+    def _admit(self, association: AcceptorAssociation) -> Rejection | None:
+        rejection, reason = self._admission(association)
         if rejection is not None and self._log_limit.allows(association.calling_ae, association.host, reason):
             log.warning("association with %s rejected: %s", association.peer, reason)
         return rejection
 
-    def _gate(self, association: Inbound) -> tuple[Rejection | None, str]:
+    def _admission(self, association: AcceptorAssociation) -> tuple[Rejection | None, str]:
         """The decision, and its reason with the remedy. What costs nothing is asked first, the journal last."""
         calling, host = association.calling_ae, association.host
         if not association.asked.has_version:
@@ -136,15 +138,17 @@ class Receiver:
                 if not (association.speaks_for and PUSH_MODEL in _proposed(association)):
                     return Rejection.BUSY, "the node is draining; `resume` opens it again"
             self._offer(association)
-            if not association.server.take_seat(association):
-                return Rejection.LIMIT, "no seat left (receive.max_associations, receive.max_per_host)"
-            if not _is_a_look(association):
+            association.slot = self._association_limit.acquire(host)
+            association.admitted = association.slot is not None
+            if not association.admitted:
+                return Rejection.LIMIT, "no association slot left (receive.max_associations, receive.max_per_host)"
+            if not _is_health_probe(association):
                 association.journal_id = self._ledger.open_association(calling, association.called_ae, host)
         except (sqlite3.Error, OSError) as error:
             return Rejection.BUSY, f"the ledger cannot be used ({error})"
         return None, ""
 
-    def _may_send(self, association: Inbound) -> tuple[Rejection | None, str]:
+    def _may_send(self, association: AcceptorAssociation) -> tuple[Rejection | None, str]:
         """Whether the caller is one of [receive.allowed] and calls us."""
         calling, host = association.calling_ae, association.host
         if association.called_ae not in (self.receive.ae_title, *self.receive.also_called):
@@ -159,18 +163,18 @@ class Receiver:
             return Rejection.CALLING_AE, f"it may only come from {', '.join(hosts)} ([receive.allowed])"
         return None, ""
 
-    def _speaks_for(self, association: Inbound) -> frozenset[str]:
+    def _speaks_for(self, association: AcceptorAssociation) -> frozenset[str]:
         """The peers whose commitment the caller may report. It calls the AE title that asked: ours as a sender."""
         if self._reports is None or association.called_ae not in self._reports.called:
             return frozenset()
         speakers = self._reports.speakers(association.calling_ae)
         return frozenset(peer for peer, host in speakers if is_host(association.host, host))
 
-    def _offer(self, association: Inbound) -> None:
-        contexts = self._storage if association.may_store else [build_context(VERIFICATION, list(UNCOMPRESSED))]
+    def _offer(self, association: AcceptorAssociation) -> None:
+        contexts = self._storage if association.may_store else [verification_context()]
         association.offer([*contexts, context_as_scu()] if association.speaks_for else contexts)
 
-    def _nothing(self, association: Inbound) -> None:
+    def _nothing_accepted(self, association: AcceptorAssociation) -> None:
         """It proposed nothing that we take: it will leave again, and its administrator will ask why."""
         known = [str(one.abstract_syntax) for one in association.rejected_contexts if one.result == NO_TRANSFER_SYNTAX]
         association.nothing_accepted = "no syntax accepted" if known else "no class accepted"
@@ -181,45 +185,45 @@ class Receiver:
         if self._log_limit.allows(association.calling_ae, association.host, association.nothing_accepted, names):
             log.warning("association with %s: it proposes %s %s%s", association.peer, what, names, more)
 
-    def _report(self, association: Inbound, request: N_EVENT_REPORT, context: PresentationContext) -> int:
+    def _report(self, association: AcceptorAssociation, request: N_EVENT_REPORT, context: PresentationContextTuple) -> int:
         """One N-EVENT-REPORT request -> its status."""
         if self._reports is None or context.abstract_syntax != PUSH_MODEL:
             return int(EventStatus.NO_SUCH_SOP_CLASS)
-        syntax = context.transfer_syntax[0]
+        syntax = context.transfer_syntax
         return int(self._reports.answer(request, syntax, association.speaks_for, association.calling_ae))
 
-    def _store(self, association: Inbound, request: C_STORE, context: PresentationContext) -> tuple[int, str]:
+    def _store(self, association: AcceptorAssociation, request: C_STORE, context: PresentationContextTuple) -> tuple[int, str]:
         """One C-STORE request -> its status and Error Comment. Never raises: the edge of DIMSE."""
         try:
             answer = self._take(association, request, context)
         except (SpoolError, OSError, sqlite3.Error) as error:
             log.error("film from %s not taken, it is told to try again: %s", association.peer, error)
-            answer = Answer.TROUBLE
+            answer = StoreResponse.TROUBLE
         except Exception:
             log.exception("film from %s not taken, it is told to try again", association.peer)
-            answer = Answer.INTERNAL
-        if answer is Answer.STORED:
+            answer = StoreResponse.INTERNAL
+        if answer is StoreResponse.STORED:
             association.received += 1
         return int(answer.value.status), answer.value.comment
 
-    def _take(self, association: Inbound, request: C_STORE, context: PresentationContext) -> Answer:
+    def _take(self, association: AcceptorAssociation, request: C_STORE, context: PresentationContextTuple) -> StoreResponse:
         if request.AffectedSOPInstanceUID is None:
             log.warning("film from %s refused: no valid SOP Instance UID", association.peer)
-            return Answer.NO_INSTANCE
+            return StoreResponse.NO_INSTANCE
         if not association.may_store:
             log.warning("film from %s refused: it may only report commitment", association.peer)
-            return Answer.NO_SENDER
+            return StoreResponse.NO_SENDER
         if request.AffectedSOPClassUID != context.abstract_syntax or request.AffectedSOPClassUID in NOT_STORAGE:
             log.warning("film from %s refused: SOP class is not that of its context", association.peer)
-            return Answer.OTHER_CLASS
+            return StoreResponse.OTHER_CLASS
         if request.DataSet is None or not request.DataSet.getbuffer().nbytes:
             log.warning("film from %s refused: it has no dataset", association.peer)
-            return Answer.NO_DATASET
+            return StoreResponse.NO_DATASET
         uid, class_uid = str(request.AffectedSOPInstanceUID), str(request.AffectedSOPClassUID)
-        syntax = str(context.transfer_syntax[0])
+        syntax = str(context.transfer_syntax)
         head = part10_head(class_uid, uid, syntax, association.calling_ae)
         stored = self._spool.write(request.DataSet.getbuffer(), head)
-        found = self._triage.look(association.calling_ae, association.called_ae, request.DataSet.getbuffer(), syntax)
+        found = self._rules.decide(association.calling_ae, association.called_ae, request.DataSet.getbuffer(), syntax)
         arrival = Arrival(
             sop_instance_uid=uid,
             sop_class_uid=class_uid,
@@ -238,7 +242,7 @@ class Receiver:
             destinations=found.destinations,
         )
         self._commit(arrival)
-        return Answer.STORED
+        return StoreResponse.STORED
 
     def _commit(self, arrival: Arrival) -> None:
         """The ledger decides; the file of an arrival that it does not name is removed. Raises sqlite3.Error."""
@@ -266,7 +270,7 @@ class Receiver:
         except OSError as error:
             log.warning("%s cannot be removed, the reaper will: %s", arrival.path, error)
 
-    def _closed(self, association: Inbound) -> None:
+    def _closed(self, association: AcceptorAssociation) -> None:
         """The last thing that happens in an association's thread."""
         try:
             if association.journal_id is not None:
@@ -275,6 +279,9 @@ class Receiver:
             self._ledger.store.close()
         except (sqlite3.Error, OSError) as error:
             log.warning("the end of association %s is not in the journal: %s", association.journal_id, error)
+        finally:
+            if association.slot is not None:
+                self._association_limit.release(association.slot)
 
 
 def part10_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, calling_ae: str) -> bytes:
@@ -292,15 +299,13 @@ def part10_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: 
     return b"\0" * 128 + b"DICM" + file.getvalue()
 
 
-def _is_a_look(association: Inbound) -> bool:
-    """An echo of our own, as /readyz makes one every few seconds in the name of a sender: no matter for the journal."""
+def _is_health_probe(association: AcceptorAssociation) -> bool:
+    """A C-ECHO of our own, as /readyz makes one every few seconds with the AE title of a sender: not for the journal."""
     ours = association.requestor.implementation_class_uid == IMPLEMENTATION_CLASS_UID
     return ours and _proposed(association) == {VERIFICATION}
 
 
-def _proposed(association: Inbound) -> set[str]:
+def _proposed(association: AcceptorAssociation) -> set[str]:
     """The abstract syntaxes of its request."""
     proposed = association.requestor.primitive.presentation_context_definition_list  # type: ignore[union-attr]
     return {str(context.abstract_syntax) for context in proposed}
-
-

@@ -16,7 +16,7 @@ from pynetdicom.transport import AddressInformation
 
 from dicom_node.dimse import tls
 from dicom_node.dimse.association_pdu import NO_ABSTRACT_SYNTAX, NO_TRANSFER_SYNTAX
-from dicom_node.dimse.requestor import Outbound
+from dicom_node.dimse.requestor import RequestorAssociation
 from dicom_node.dimse.status import Verdict
 from dicom_node.runtime import tls_errors
 from dicom_node.runtime.config import Config, Peer
@@ -55,7 +55,7 @@ def associate(
     contexts: Sequence[PresentationContext],
     peer: Peer | None = None,
     handlers: Sequence[evt.EventHandlerType] = (),
-) -> Outbound:
+) -> RequestorAssociation:
     """An established association with the peer `name`, or with `peer` where another service of it is meant. It is to be closed.
 
     The TLS files are read each time: a renewed certificate needs no restart. Raises NoAssociation.
@@ -65,7 +65,7 @@ def associate(
         context = tls.outgoing(config.send) if peer.tls else None
     except ConfigError as problem:
         raise NoAssociation(Verdict.TRY_LATER, f"{name}: {problem}") from problem
-    association = Outbound(unit(config), name, _address(name, peer))
+    association = RequestorAssociation(unit(config), name, _address(name, peer))
     try:
         association.propose(peer.ae_title or name, contexts, handlers, (context, peer.host) if context else None)
     except (OSError, RuntimeError, TypeError, ValueError) as error:  # no more threads or descriptors, for one
@@ -104,7 +104,7 @@ def _address(name: str, peer: Peer) -> AddressInformation:
         raise NoAssociation(Verdict.TRY_LATER, f"{name} cannot be reached: {why}") from problem
 
 
-def _why_not(association: Outbound, config: Config, name: str, peer: Peer) -> NoAssociation:
+def _why_not(association: RequestorAssociation, config: Config, name: str, peer: Peer) -> NoAssociation:
     if association.is_rejected:
         why = _rejection(association, config, name, peer)
         return NoAssociation(Verdict.TRY_LATER, f"{name} rejected the association: {why}")
@@ -115,7 +115,7 @@ def _why_not(association: Outbound, config: Config, name: str, peer: Peer) -> No
     return NoAssociation(Verdict.TRY_LATER, f"{name} {_silence(association, name, peer)}")
 
 
-def _rejection(association: Outbound, config: Config, name: str, peer: Peer) -> str:
+def _rejection(association: RequestorAssociation, config: Config, name: str, peer: Peer) -> str:
     """What an A-ASSOCIATE-RJ means to an administrator (PS3.8 table 9-21)."""
     answer = association.acceptor.primitive
     given = None if answer is None else (answer.result_source, answer.diagnostic)
@@ -135,14 +135,14 @@ def _rejection(association: Outbound, config: Config, name: str, peer: Peer) -> 
     return f"{_said(association)}; {ours}"
 
 
-def _said(association: Outbound) -> str:
+def _said(association: RequestorAssociation) -> str:
     answer = association.acceptor.primitive
     return str(answer.reason_str).lower() if answer is not None else "no reason given"
 
 
-def _silence(association: Outbound, name: str, peer: Peer) -> str:
+def _silence(association: RequestorAssociation, name: str, peer: Peer) -> str:
     """Neither accepted nor rejected: the line, or an answer that is none."""
-    where, problem = f"{peer.host}:{peer.port}", association.connection.problem
+    where, problem = f"{peer.host}:{peer.port}", association.transport.problem
     if problem is None:
         if association.has_answered:
             return "cannot be reached: what it answered is no DICOM that can be read"

@@ -25,7 +25,7 @@ from dicom_node.dimse.association_pdu import is_uid
 from dicom_node.dimse.contexts import echo_context
 from dicom_node.dimse.hosts import is_loopback
 from dicom_node.dimse.implicit_vr import EXPLICIT, IMPLICIT, implicit
-from dicom_node.dimse.requestor import Outbound
+from dicom_node.dimse.requestor import RequestorAssociation
 from dicom_node.dimse.status import Verdict, sentence, verdict
 from dicom_node.runtime.config import Config, Peer
 from dicom_node.send.associate import NoAssociation, associate, not_accepted
@@ -168,7 +168,7 @@ class Sender:
         meta = pydicom.filereader.read_file_meta_info(self._spool.directory / delivery.object.path)
         return str(meta.get("TransferSyntaxUID", ""))
 
-    def _send(self, association: Outbound, delivery: Delivery, syntax: str, destination: str) -> None:
+    def _send(self, association: RequestorAssociation, delivery: Delivery, syntax: str, destination: str) -> None:
         context = chosen(association.accepted_contexts, delivery.object.sop_class_uid, syntax)
         if not self._outbox.sending(delivery):
             return
@@ -195,7 +195,9 @@ class Sender:
             else:
                 self._settle(delivery, destination, verdict(status), status, sentence(status))
 
-    def _store(self, association: Outbound, delivery: Delivery, context: PresentationContext, syntax: str) -> int | None:
+    def _store(
+        self, association: RequestorAssociation, delivery: Delivery, context: PresentationContext, syntax: str
+    ) -> int | None:
         data = self._bytes(delivery)
         if data is None:
             raise _Damaged

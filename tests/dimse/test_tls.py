@@ -29,7 +29,7 @@ from waiting_delivery import WaitingDelivery
 
 from dicom_node.cli.check import checks
 from dicom_node.dimse import tls
-from dicom_node.receive.pending import Lobby
+from dicom_node.receive.pending import PendingConnections
 from dicom_node.receive.storage_scp import bind
 from dicom_node.runtime.config import Receive, load
 from dicom_node.runtime.errors import ConfigError
@@ -240,7 +240,7 @@ def test_who_ends_no_handshake_and_asks_for_no_association_is_shown_out(tmp_path
 def test_a_handshake_that_does_not_fit_on_the_line_goes_on_when_there_is_room(
     tmp_path: Path, ca: Authority, ours: Pair
 ) -> None:
-    """A chain of twenty certificates, a line that holds a few, a client that waits for all before it speaks again."""
+    """A chain of twenty certificates, a socket that holds a few, a client that waits for all before it speaks again."""
     chain = tmp_path / "chain.pem"
     chain.write_bytes(ours.certificate.read_bytes() + ca.file.read_bytes() * 20)
     here, there = socket.socketpair()
@@ -248,7 +248,7 @@ def test_a_handshake_that_does_not_fit_on_the_line_goes_on_when_there_is_room(
     here.setblocking(False)
     context = tls.incoming(Receive(tls_certificate=str(chain), tls_key=str(ours.key)))
     assert context is not None
-    guest = context.wrap_socket(here, server_side=True, do_handshake_on_connect=False)
+    accepted = context.wrap_socket(here, server_side=True, do_handshake_on_connect=False)
 
     def call() -> None:
         with client_context(ca).wrap_socket(there, server_hostname="127.0.0.1") as line:
@@ -256,14 +256,14 @@ def test_a_handshake_that_does_not_fit_on_the_line_goes_on_when_there_is_room(
 
     client = threading.Thread(target=call, daemon=True)
     with selectors.DefaultSelector() as selector:
-        lobby = Lobby(selector, max_guests=1, max_per_host=1, seconds=10)
-        lobby.enter(guest, ("192.0.2.1", 1))
+        pending = PendingConnections(selector, max_connections=1, max_per_host=1, seconds=10)
+        pending.add(accepted, ("192.0.2.1", 1))
         client.start()
         request = None
         while not request and (found := selector.select(10)):
-            request = lobby.listen(found[0][0].data)
+            request = pending.read(found[0][0].data)
         assert request is not None and request.pdu == associate_rq()
-        guest.close()
+        accepted.close()
     client.join(120)
 
 
@@ -279,7 +279,7 @@ def test_request_and_film_in_one_record_are_both_seen(tmp_path: Path, ca: Author
 def test_half_a_record_holds_back_no_answer_and_no_abort(
     tmp_path: Path, ca: Authority, ours: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bytes on the line are not data yet: a read that waits for the rest would keep us from sending."""
+    """Bytes on the connection are not data yet: a read that waits for the rest would keep us from sending."""
     with tls_node(tmp_path, ours, idle_seconds=1.5, pdu_seconds=600) as node:
         may_answer, real = threading.Event(), node.ledger.add_arrival
         monkeypatch.setattr(node.ledger, "add_arrival", lambda arrival: may_answer.wait(120) and real(arrival))
@@ -291,7 +291,7 @@ def test_half_a_record_holds_back_no_answer_and_no_abort(
             time.sleep(0.3)
             may_answer.set()
             assert peer.status()[0] == 0x0000
-            assert peer.is_closed(), "idle_seconds holds with half a record on the line"
+            assert peer.is_closed(), "idle_seconds holds with half a record on the connection"
         assert eventually(lambda: [outcome for _, outcome, _ in node.journal()] == ["aborted"])
 
 
@@ -472,7 +472,7 @@ def _first_byte_of_each(listener: socket.socket, heard: list[bytes], count: int)
 def test_a_pacs_that_falls_silent_after_the_handshake_does_not_hold_the_sender(
     said: bytes, tmp_path: Path, ca: Authority
 ) -> None:
-    """Its session tickets are bytes on the line, but no answer: the wait for an association ends all the same."""
+    """Its session tickets are bytes on the connection, but no answer: the wait for an association ends all the same."""
     context, ended = server_context(ca.issue("pacs")), threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -498,7 +498,7 @@ def test_a_pacs_that_falls_silent_after_the_handshake_does_not_hold_the_sender(
             pacs.join(120)
             wait_for(lambda: desk.delivery.attempts >= 1, 120, "a try")
             assert desk.delivery.state is not DeliveryState.REFUSED
-    assert ended.is_set(), "the line was left open"
+    assert ended.is_set(), "the connection was left open"
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -147,7 +147,7 @@ def hostile_films(folder: Path) -> Iterator[Mutant]:
 
 def of_no_film(path: Path) -> bool:
     """Whether a file is one that every node has, films or not."""
-    return path.name.startswith("ledger.sqlite") or path.parts[-3:] == ("spool", "lock", "seats")
+    return path.name.startswith("ledger.sqlite") or path.parts[-3:] == ("spool", "lock", "associations")
 
 
 def test_each_has_its_code_and_none_costs_memory_or_a_process(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from raw_peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RawPeer, associate_rq, c_store, command, drip, fragment
 from receiver_node import Node, eventually, film, running, send
 
-from dicom_node.receive.pending import Lobby
+from dicom_node.receive.pending import PendingConnections
 
 MIB = 2**20
 
@@ -53,7 +53,7 @@ def test_twenty_silent_and_slow_sockets_do_not_keep_a_modality_out(tmp_path: Pat
         assert len(node.ledger.jobs()) == 1
 
 
-def test_the_lobby_is_bounded_and_newcomers_get_in(tmp_path: Path) -> None:
+def test_pending_connections_are_bounded_and_new_ones_get_in(tmp_path: Path) -> None:
     """The connection that has waited longest makes room."""
     with running(tmp_path, max_silent=3) as node, ExitStack() as stack:
         peers = []
@@ -64,17 +64,17 @@ def test_the_lobby_is_bounded_and_newcomers_get_in(tmp_path: Path) -> None:
         assert send(node.port, film()) == 0x0000
 
 
-def test_a_guest_that_made_room_and_spoke_in_the_same_round_is_no_trouble() -> None:
+def test_a_connection_that_made_room_and_spoke_in_the_same_round_is_no_trouble() -> None:
     with selectors.DefaultSelector() as selector:
-        lobby = Lobby(selector, max_guests=1, max_per_host=1, seconds=10)
+        pending = PendingConnections(selector, max_connections=1, max_per_host=1, seconds=10)
         pairs = [socket.socketpair() for _ in range(2)]
-        lobby.enter(pairs[0][0], ("192.0.2.1", 1))
+        pending.add(pairs[0][0], ("192.0.2.1", 1))
         pairs[0][1].send(associate_rq())
         [(key, _)] = selector.select(1)
-        lobby.enter(pairs[1][0], ("192.0.2.2", 1))
-        assert lobby.listen(key.data) is None
-        assert len(lobby) == 1
-        lobby.close()
+        pending.add(pairs[1][0], ("192.0.2.2", 1))
+        assert pending.read(key.data) is None
+        assert len(pending) == 1
+        pending.close()
         for pair in pairs:
             pair[1].close()
 
@@ -84,14 +84,14 @@ def test_a_peer_that_breaks_our_bookkeeping_does_not_end_the_service(node: Node,
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as broken:
-        broken.setattr("dicom_node.receive.acceptor.Inbound.start", bug)
+        broken.setattr("dicom_node.receive.acceptor.AcceptorAssociation.start", bug)
         with RawPeer(node.port) as peer:
             peer.send(associate_rq())
             assert peer.is_closed()
     assert send(node.port, film()) == 0x0000
 
 
-def test_who_asks_for_no_association_is_shown_out_in_time(tmp_path: Path) -> None:
+def test_who_asks_for_no_association_is_closed_in_time(tmp_path: Path) -> None:
     """A byte now and then does not buy more time."""
     with running(tmp_path, establish_seconds=0.6) as node, RawPeer(node.port) as silent, RawPeer(node.port) as slow:
         stop = threading.Event()
@@ -191,7 +191,7 @@ def test_our_own_slowness_is_not_the_peers_silence(tmp_path: Path, monkeypatch: 
 
 
 def test_limits_of_associations_are_told_as_such(tmp_path: Path) -> None:
-    """Transient, local limit exceeded (PS3.8 table 9-21): the modality tries again. A seat is free once it is left."""
+    """Transient, local limit exceeded (PS3.8 table 9-21); the modality tries again. A slot is free once it ended."""
     with running(tmp_path, max_associations=2) as node, ExitStack() as stack:
         first, second, third = (stack.enter_context(RawPeer(node.port)) for _ in range(3))
         assert first.associate() == second.associate() == ASSOCIATE_AC

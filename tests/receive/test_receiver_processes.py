@@ -42,7 +42,7 @@ class Receivers:
         return Ledger(self.folder / "node" / "ledger.sqlite")
 
     def associate(self, host: str = "127.0.0.1") -> Association | None:
-        """An association that stays, None when there was no seat for it."""
+        """An association that stays, None when there was no slot for it."""
         ae = AE("MODALITY")
         ae.add_requested_context(CR, EXPLICIT)
         association = ae.associate("127.0.0.1", self.port, ae_title="PTXSEG", bind_address=(host, 0))
@@ -82,7 +82,7 @@ def test_one_is_killed_while_films_flow_and_the_others_go_on(tmp_path: Path) -> 
                     return
                 uid = f"1.2.3.{number}.{film_number}"
                 while not stop.is_set() and send(node.port, film(uid)) != 0x0000:
-                    pass  # it was on the line of the one that died
+                    pass  # it was on the connection of the one that died
                 if not stop.is_set():
                     taken.append(uid)
 

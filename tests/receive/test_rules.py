@@ -18,7 +18,7 @@ from recording_pacs import recording_pacs
 from servers import SENDER, running_node, store
 
 from dicom_node.cli.main import main
-from dicom_node.receive.rules import Triage, Triaged
+from dicom_node.receive.rules import RuleDecision, Rules
 from dicom_node.runtime.config import Config, Queue, Rule, load
 from dicom_node.runtime.errors import ConfigError
 from dicom_node.storage.destinations import Route
@@ -46,7 +46,7 @@ priority = "urgent"
 """
 
 
-def look(calling: str = "ANY", called: str = "PTXSEG", **values: str) -> Triaged:
+def look(calling: str = "ANY", called: str = "PTXSEG", **values: str) -> RuleDecision:
     config = Config(
         rules=tuple(Rule(**one) for one in tomllib.loads(RULES.replace('["WARDPACS"]', "[]"))["rules"]),
         queue=Queue(urgent_from=("ICU",)),
@@ -56,7 +56,7 @@ def look(calling: str = "ANY", called: str = "PTXSEG", **values: str) -> Triaged
         setattr(film, keyword, value)
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, film, implicit_vr=False, little_endian=True)
-    return Triage.of(config).look(calling, called, memoryview(buffer.getvalue()), ExplicitVRLittleEndian)
+    return Rules.of(config).decide(calling, called, memoryview(buffer.getvalue()), ExplicitVRLittleEndian)
 
 
 CHEST = {"Modality": "DX", "BodyPartExamined": "CHEST"}
@@ -113,7 +113,7 @@ def test_an_overlong_value_is_looked_at_in_part() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pydicom.dcmwrite(buffer, film, implicit_vr=False, little_endian=True)
-    looked = Triage(Queue(), [rule]).look("ANY", "PTXSEG", memoryview(buffer.getvalue()), ExplicitVRLittleEndian)
+    looked = Rules(Queue(), [rule]).decide("ANY", "PTXSEG", memoryview(buffer.getvalue()), ExplicitVRLittleEndian)
     assert looked.rule == "", "what stands behind 1,024 characters is not seen"
 
 

@@ -181,7 +181,9 @@ GATE = [
 
 
 @pytest.mark.parametrize(("calling", "called", "allowed", "rejection"), GATE)
-def test_gate(tmp_path: Path, calling: str, called: str, allowed: dict[str, list[str]], rejection: tuple[int, ...]) -> None:
+def test_admission(
+    tmp_path: Path, calling: str, called: str, allowed: dict[str, list[str]], rejection: tuple[int, ...]
+) -> None:
     with running(tmp_path, allowed=allowed) as node, RawPeer(node.port) as peer:
         peer.send(associate_rq(calling, called))
         kind, body = peer.receive()
@@ -209,11 +211,11 @@ def test_a_rejected_peer_can_not_store_even_if_it_does_not_care(node: Node) -> N
     assert node.files() == [] and node.ledger.jobs() == []
 
 
-def test_a_gate_that_breaks_stays_shut(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_admission_that_fails_admits_nobody(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     def bug(*_: object) -> None:
         raise RuntimeError("nobody expected this")
 
-    monkeypatch.setattr(node.receiver, "_gate", bug)
+    monkeypatch.setattr(node.receiver, "_admission", bug)
     with RawPeer(node.port) as peer:
         peer.send(associate_rq() + c_store())
         assert peer.is_closed()

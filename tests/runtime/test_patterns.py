@@ -21,15 +21,15 @@ ENDLESS = [
 _LOOK = """
 import sys
 from dicom_node.runtime.config import Queue, Rule
-from dicom_node.receive.rules import Triage
+from dicom_node.receive.rules import Rules
 import io, pydicom
 film = pydicom.Dataset()
 film.ImageComments = sys.argv[2]
 data = io.BytesIO()
 pydicom.dcmwrite(data, film, implicit_vr=False, little_endian=True)
 rule = Rule(name="all", any_of={"ImageComments": sys.argv[1]}, priority="urgent")
-triage = Triage(Queue(urgent_when={"ImageComments": sys.argv[1]}), [rule])
-print(triage.look("ANY", "PTXSEG", memoryview(data.getvalue()), "1.2.840.10008.1.2.1").queue)
+rules = Rules(Queue(urgent_when={"ImageComments": sys.argv[1]}), [rule])
+print(rules.decide("ANY", "PTXSEG", memoryview(data.getvalue()), "1.2.840.10008.1.2.1").queue)
 """
 
 

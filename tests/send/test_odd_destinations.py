@@ -284,7 +284,7 @@ storage_scu.Sender._store = store
 config, stop = load(Path(sys.argv[1])), threading.Event()
 ledger = Ledger(config.ledger_path)
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-delivery.Sender(config, Spool(config.spool_directory, 0), ledger, Outbox(ledger.store)).run(stop, 0.02)
+storage_scu.Sender(config, Spool(config.spool_directory, 0), ledger, Outbox(ledger.store)).run(stop, 0.02)
 """
 
 

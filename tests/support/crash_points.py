@@ -25,7 +25,7 @@ class Scene:
 
 
 RECEIVE = (
-    Point("receive", "dicom_node.receive.acceptor:Inbound._answer", "before"),  # the film is in memory
+    Point("receive", "dicom_node.receive.acceptor:AcceptorAssociation._on_c_store", "before"),  # the film is in memory
     Point("receive", "dicom_node.storage.spool:_write_all", "after", 1),  # the head is in the temporary file
     Point("receive", "dicom_node.storage.spool:_write_all", "after", 2),  # all of it is, not fsynced
     Point("receive", "dicom_node.storage.spool:os.rename", "before"),  # fsynced
@@ -80,16 +80,16 @@ SEND = (
     Point("send", "dicom_node.storage.outbox:Outbox.sending", "before"),
     Point("send", "dicom_node.storage.database:Store.write", "leaving", 1),  # "on the wire" is not committed
     Point("send", "dicom_node.storage.outbox:Outbox.sending", "after"),
-    Point("send", "dicom_node.dimse.requestor:Outbound.store", "before"),
+    Point("send", "dicom_node.dimse.requestor:RequestorAssociation.store", "before"),
     Point("send", "pynetdicom.transport:AssociationSocket.send", "after", 8),  # in the middle of an object
-    Point("send", "dicom_node.dimse.requestor:Outbound.store", "after"),  # the peer has answered
+    Point("send", "dicom_node.dimse.requestor:RequestorAssociation.store", "after"),  # the peer has answered
     Point("send", "dicom_node.storage.outbox:Outbox.settle", "before"),
     Point(
         "send", "dicom_node.storage.database:Store.write", "leaving", 6
     ),  # three destinations, marked and settled: the last one
     Point("send", "dicom_node.storage.outbox:Outbox.settle", "after"),
 )
-ANSWERED = Point("send", "dicom_node.dimse.requestor:Outbound.store", "after")
+ANSWERED = Point("send", "dicom_node.dimse.requestor:RequestorAssociation.store", "after")
 RECOVERING = (
     Point("send", "dicom_node.storage.outbox:Outbox.recover", "before"),
     Point("send", "dicom_node.storage.outbox:Outbox.recover", "after"),

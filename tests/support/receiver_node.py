@@ -16,7 +16,7 @@ from pynetdicom import AE
 from raw_peer import CR, EXPLICIT
 
 from dicom_node.dimse.commitment_report import Reports
-from dicom_node.receive.rules import Triage
+from dicom_node.receive.rules import Rules
 from dicom_node.receive.storage_scp import Receiver, bind
 from dicom_node.runtime.config import Queue, Receive, load
 from dicom_node.storage.commitments import Commitments
@@ -57,7 +57,7 @@ def running(
     if peers:  # TOML of those that are asked for commitment
         (tmp_path / "peers.toml").write_text(peers)
         reports = Reports(load(tmp_path / "peers.toml"), Commitments(ledger.store, 1.0))
-    receiver = Receiver(receive, spool, ledger, triage=Triage(queue or Queue()), grace_seconds=grace_seconds, reports=reports)
+    receiver = Receiver(receive, spool, ledger, rules=Rules(queue or Queue()), grace_seconds=grace_seconds, reports=reports)
     listener = bind(receive)
     port = listener.getsockname()[1]
     thread = threading.Thread(target=receiver.serve, args=(listener,))

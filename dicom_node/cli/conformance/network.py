@@ -21,7 +21,7 @@ from dicom_node.cli.conformance.document import Section, Table
 from dicom_node.dimse import tls
 from dicom_node.dimse.commitment_report import PUSH_MODEL, EventStatus, context_as_scu
 from dicom_node.dimse.contexts import TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
-from dicom_node.dimse.status import Answer, Rejection, Verdict, named, sentence, verdict
+from dicom_node.dimse.status import Rejection, StoreResponse, Verdict, named, sentence, verdict
 from dicom_node.runtime.config import Config
 from dicom_node.send import commitment_request as asking
 from dicom_node.send import storage_scu
@@ -300,7 +300,7 @@ def _rejection(rejection: Rejection) -> tuple[str, ...]:
 def _statuses(config: Config) -> list[Section]:
     hours = config.send.commit_again_hours
     columns = "Status | Error Comment | When | What the sender should do"
-    answers = [(f"{one.value.status:04X}", one.value.comment, one.value.when, one.value.advice) for one in Answer]
+    answers = [(f"{one.value.status:04X}", one.value.comment, one.value.when, one.value.advice) for one in StoreResponse]
     return [
         Section("7.4", "Status codes"),
         Section("7.4.1", "C-STORE, answered by RECEIVER", (
