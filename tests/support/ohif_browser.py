@@ -51,7 +51,7 @@ class ReadingRoom:
                 status = store(dataset, self.orthanc.dicom_port, "ORTHANC")
                 assert status == 0, f"{case.name}: {dataset.SOPClassUID.name} got {status:04X}"
 
-    def read(self, visits: Sequence[Visit], seconds: float = 120) -> dict[str, Any]:
+    def read(self, visits: Sequence[Visit], seconds: float = 600) -> dict[str, Any]:
         """What was seen, by name of the visit (browser/reader.mjs says what is in it)."""
         self.pictures.mkdir(parents=True, exist_ok=True)
         order = {
