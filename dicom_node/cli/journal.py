@@ -9,9 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-from rich.markup import escape
 
-from dicom_node.cli import terminal
 from dicom_node.cli.options import config_option, json_option, open_ledger, print_json, time_text
 from dicom_node.storage.database import Store
 
@@ -51,6 +49,10 @@ def journal(limit: int, config_path: Path | None, as_json: bool) -> None:
     if as_json:
         print_json([asdict(one) for one in found])
         return
+    from rich.markup import escape  # no process of a node needs what prints tables
+
+    from dicom_node.cli import terminal
+
     columns = ("opened", "closed", "calling AE", "called AE", "host", "films", "outcome")
     console = terminal.console()
     table = terminal.table(console, *columns, whole=("opened", "closed", "outcome"), numbers=("films",))
