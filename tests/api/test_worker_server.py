@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -48,6 +49,8 @@ from segmenter.phantom.draw import draw_phantom
 
 PATIENT = "Zzyzx^Quilliam"
 
+drawn_once = functools.cache(draw_phantom)
+
 
 @dataclass
 class Door:
@@ -77,7 +80,7 @@ class Door:
 
     def film(self, seed: int = 1, private: int = 0) -> str:
         """A film that was received; its SOP Instance UID. `private`: bytes of a private element before the patient."""
-        dataset = phantom_dataset(draw_phantom(seed, shape=(96, 80)), kind="DX", bits=12)
+        dataset = phantom_dataset(drawn_once(seed, shape=(96, 80)), kind="DX", bits=12)
         if private:
             dataset.private_block(0x0009, "MAKER", create=True).add_new(1, "OB", bytes(private))
         dataset.PatientName = dataset.PatientID = PATIENT
@@ -333,7 +336,7 @@ def test_the_reserve_is_not_for_another_machine(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("[node]\ndirectory = 'node'\nreserve_mb = 1000000000\n")
     config = load(tmp_path / "c.toml")
     with receiving(config.node.directory, allowed={"MODALITY": []}) as node:
-        dataset = phantom_dataset(draw_phantom(1, shape=(96, 80)), kind="DX", bits=12)
+        dataset = phantom_dataset(drawn_once(1, shape=(96, 80)), kind="DX", bits=12)
         assert send(node.port, dataset) == 0x0000
     here = LocalNode.of(config, "w")
     claim = here.claim(1)

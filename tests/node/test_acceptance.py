@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import subprocess
 from collections.abc import Callable, Iterator
@@ -46,9 +47,12 @@ def node(engine: str, orthanc: Orthanc, tmp_path_factory: pytest.TempPathFactory
         yield running
 
 
+drawn_once = functools.cache(draw_phantom)  # for both engines
+
+
 def drawn(folder: Path, film: tuple) -> tuple[Path, Phantom, pydicom.Dataset]:
     seed, positive, kind, photometric, bits, shape = film
-    picture = draw_phantom(seed, shape=shape, pneumothorax=positive)
+    picture = drawn_once(seed, shape=shape, pneumothorax=positive)
     dataset = phantom_dataset(picture, kind=kind, photometric=photometric, bits=bits)
     file = folder / f"{seed}.dcm"
     dataset.save_as(file, enforce_file_format=True)
