@@ -110,7 +110,7 @@ def test_it_learns_four_films_by_heart(tmp_path: Path, monkeypatch: pytest.Monke
     recipe = load_recipe(str(recipe_file))
     still = Augmentation(flip=0, affine=0, warp=0, tone=0, noise=0)
     how = dataclasses.replace(recipe.optimiser, ema=0.9, drop_connect=0.0, batchnorm_momentum=0.1, weight_decay=0.0)
-    stages = (dataclasses.replace(recipe.stages[0], positives=(0.0, 0.0), epochs=3),)
+    stages = (dataclasses.replace(recipe.stages[0], positives=(0.0, 0.0), epochs=2),)
     recipe = dataclasses.replace(recipe, augmentation=still, optimiser=how, stages=stages, validation_threshold=(0.5,))
     fit.fit(recipe, order(data, tmp_path / "run", recipe_file))
     network = build_network(recipe.network)
