@@ -5,7 +5,8 @@
 Looked at are all Markdown files that git knows, or would add:
 - relative links and pictures, and their anchors, as GitHub makes them from headings;
 - paths in backticks that begin with a folder of the repository (`bench/run.py`, `train/fit/recipes/*.toml`), names of programs
-  (`crash_points.py`, `test_node.py::test_x`), and scripts that a command line calls (`python bench/scale.py`).
+  (`crash_points.py`), what they are said to define (`test_node.py::test_x`), and scripts that a command line calls
+  (`python bench/scale.py`).
 In all other text files: paths below `docs/`.
 Model cards and CHANGELOG.md speak of their own day: of them only links are looked at.
 """
@@ -36,7 +37,9 @@ TEXT = {"", ".py", ".toml", ".sh", ".lua", ".json", ".yaml", ".service", ".timer
 def problems(root: Path) -> Iterator[str]:
     """One line for each broken reference."""
     files = known(root)
-    names = {file.name for file in files}
+    names: dict[str, list[Path]] = {}
+    for file in files:
+        names.setdefault(file.name, []).append(file)
     tops = {file.relative_to(root).parts[0] for file in files if len(file.relative_to(root).parts) > 1}
     for file in files:
         where = file.relative_to(root)
@@ -89,17 +92,28 @@ def anchors(file: Path) -> frozenset[str]:
     return frozenset(made)
 
 
-def broken_paths(root: Path, text: str, names: set[str], tops: set[str]) -> Iterator[str]:
+def broken_paths(root: Path, text: str, names: dict[str, list[Path]], tops: set[str]) -> Iterator[str]:
     for script in SCRIPT.findall(text):
         if not (root / script).is_file():
             yield f"{script}: no such script"
     for _, code in CODE.findall(INDENTED.sub("\n\n", FENCE.sub("", text))):
-        name = code.split("::")[0].strip()
+        name, _, symbol = code.strip().partition("::")
         if PROGRAM.fullmatch(name):
-            if name not in names:
-                yield f"`{code}`: no file of this name"
-        elif PATH.fullmatch(name) and "/" in name and name.split("/")[0] in tops and not any(root.glob(name.rstrip("/"))):
-            yield f"`{code}`: no such path"
+            there = names.get(name, [])
+        elif PATH.fullmatch(name) and "/" in name and name.split("/")[0] in tops:
+            there = list(root.glob(name.rstrip("/")))
+        else:
+            continue
+        if not there:
+            yield f"`{code}`: no such file or folder"
+        elif symbol and not any(defines(file, symbol) for file in there):
+            yield f"`{code}`: not defined there"
+
+
+def defines(file: Path, symbol: str) -> bool:
+    """Whether a Python file has this function, class or name; of a parametrised test the part before the bracket."""
+    name = re.escape(symbol.partition("[")[0])
+    return re.search(rf"^\s*(?:(?:async )?def|class) {name}\b|^\s*{name}\b\s*[:=]", file.read_text("utf-8"), re.M) is not None
 
 
 def main(arguments: list[str]) -> int:

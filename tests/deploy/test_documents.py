@@ -13,7 +13,7 @@ FILES = {
     "README.md": "# Top\n",
     "guide/page.md": "# A page\n\n## `kill -9`: what then?\n\n## Twice\n\n## Twice\n",
     "guide/picture.png": "",
-    "bench/run.py": "",
+    "bench/run.py": "LIMIT: int = 3\n\n\nclass Row:\n    def value(self):\n        pass\n",
 }
 GONE = "/".join(("docs", "gone.md"))  # in one piece it would be a broken reference of this file
 
@@ -44,10 +44,12 @@ def checked(folder: Path) -> subprocess.CompletedProcess[str]:
         ("README.md", "[`code` in it](guide/page.md#gone)\n", "guide/page.md#gone: no such heading"),
         ("README.md", "[here](#gone)\n", "#gone: no such heading"),
         ("guide/page.md", "[not from the top](guide/page.md)\n", "guide/page.md: no such file"),
-        ("guide/page.md", "`bench/gone.py` measures it\n", "`bench/gone.py`: no such path"),
-        ("guide/page.md", "`bench/*.toml`\n", "`bench/*.toml`: no such path"),
-        ("guide/page.md", "`bench/gone/`\n", "`bench/gone/`: no such path"),
-        ("guide/page.md", "proven by `test_gone.py::test_it`\n", "`test_gone.py::test_it`: no file of this name"),
+        ("guide/page.md", "`bench/gone.py` measures it\n", "`bench/gone.py`: no such file or folder"),
+        ("guide/page.md", "`bench/*.toml`\n", "`bench/*.toml`: no such file or folder"),
+        ("guide/page.md", "`bench/gone/`\n", "`bench/gone/`: no such file or folder"),
+        ("guide/page.md", "proven by `test_gone.py::test_it`\n", "`test_gone.py::test_it`: no such file or folder"),
+        ("guide/page.md", "decided in `bench/run.py::gone`\n", "`bench/run.py::gone`: not defined there"),
+        ("guide/page.md", "proven by `run.py::gone`\n", "`run.py::gone`: not defined there"),
         ("guide/page.md", "Run:\n\n    python bench/gone.py --out x\n", "bench/gone.py: no such script"),
         ("bench/run.py", f'"""Figures: {GONE}."""\n', f"{GONE}: no such file"),
     ],
@@ -63,7 +65,8 @@ def test_what_is_there_or_is_no_reference_is_left_alone(checkout: Path) -> None:
         checkout / "README.md",
         "# Top\n[page](guide/page.md) [heading](guide/page.md#kill--9-what-then) [second](guide/page.md#twice-1) [own](#top)\n"
         "![picture](guide/picture.png) [site](https://example.org/gone.md) [mail](mailto:a@example.org)\n"
-        "`guide/` `bench/*.py` `run.py` `demo-output/report.json` `text/plain` `application/dicom` `peers.X.tls`\n\n"
+        "`guide/` `bench/*.py` `run.py` `bench/run.py::Row` `run.py::value` `bench/run.py::LIMIT`\n"
+        "`demo-output/report.json` `text/plain` `application/dicom` `peers.X.tls`\n\n"
         "    [link](in/code.md) and `bench/gone.py`\n\n"
         "```toml\n# [link](in/code.md)\n```\n",
     )
