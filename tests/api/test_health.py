@@ -22,7 +22,7 @@ from dicom_node.cli.main import main
 from dicom_node.storage import statistics
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import DeliveryState, State
-from dicom_node.storage.retention import DAY, Retention
+from dicom_node.storage.retention import DAY, Cleanup
 from dicom_node.storage.spool import Spool
 
 MONITORING = Path(__file__).parents[2] / "docs" / "use" / "monitoring.md"
@@ -71,7 +71,7 @@ def test_metrics_tell_what_the_ledger_holds_and_survive_every_restart(house: Hou
         db.execute("UPDATE jobs SET finished_at = finished_at - ? WHERE state = 'failed'", (28 * DAY,))
         db.execute("UPDATE jobs SET received_at = received_at - 100 WHERE state = 'received'")
         db.execute("UPDATE jobs SET claimed_at = NULL WHERE code = 'lateral-view'")  # finished by an older program
-    Retention(house.config, house.ledger, Spool(house.config.spool_directory, 0)).round()
+    Cleanup(house.config, house.ledger, Spool(house.config.spool_directory, 0)).round()
     house.stop()
     with watched(house.config) as url:
         status, text = get(url + "/metrics")
@@ -125,7 +125,7 @@ def test_metrics_tell_what_the_ledger_holds_and_survive_every_restart(house: Hou
 
 def test_a_receiver_that_is_stopped_or_hangs_is_not_ready(house: House) -> None:
     with watched(house.config) as url:
-        assert "does not run" in failing(url, "receiver")
+        assert "is not running" in failing(url, "receiver")
         house.start()
         wait_for(lambda: ready(url)[0] == 200, 120, f"ready ({ready(url)})")
         assert ready(url)[1]["receiver"]["text"] == "answers C-ECHO"
@@ -184,7 +184,7 @@ def test_a_spool_that_can_keep_no_film_is_not_ready(house: House) -> None:
     with watched(house.config) as url:
         wait_for(lambda: ready(url)[0] == 200, 120, "ready")
         arrivals = house.config.spool_directory / "arrivals"
-        assert not list(arrivals.glob(".tried*")), "nothing is left of a look"
+        assert not list(arrivals.glob(".probe*")), "nothing is left of a check"
         arrivals.rename(arrivals.with_name("aside"))
         arrivals.write_text("")
         assert "cannot keep a film" in failing(url, "disk")
