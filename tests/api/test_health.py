@@ -161,7 +161,7 @@ def test_a_receiver_for_other_hosts_only_is_ready_when_it_keeps_its_rules(tmp_pa
     house.start()
     try:
         probe = call_receiver(house.config)
-        assert probe.ok and "no C-ECHO made" in probe.text
+        assert probe.ok and "no C-ECHO was sent" in probe.text
         house.write('MODALITY = ["192.0.2.7"]\nPROBE = ["127.0.0.1"]')
         assert not call_receiver(house.config).ok, "not started again yet"
         house.stop()
@@ -175,7 +175,7 @@ def test_a_disk_under_the_reserve_is_not_ready(house: House) -> None:
     house.start()
     house.write("MODALITY = []", reserve_mb=10**9)
     with watched(house.config) as url:
-        assert "under node.reserve_mb" in failing(url, "disk")
+        assert "below node.reserve_mb" in failing(url, "disk")
 
 
 def test_a_spool_that_can_keep_no_film_is_not_ready(house: House) -> None:
@@ -187,7 +187,7 @@ def test_a_spool_that_can_keep_no_film_is_not_ready(house: House) -> None:
         assert not list(arrivals.glob(".probe*")), "nothing is left of a check"
         arrivals.rename(arrivals.with_name("aside"))
         arrivals.write_text("")
-        assert "cannot keep a film" in failing(url, "disk")
+        assert "cannot store a film" in failing(url, "disk")
 
 
 def test_a_ledger_that_can_not_be_written_is_not_ready_but_alive(house: House) -> None:

@@ -339,7 +339,7 @@ def test_the_reserve_is_not_for_another_machine(tmp_path: Path) -> None:
     claim = here.claim(1)
     assert claim is not None
     with pytest.raises(DiskReserve):
-        here.far("gpu1").store(claim, "seg.dcm", b"x")
+        here.for_remote_worker("gpu1").store(claim, "seg.dcm", b"x")
     assert here.store(claim, "seg.dcm", b"x")[1], "it is there for the worker of this machine"
 
 

@@ -156,8 +156,8 @@ def empty(copy: Path) -> None:
         (damaged, "is damaged"),
         (cut, "is damaged"),
         (newer, "schema version"),
-        (another_database, "no ledger"),
-        (empty, "no ledger"),
+        (another_database, "not a ledger"),
+        (empty, "not a ledger"),
         (Path.unlink, "no such file"),
     ],
 )
