@@ -21,7 +21,7 @@ from pydicom.uid import SegmentationStorage as SEG
 from rows import ROUNDS, Row, row
 from servers import NODE_AE, free_port, running_node, running_redis, wait_for
 
-from dicom_node.api.worker_client import RemoteNode
+from dicom_node.api.worker_client import RemoteQueue
 from dicom_node.runtime.config import Queue, Segment, Work
 from dicom_node.runtime.log_limit import LogLimit
 from dicom_node.storage.destinations import Route
@@ -144,7 +144,7 @@ def worker_api(scratch: Path) -> Iterator[Row]:
 
 def _work_far_away(work: Work) -> list[tuple[float, float]]:
     """When each film was begun and ended."""
-    node, spans = RemoteNode.of(work, secrets.token_hex(8), "worker 1", secrets.token_hex(32)), []
+    node, spans = RemoteQueue.of(work, secrets.token_hex(8), "worker 1", secrets.token_hex(32)), []
     while True:
         begun = time.monotonic()
         claim = node.claim()

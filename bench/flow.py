@@ -24,7 +24,7 @@ from dicom_node.cli.demo_pacs import StandInPacs
 from dicom_node.runtime.config import Config, Segment
 from dicom_node.runtime.config import Node as NodeSettings
 from dicom_node.storage.leases import Claim
-from dicom_node.storage.local_queue import LocalNode
+from dicom_node.storage.local_queue import LocalQueue
 from dicom_node.storage.part10 import read_film
 from dicom_node.storage.records import Arrival, Outcome, State, StoredObject
 from dicom_node.work.model import load_model, segment_settings
@@ -108,11 +108,11 @@ def stages(scratch: Path) -> Iterator[Row]:
             yield row(f"stages: {stage}", statistics.median(watch.of(stage)), "s", "itself", "lower", rounds=watch.of(stage))
 
 
-def _node(folder: Path) -> LocalNode:
-    return LocalNode.of(Config(node=NodeSettings(directory=folder, reserve_mb=16)), "bench")
+def _node(folder: Path) -> LocalQueue:
+    return LocalQueue.of(Config(node=NodeSettings(directory=folder, reserve_mb=16)), "bench")
 
 
-def _through_all_stages(watch: _Stopwatch, segmenter: Segmenter, node: LocalNode, film: FileDataset) -> None:
+def _through_all_stages(watch: _Stopwatch, segmenter: Segmenter, node: LocalQueue, film: FileDataset) -> None:
     _arrive(node, film)
     watch.film()
     claim = watch("ledger: claim, what is known, finish", node.claim)
@@ -140,12 +140,12 @@ def _built(segmenter: Segmenter, source: FileDataset, finding, kind: Kind) -> tu
     return made.sop_instance_uid, _encoded(made.dataset)
 
 
-def _stored(node: LocalNode, claim: Claim, kind: Kind, uid: str, data: bytes) -> StoredObject:
+def _stored(node: LocalQueue, claim: Claim, kind: Kind, uid: str, data: bytes) -> StoredObject:
     path, sha256 = node.store(claim, f"{kind}.dcm", data)
     return StoredObject(kind.role, "", "1.2", uid, sha256, path, len(data), "demo")
 
 
-def _arrive(node: LocalNode, film: FileDataset) -> None:
+def _arrive(node: LocalQueue, film: FileDataset) -> None:
     data = _encoded(film)
     begins = 144 + int.from_bytes(data[140:144], "little")
     stored = node.spool.write(data[begins:], data[:begins])

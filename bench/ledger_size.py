@@ -93,13 +93,13 @@ def _deliver_all(path: Path) -> None:
 
 
 def _looks(config: Path) -> dict[str, float]:
-    from dicom_node.api.health import Watch
+    from dicom_node.api.health import HealthChecks
 
     status = [sys.executable, "-m", "dicom_node.cli.main", "status", "--json", "--config", str(config)]
-    watch = Watch(load(config))
+    checks = HealthChecks(load(config), lambda: None)
     return {
         "`status`": statistics.median(seconds_of(lambda: subprocess.run(status, check=True, stdout=-3)) for _ in range(3)),
-        "figures of /metrics": statistics.median(seconds_of(watch._read) for _ in range(3)),
+        "figures of /metrics": statistics.median(seconds_of(checks._read) for _ in range(3)),
     }
 
 

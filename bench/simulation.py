@@ -1,6 +1,6 @@
 """The node as a discrete simulation: receive -> ledger -> workers -> delivery, event by event (heapq), seeded.
 
-Who is next is decided as `dicom_node.storage.leases.Claims._next` does (tests/bench/test_scale.py drives both with the same
+Who is next is decided as `dicom_node.storage.leases.Leases._next` does (tests/bench/test_scale.py drives both with the same
 films), when a delivery is tried again by the node's own `dicom_node.send.backoff.decide`.
 """
 

@@ -1,1 +1,1 @@
-"""HTTP: workers on other machines (server and client, schemas, validation of results), health, readiness and metrics."""
+"""HTTP: the worker API (server and client, schemas, validation of results), health, readiness and metrics."""

@@ -1,5 +1,5 @@
-"""Closes idle connections and slow requests: uvicorn waits for a request without end, and counts every connection against its
-limit."""
+"""Limits of the HTTP server's connections. uvicorn has none of these: it waits for a request without end, and counts every
+connection in its limit."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_SECONDS = 10.0  # for the head of a request, from the connection or from its first byte
-MOST_AT_ONCE = 500  # connections; each is a descriptor
-MOST_OF_A_HOST = 100
+HEAD_SECONDS = 10.0  # for the head of a request, from the connect or from its first byte
+MAX_CONNECTIONS = 500  # each is a file descriptor
+MAX_PER_HOST = 100
 
 
-class Impatient(H11Protocol):
-    """Closes idle connections and slow requests; and the connections of one host over their share.
-    Time between two requests, and for a body, is limited elsewhere (timeout_keep_alive, `serve.BodyLimit`)."""
+class LimitedProtocol(H11Protocol):
+    """Closes a connection whose request head takes longer than HEAD_SECONDS, and those of one host above MAX_PER_HOST. The time
+    between two requests, and for a body, is limited elsewhere (timeout_keep_alive, `worker_server.BodyLimit`)."""
 
     of_host: ClassVar[Counter[str]] = Counter()
 
@@ -28,11 +28,11 @@ class Impatient(H11Protocol):
         super().connection_made(transport)
         self._host = self.client[0] if self.client else ""
         self.of_host[self._host] += 1
-        if self.of_host[self._host] > MOST_OF_A_HOST:
+        if self.of_host[self._host] > MAX_PER_HOST:
             transport.abort()
             return
         self._waits_since = time.monotonic()
-        self._look_again()
+        self._schedule_check()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.of_host[self._host] -= 1
@@ -41,9 +41,9 @@ class Impatient(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        asked = self.cycle
+        former = self.cycle
         super().data_received(data)
-        if self.cycle is not asked:  # a head came whole
+        if self.cycle is not former:  # a head is complete
             self._waits_since = None
         elif self._waits_since is None and self._is_between_requests():
             self._waits_since = time.monotonic()
@@ -51,13 +51,13 @@ class Impatient(H11Protocol):
     def _is_between_requests(self) -> bool:
         return self.cycle is None or bool(self.cycle.response_complete)
 
-    def _look_again(self) -> None:
-        self.loop.call_later(HEAD_SECONDS / 4, self._look)
+    def _schedule_check(self) -> None:
+        self.loop.call_later(HEAD_SECONDS / 4, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self.transport.is_closing():
             return
         if self._waits_since is not None and time.monotonic() - self._waits_since > HEAD_SECONDS:
             self.transport.abort()
             return
-        self._look_again()
+        self._schedule_check()

@@ -1,7 +1,7 @@
-"""/metrics: the figures of the ledger in Prometheus' words. Nothing is counted in memory, so nothing is lost by a restart.
+"""/metrics: the statistics of the ledger as Prometheus metrics. Nothing is counted in memory, so a restart loses nothing.
 
-What can go down again (a rerun moves a job back) is a gauge. Latencies are quantiles over a recent window and therefore
-gauges too: a histogram would have to count every film there ever was. Labels are codes, states and names from the
+A number that can decrease (a rerun moves a job back) is a gauge. Latencies are quantiles over a recent window and therefore
+gauges too: a histogram would have to count every film ever received. Labels are codes, states and names from the
 configuration; never a UID, an id or anything of a patient.
 """
 
@@ -14,28 +14,28 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from dicom_node import __version__
-from dicom_node.storage.statistics import Figures, Model
+from dicom_node.storage.statistics import Model, Statistics
 
 MODES = ("running", "paused", "draining")
 _WINDOW = "of the last hour, at most the 2000 newest"
 
 Family = CounterMetricFamily | GaugeMetricFamily | InfoMetricFamily
-Rows = Callable[[Figures], list[tuple[tuple[str, ...], float]]]
+Rows = Callable[[Statistics], list[tuple[tuple[str, ...], float]]]
 
 # name, kind, labels, help, rows of (label values, value). The table in docs/use/monitoring.md is compared with it.
 METRICS: tuple[tuple[str, type[Any], tuple[str, ...], str, Rows], ...] = (
-    ("segmenter_films_received", CounterMetricFamily, (), "Films taken in, each content once.", lambda f: [((), f.received)]),
+    ("segmenter_films_received", CounterMetricFamily, (), "Films received, each content once.", lambda f: [((), f.received)]),
     ("segmenter_films_resent", CounterMetricFamily, (), "Equal arrivals after the first.", lambda f: [((), f.resent)]),
     (
         "segmenter_conflicts", CounterMetricFamily, (),
-        "Contents that came under a SOP Instance UID which another content had used.", lambda f: [((), f.conflicts)],
+        "Contents under a SOP Instance UID that another content had before.", lambda f: [((), f.conflicts)],
     ),
     ("segmenter_jobs", GaugeMetricFamily, ("state",), "Jobs by state.", lambda f: _by_name(f.states)),
     ("segmenter_jobs_answered", GaugeMetricFamily, ("finding",), "Answered jobs by finding.", lambda f: _by_name(f.findings)),
     ("segmenter_jobs_skipped", GaugeMetricFamily, ("code",), "Skipped jobs by reason.", lambda f: _by_name(f.skipped)),
     ("segmenter_jobs_failed", GaugeMetricFamily, ("code",), "Failed jobs by reason.", lambda f: _by_name(f.failed)),
     (
-        "segmenter_jobs_indeterminate", GaugeMetricFamily, ("code",), "Answered jobs with neither yes nor no, by reason.",
+        "segmenter_jobs_indeterminate", GaugeMetricFamily, ("code",), "Answered jobs with an indeterminate finding, by reason.",
         lambda f: _by_name(f.indeterminate),
     ),
     (
@@ -75,55 +75,55 @@ METRICS: tuple[tuple[str, type[Any], tuple[str, ...], str, Rows], ...] = (
         "segmenter_films_expiring", GaugeMetricFamily, (),
         "Films without a delivered answer that retention removes within retention.warn_days.", lambda f: [((), f.expiring)],
     ),
-    ("segmenter_disk_free_bytes", GaugeMetricFamily, (), "Free for the spool.", lambda f: [((), f.free_bytes)]),
+    ("segmenter_disk_free_bytes", GaugeMetricFamily, (), "Free disk space of the spool.", lambda f: [((), f.free_bytes)]),
     (
-        "segmenter_disk_reserve_bytes", GaugeMetricFamily, (), "Below it films are refused (A700).",
+        "segmenter_disk_reserve_bytes", GaugeMetricFamily, (), "Below it, films are refused (A700).",
         lambda f: [((), f.reserve_bytes)],
     ),
     (
-        "segmenter_disk_watermark_bytes", GaugeMetricFamily, (), "Below it delivered work is removed before its time.",
+        "segmenter_disk_watermark_bytes", GaugeMetricFamily, (), "Below it, delivered films are removed early.",
         lambda f: [((), f.watermark_bytes)],
     ),
     (
-        "segmenter_mode", GaugeMetricFamily, ("mode",), "1 for the mode in force.",
+        "segmenter_mode", GaugeMetricFamily, ("mode",), "1 for the current mode.",
         lambda f: [((mode,), float(f.mode == mode)) for mode in MODES],
     ),
     (
-        "segmenter_answered_by", InfoMetricFamily, ("model", "digest"), "Who made the newest answer of the last hour.",
+        "segmenter_answered_by", InfoMetricFamily, ("model", "digest"), "The model of the newest answer of the last hour.",
         lambda f: [(f.answered_by, 1.0)] if f.answered_by else [],
     ),
 )  # fmt: skip
 
-# Not of the ledger: what this process was configured with.
+# Not from the ledger: the configuration of this process.
 MODEL = ("segmenter_model", ("name", "version", "digest"), "The configured model; absent when it cannot be loaded.")
 BUILD = ("segmenter_build", ("version",), "The program.")
 
 
 class Collector:
-    """Asked by a registry at every scrape."""
+    """Collected by a registry at every scrape."""
 
-    def __init__(self, figures: Callable[[], Figures], model: Callable[[], Model | None]) -> None:
-        self._figures = figures
+    def __init__(self, statistics: Callable[[], Statistics], model: Callable[[], Model | None]) -> None:
+        self._statistics = statistics
         self._model = model
 
     def describe(self) -> list[Metric]:
-        return []  # else the registry would read the ledger to find out
+        return []  # otherwise the registry would read the ledger
 
     def collect(self) -> Iterator[Metric]:
-        figures, model = self._figures(), self._model()
+        statistics, model = self._statistics(), self._model()
         for name, kind, labels, text, rows in METRICS:
             family = kind(name, text, labels=labels)
-            for values, value in rows(figures):
+            for values, value in rows(statistics):
                 _add(family, labels, values, value)
             yield family
         yield _info(MODEL, (model.name, model.version, model.digest) if model else None)
         yield _info(BUILD, (__version__,))
 
 
-def exposition(figures: Callable[[], Figures], model: Callable[[], Model | None]) -> bytes:
-    """The text of /metrics (Prometheus text format 0.0.4). Raises what `figures` raises."""
+def exposition(statistics: Callable[[], Statistics], model: Callable[[], Model | None]) -> bytes:
+    """The text of /metrics (Prometheus text format 0.0.4). Raises what `statistics` raises."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collector(figures, model))
+    registry.register(Collector(statistics, model))
     return generate_latest(registry)
 
 

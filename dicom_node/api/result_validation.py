@@ -1,8 +1,8 @@
-"""What a worker on another machine returned, checked by the node before it becomes a result.
+"""Validation of what a worker on another machine returned, before it becomes a result.
 
-The worker is believed about pixels, and about nothing else: UIDs must be those that film, content and model derive,
-the object must be of the class of its role, belong to the patient and study of the film, and refer to the film. Its file
-must be one that the sender can send: File Meta complete, a dataset that can be read to its end.
+The worker is trusted about pixels only: UIDs must be those derived from film, content and model; an object must have the SOP
+class of its role, belong to the patient and study of the film, and refer to the film. Its file must be sendable: complete File
+Meta (PS3.10 7.1), a dataset that can be read to its end.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import pydicom
 from pydicom.dataset import Dataset
 
-from dicom_node.api.schemas import Result, Returned
+from dicom_node.api.schemas import Result, ResultObject
 from dicom_node.dimse.implicit_vr import EXPLICIT, implicit
 from dicom_node.runtime.errors import NodeError
 from dicom_node.storage.leases import Claim
-from dicom_node.storage.local_queue import LocalNode
+from dicom_node.storage.local_queue import LocalQueue
 from dicom_node.storage.part10 import UNREADABLE, dataset_bytes, header
 from dicom_node.storage.records import INDETERMINATE, Outcome, State, StoredObject
 from dicom_node.storage.spool import sha256_of
@@ -28,22 +28,22 @@ _SAME = ("StudyInstanceUID", "PatientID")
 _NAMES = ("SOPClassUID", "SOPInstanceUID")
 _GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"  # (0002,0000), with which File Meta begins (PS3.10 7.1)
 _MOST_ITEMS = 10_000
-_MOST_BYTES = 64 * 2**20  # of the film, looked through for what it shares with its result
+_MOST_BYTES = 64 * 2**20  # of the film, searched for the elements that it shares with its result
 
 
 class BadResult(NodeError):
     """The result of a worker does not belong to its film."""  # the message says in what, without patient data
 
 
-def outcome_of(node: LocalNode, claim: Claim, result: Result) -> Outcome:
-    """The outcome to finish with, its objects read back from the node's own disk. Raises BadResult."""
+def outcome_of(queue: LocalQueue, claim: Claim, result: Result) -> Outcome:
+    """The outcome of a job, its objects read back from the node's own disk. Raises BadResult, SourceDamaged, SpoolError."""
     if result.state == State.SEGMENTED:
         if result.content_sha256 is None or result.model_digest is None or result.model is None or result.finding is None:
-            raise BadResult("an answer without content, model or finding")
+            raise BadResult("a result without content, model or finding")
         if (result.finding == INDETERMINATE) != (result.code is not None):
-            raise BadResult("an indeterminate answer needs a code, and another has none")
+            raise BadResult("an indeterminate finding needs a code, any other has none")
     elif result.code is None or result.objects:
-        raise BadResult("a film without an answer needs a code and has no objects")
+        raise BadResult("a film without a result needs a code and has no objects")
     return Outcome(
         State(result.state),
         code=result.code,
@@ -54,37 +54,37 @@ def outcome_of(node: LocalNode, claim: Claim, result: Result) -> Outcome:
         content_sha256=result.content_sha256,
         model=result.model,
         model_digest=result.model_digest,
-        revision=_revision(node, claim, result),
+        revision=_revision(queue, claim, result),
         seconds=result.seconds,
-        objects=_objects(node, claim, result),
+        objects=_objects(queue, claim, result),
         notes=result.notes,
         threshold=result.threshold,
     )
 
 
-def _revision(node: LocalNode, claim: Claim, result: Result) -> int:
+def _revision(queue: LocalQueue, claim: Claim, result: Result) -> int:
     if result.content_sha256 is None:
         return 1
-    return node.ledger.revision(claim.job.arrival.sop_instance_uid, result.content_sha256)
+    return queue.ledger.revision(claim.job.arrival.sop_instance_uid, result.content_sha256)
 
 
-def _objects(node: LocalNode, claim: Claim, result: Result) -> tuple[StoredObject, ...]:
+def _objects(queue: LocalQueue, claim: Claim, result: Result) -> tuple[StoredObject, ...]:
     if not result.objects:
         return ()
     arrival = claim.job.arrival
-    film = dataset_bytes(node.source(claim))
-    source = header(film, arrival.transfer_syntax_uid, _SAME, most=_MOST_BYTES)  # private groups before them may be large
-    return tuple(_object(node, claim, result, one, source) for one in result.objects)
+    film = dataset_bytes(queue.source(claim))
+    source = header(film, arrival.transfer_syntax_uid, _SAME, most=_MOST_BYTES)  # private elements before them may be large
+    return tuple(_object(queue, claim, result, one, source) for one in result.objects)
 
 
-def _object(node: LocalNode, claim: Claim, result: Result, one: Returned, source: Dataset) -> StoredObject:
+def _object(queue: LocalQueue, claim: Claim, result: Result, one: ResultObject, source: Dataset) -> StoredObject:
     path = f"job/{claim.job.job_id}/{claim.owner}/{kind_of(one.role, one.variant)}.dcm"
     try:
-        data = node.spool.read(path)
+        data = queue.spool.read(path)
     except FileNotFoundError as error:
         raise BadResult(f"{one.role}: it was never sent") from error
     if sha256_of(data) != one.sha256:
-        raise BadResult(f"{one.role}: its sha256 is not the one of what was sent")
+        raise BadResult(f"{one.role}: its sha256 is not that of the bytes that were sent")
     try:
         dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
         _check(dataset, claim, result, one, source)
@@ -95,13 +95,13 @@ def _object(node: LocalNode, claim: Claim, result: Result, one: Returned, source
     return StoredObject(one.role, one.variant, sop_class, uid, one.sha256, path, len(data), result.intended_use)
 
 
-def _check(dataset: Dataset, claim: Claim, result: Result, one: Returned, source: Dataset) -> None:
+def _check(dataset: Dataset, claim: Claim, result: Result, one: ResultObject, source: Dataset) -> None:
     film = claim.job.arrival.sop_instance_uid
     if SOP_CLASSES.get(one.role) != dataset.SOPClassUID:
         raise BadResult(f"{one.role}: {dataset.SOPClassUID} is not the SOP class of this role")
     derived = result_uid(film, str(result.content_sha256), str(result.model_digest), one.role, one.variant)
     if derived != dataset.SOPInstanceUID or dataset.file_meta.MediaStorageSOPInstanceUID != derived:
-        raise BadResult(f"{one.role}: its SOP Instance UID is not the one that film, content and model derive")
+        raise BadResult(f"{one.role}: its SOP Instance UID is not the one derived from film, content and model")
     for keyword in _SAME:
         if _bytes(dataset, keyword) != _bytes(source, keyword):
             raise BadResult(f"{one.role}: its {keyword} is not the film's")
@@ -109,8 +109,8 @@ def _check(dataset: Dataset, claim: Claim, result: Result, one: Returned, source
         raise BadResult(f"{one.role}: it does not refer to the film")
 
 
-def _check_file(data: bytes, dataset: pydicom.FileDataset, one: Returned) -> None:
-    """What the sender takes for granted (PS3.10 7.1)."""
+def _check_file(data: bytes, dataset: pydicom.FileDataset, one: ResultObject) -> None:
+    """What the sender relies on (PS3.10 7.1)."""
     meta = dataset.file_meta
     if data[132:140] != _GROUP_LENGTH:
         raise BadResult(f"{one.role}: its File Meta does not begin with the group's length")

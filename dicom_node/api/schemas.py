@@ -1,4 +1,7 @@
-"""What crosses between a node and a worker on another machine: the bodies of the HTTP interface, bounded and checked."""
+"""The bodies of requests and replies between a node and a worker on another machine, bounded and checked.
+
+The names of the fields are the protocol: nodes and workers of other versions know them.
+"""
 
 from __future__ import annotations
 
@@ -11,42 +14,43 @@ from dicom_node.storage.records import Arrival, Job, State
 
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
 Pid = Annotated[int, Field(ge=1, lt=2**31)]
-Token = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+OwnerToken = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Code = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9-]+$")]
 Text = Annotated[str, Field(max_length=400)]
 Role = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
 Variant = Annotated[str, Field(pattern=r"^[a-z0-9-]{0,32}$")]
 Kinds = Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,47}$")], ...], Field(max_length=32)]
-Model = Annotated[str, Field(min_length=1, max_length=128)]
+ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 
 OWNER_HEADER = "X-Claim-Owner"
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Reply(Body):
-    """What the node answers. A worker passes over what only a newer node says: nodes are updated before their workers."""
+class ReplyBody(RequestBody):
+    """What the node answers. A worker ignores fields that only a newer node sends: nodes are updated before workers."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class Ask(Body):
-    """A worker process asks for a job. `owner` is drawn by the worker: asking again with it is asking the same. `beside`: it
-    has other films on its bench."""
+class ClaimRequest(RequestBody):
+    """A worker process asks for a job. `owner`: a token that the worker draws; a repeated request with the same token gets the
+    same job. `beside`: the process has other films in work. `instance`: names the group of processes of this worker."""
 
     instance: Hex
     pid: Pid
-    owner: Token
-    model: Model
+    owner: OwnerToken
+    model: ModelName
     model_digest: Sha256
     beside: bool = False
 
 
-class Task(Reply):
-    """A job that was claimed. `dataset_sha256` is of the dataset without File Meta; the node's clock runs the lease."""
+class ClaimReply(ReplyBody):
+    """A claimed job. `dataset_sha256` is of the dataset without File Meta (PS3.10 7.1); the lease is measured by the node's
+    clock. `kinds`: the objects to make, of `segmenter.objects.kinds.Kind`."""
 
     job_id: Hex
     sop_instance_uid: str
@@ -61,55 +65,55 @@ class Task(Reply):
     kinds: Kinds
 
 
-class Leases(Body):
-    """The owner tokens of claims that go on."""
+class RenewalRequest(RequestBody):
+    """Heartbeat: the owner tokens of claims to renew."""
 
-    owners: Annotated[tuple[Token, ...], Field(min_length=1, max_length=1024)]
-
-
-class Lost(Reply):
-    """Those among them that are no longer valid."""
-
-    owners: tuple[Token, ...]
+    owners: Annotated[tuple[OwnerToken, ...], Field(min_length=1, max_length=1024)]
 
 
-class Trouble(Body):
-    """What went wrong with a film in the worker."""
+class RenewalReply(ReplyBody):
+    """The owner tokens among them that are no longer valid."""
+
+    owners: tuple[OwnerToken, ...]
+
+
+class CrashReport(RequestBody):
+    """The worker failed at a film: charged to it like a crash."""
 
     code: Code
     sentence: Text
 
 
-class Content(Body):
-    """Which pixels a film turned out to hold, and which model is about to answer."""
+class ContentRequest(RequestBody):
+    """Which pixels a film contains, and which model is about to answer."""
 
     content_sha256: Sha256
     model_digest: Sha256
 
 
-class Seen(Reply):
-    """`revision`: which content under this SOP Instance UID it is; `kinds`: what this model made of it already, or None."""
+class ContentReply(ReplyBody):
+    """See `records.KnownContent`."""
 
     revision: int
     kinds: Kinds | None
 
 
-class Kept(Reply):
-    """An object as it lies on the node's disk."""
+class ObjectReply(ReplyBody):
+    """An object is stored on the node."""
 
     sha256: Sha256
 
 
-class Returned(Body):
-    """One object of an answer; its bytes were sent before."""
+class ResultObject(RequestBody):
+    """One object of a result; its bytes were sent before."""
 
     role: Role
     variant: Variant
     sha256: Sha256
 
 
-class Result(Body):
-    """The answer for a job."""
+class Result(RequestBody):
+    """The result of a job. `probability`, `threshold`: [0, 1]; `area_mm2`: of the finding; `seconds`: of work."""
 
     state: Literal["segmented", "skipped", "failed"]
     code: Code | None = None
@@ -118,39 +122,40 @@ class Result(Body):
     probability: Annotated[float, Field(ge=0, le=1)] | None = None
     area_mm2: Annotated[float, Field(ge=0)] | None = None
     content_sha256: Sha256 | None = None
-    model: Model | None = None
+    model: ModelName | None = None
     model_digest: Sha256 | None = None
     intended_use: Literal["demo", "research"] = "demo"
     seconds: Annotated[float, Field(ge=0)] = 0.0
-    objects: Annotated[tuple[Returned, ...], Field(max_length=32)] = ()
+    objects: Annotated[tuple[ResultObject, ...], Field(max_length=32)] = ()
     notes: Annotated[tuple[Code, ...], Field(max_length=64)] = ()
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = None  # older workers do not say it
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None  # older workers do not send it
 
 
-class Ended(Reply):
-    """How a job stands after its answer."""
+class ResultReply(ReplyBody):
+    """The state of a job after its result; `same_as`: the earlier job with the same pixels."""
 
     state: str
     same_as: str | None
 
 
-class Living(Body):
-    """A worker's parent says which of its processes are alive, and which have died: their claims are freed, and charged."""
+class ProcessReport(RequestBody):
+    """A worker reports which of its processes run and which died: the claims of the dead are released and charged."""
 
     instance: Hex
     pids: Annotated[tuple[Pid, ...], Field(max_length=256)]
-    dead: Annotated[tuple[Pid, ...] | None, Field(max_length=256)] = None  # None: all others, as older workers mean it
+    dead: Annotated[tuple[Pid, ...] | None, Field(max_length=256)] = None  # None: all others (older workers)
 
 
-class Ready(Reply):
+class ReadyReply(ReplyBody):
     """How many jobs could be claimed now."""
 
     ready: int
 
 
-def task_of(claim: Claim, lease_seconds: float) -> Task:
+def claim_reply(claim: Claim, lease_seconds: float) -> ClaimReply:
+    """A claim as the node sends it."""
     job, arrival = claim.job, claim.job.arrival
-    return Task(
+    return ClaimReply(
         job_id=job.job_id,
         sop_instance_uid=arrival.sop_instance_uid,
         sop_class_uid=arrival.sop_class_uid,
@@ -165,27 +170,27 @@ def task_of(claim: Claim, lease_seconds: float) -> Task:
     )
 
 
-def claim_of(task: Task, owner: str) -> Claim:
-    """The claim as the worker holds it; what only the node knows is empty."""
+def claim_from(reply: ClaimReply, owner: str) -> Claim:
+    """The claim as the worker holds it; the fields that only the node knows are empty."""
     arrival = Arrival(
-        sop_instance_uid=task.sop_instance_uid,
-        sop_class_uid=task.sop_class_uid,
-        transfer_syntax_uid=task.transfer_syntax_uid,
-        dataset_sha256=task.dataset_sha256,
+        sop_instance_uid=reply.sop_instance_uid,
+        sop_class_uid=reply.sop_class_uid,
+        transfer_syntax_uid=reply.transfer_syntax_uid,
+        dataset_sha256=reply.dataset_sha256,
         path="",
-        size=task.size,
+        size=reply.size,
         calling_ae="",
         called_ae="",
         host="",
     )
     job = Job(
-        job_id=task.job_id,
+        job_id=reply.job_id,
         arrival=arrival,
         state=State.CLAIMED,
         received_at=0.0,
-        generation=task.generation,
-        attempts=task.attempts,
-        crashes=task.crashes,
+        generation=reply.generation,
+        attempts=reply.attempts,
+        crashes=reply.crashes,
         resends=0,
         owner=owner,
         remote=None,
@@ -202,4 +207,4 @@ def claim_of(task: Task, owner: str) -> Claim:
         revision=1,
         seconds=None,
     )
-    return Claim(job, owner, task.kinds)
+    return Claim(job, owner, reply.kinds)

@@ -6,22 +6,14 @@ import os
 import socket
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from dicom_node.cli.options import in_words
 from dicom_node.cli.terminal import megabytes
 from dicom_node.dimse import tls
+from dicom_node.runtime.check import Check
 from dicom_node.runtime.config import Config
 from dicom_node.runtime.config_types import shown
 from dicom_node.runtime.errors import ConfigError, NodeError
-
-
-@dataclass(frozen=True)
-class Check:
-    name: str
-    ok: bool
-    text: str
-    warning: bool = False  # nothing is broken, but somebody should know
 
 
 def checks(config: Config) -> Iterator[Check]:
@@ -121,10 +113,10 @@ def _model(config: Config) -> Check:
 
 
 def _node(config: Config) -> Check:
-    from dicom_node.api.worker_client import RemoteNode
+    from dicom_node.api.worker_client import RemoteQueue
 
     try:
-        ready = RemoteNode.of(config.work, "c4ec").ready()
+        ready = RemoteQueue.of(config.work, "c4ec").ready()
     except NodeError as error:
         return Check("node", False, str(error))
     return Check("node", True, f"{config.work.node} knows us, {ready} films are ready")
@@ -254,7 +246,7 @@ def _earlier_tries(config: Config, name: str) -> Iterator[Check]:
     if not config.ledger_path.exists():
         return
     try:
-        found = Outbox(Store(config.ledger_path)).troubles(name)
+        found = Outbox(Store(config.ledger_path)).problems(name)
     except (NodeError, sqlite3.Error):
         return  # the check of the ledger says it
     if found.refused:

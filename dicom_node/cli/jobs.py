@@ -113,7 +113,7 @@ def deliver(destination: str | None, now: bool, config_path: Path | None, as_jso
     if destination is not None and destination not in counts and destination not in config.peers:
         known = ", ".join(sorted({*config.peers, *counts})) or "none"
         raise ConfigError(f"{destination} is no destination of this node; known: {known}")
-    found = outbox.hasten(destination) if now else _pending(counts, destination)
+    found = outbox.make_due(destination) if now else _pending(counts, destination)
     if as_json:
         print_json(found)
         return

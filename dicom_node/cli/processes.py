@@ -71,7 +71,7 @@ def _take_films(config: Config, listener: socket.socket, stop: threading.Event, 
     from dicom_node.receive.storage_scp import Receiver
     from dicom_node.storage.commitments import Commitments
     from dicom_node.storage.ledger import Ledger
-    from dicom_node.storage.retention import Retention
+    from dicom_node.storage.retention import Cleanup
 
     spool, ledger = Spool.of(config), Ledger(config.ledger_path)
     receiver = Receiver(
@@ -85,8 +85,8 @@ def _take_films(config: Config, listener: socket.socket, stop: threading.Event, 
     serving = EssentialThread(target=receiver.serve, args=(listener,), name="serve")
     serving.start()
     if keeps:
-        retention = Retention(config, ledger, spool)
-        EssentialThread(target=retention.run, args=(stop,), name="retention", daemon=True).start()
+        cleanup = Cleanup(config, ledger, spool)
+        EssentialThread(target=cleanup.run, args=(stop,), name="retention", daemon=True).start()
     while not stop.wait(0.5) and serving.is_alive():
         pass
     receiver.stop()
@@ -128,9 +128,9 @@ def serve(config: Config) -> None:
     """HTTP for workers on other machines, health and metrics, until SIGTERM."""
     import uvicorn
 
-    from dicom_node.api.connection_limits import MOST_AT_ONCE, Impatient
+    from dicom_node.api.connection_limits import MAX_CONNECTIONS, LimitedProtocol
     from dicom_node.api.health import router
-    from dicom_node.api.worker_server import Door, app_of
+    from dicom_node.api.worker_server import WorkerApi, application
     from dicom_node.work import wakeup
     from dicom_node.work.celery_app import celery_app
     from dicom_node.work.model import model_in_force
@@ -138,10 +138,10 @@ def serve(config: Config) -> None:
     settings, stop = config.serve, stop_event()
     verify_door(settings)
     with only_instance(Spool.of(config), "serve"):
-        door, listener = Door(config), listening(settings.host, settings.port, "serve.host, serve.port")
+        api, listener = WorkerApi(config), listening(settings.host, settings.port, "serve.host, serve.port")
         server = uvicorn.Server(
             uvicorn.Config(
-                app_of(door, router(config, partial(model_in_force, config))),
+                application(api, router(config, partial(model_in_force, config))),
                 host=settings.host,
                 port=settings.port,
                 ssl_certfile=settings.tls_certificate or None,
@@ -149,24 +149,24 @@ def serve(config: Config) -> None:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                http=Impatient,
-                limit_concurrency=MOST_AT_ONCE,
+                http=LimitedProtocol,
+                limit_concurrency=MAX_CONNECTIONS,
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=5,
             )
         )
         dispatcher = None
         if not config.queue.broker.startswith("memory://"):
-            dispatcher = wakeup.Dispatcher(celery_app(config.queue, config.work), door.here, 0.1)
+            dispatcher = wakeup.Dispatcher(celery_app(config.queue, config.work), api.queue, 0.1)
             dispatcher.start()
         # Not in the main thread: there uvicorn would take the signals, and stop before distant benches are clear.
         serving = EssentialThread(target=server.run, args=([listener],), name="http")
         serving.start()
         while not stop.wait(0.2) and serving.is_alive():
             pass
-        door.open = False
+        api.hands_out_work = False
         until = time.monotonic() + config.node.stop_seconds / 3
-        while serving.is_alive() and _has_distant_claims(door.ledger) and time.monotonic() < until:
+        while serving.is_alive() and _has_distant_claims(api.ledger) and time.monotonic() < until:
             time.sleep(0.1)
         if dispatcher is not None:
             dispatcher.stop()
@@ -177,7 +177,7 @@ def serve(config: Config) -> None:
 
 
 def _has_distant_claims(ledger: Ledger) -> bool:
-    """False too when the ledger cannot say: a damaged one must not keep the door from closing."""
+    """False too when the ledger cannot say: a damaged one must not keep the server from stopping."""
     try:
         return bool(ledger.remote_claims())
     except sqlite3.Error:

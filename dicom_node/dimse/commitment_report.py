@@ -19,7 +19,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.dimse.implicit_vr import EXPLICIT, IMPLICIT
 from dicom_node.runtime.config import Config
-from dicom_node.storage.commitments import Commitments, Report, Settled, committing
+from dicom_node.storage.commitments import Commitments, Report, ReportOutcome, committing
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +89,11 @@ class Reports:
             "refused": done.refused,
             "unmentioned": done.unmentioned,
         }
-        if done.what in (Settled.UNKNOWN, Settled.NOT_ASKED):
-            log.warning("a commitment report is refused: %s", done.what.value, extra=context)
+        if done.outcome in (ReportOutcome.UNKNOWN, ReportOutcome.NOT_ASKED):
+            log.warning("a commitment report is refused: %s", done.outcome.value, extra=context)
             return EventStatus.INVALID_ARGUMENT
         level = logging.WARNING if done.again or done.refused or done.unmentioned else logging.INFO
-        log.log(level, "commitment report %s", done.what.value, extra=context)
+        log.log(level, "commitment report %s", done.outcome.value, extra=context)
         return EventStatus.SUCCESS
 
 

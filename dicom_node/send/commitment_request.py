@@ -27,7 +27,7 @@ from dicom_node.dimse.status import Verdict
 from dicom_node.runtime.config import Config, Peer
 from dicom_node.send.associate import NoAssociation, associate
 from dicom_node.send.backoff import Policy, decide
-from dicom_node.storage.commitments import Commitments, Wanting, committing
+from dicom_node.storage.commitments import Commitments, UncommittedDelivery, committing
 
 log = logging.getLogger(__name__)
 
@@ -86,13 +86,13 @@ class CommitmentRequests:
         for name, peer in self._peers.items():
             if name in self._busy or now < self._not_before.get(name, 0.0):
                 continue
-            if overdue := self._commitments.free_overdue(name, self._again_seconds):
+            if overdue := self._commitments.release_overdue(name, self._again_seconds):
                 log.warning("commitment requests were not answered", extra={"destination": name, "requests": overdue})
-            batch = self._commitments.wanting(name, GATHER_SECONDS, PER_REQUEST)
+            batch = self._commitments.uncommitted(name, GATHER_SECONDS, PER_REQUEST)
             if batch:
                 self._busy[name] = self._pool.submit(self._ask, name, peer, batch)
 
-    def _ask(self, name: str, peer: Peer, batch: Sequence[Wanting]) -> None:
+    def _ask(self, name: str, peer: Peer, batch: Sequence[UncommittedDelivery]) -> None:
         """One request. Only what the ledger raises gets out: whatever a destination does is settled as its failure."""
         try:
             self._associate_and_ask(name, peer, batch)
@@ -101,7 +101,7 @@ class CommitmentRequests:
         except Exception as problem:  # noqa: BLE001  see above
             self._hinder(name, batch, f"an error of ours ({type(problem).__name__})", permanent=False)
 
-    def _associate_and_ask(self, name: str, peer: Peer, batch: Sequence[Wanting]) -> None:
+    def _associate_and_ask(self, name: str, peer: Peer, batch: Sequence[UncommittedDelivery]) -> None:
         replied = Replied()
         handlers: list[evt.EventHandlerType] = [
             (evt.EVT_N_EVENT_REPORT, self._report, [name, replied]),
@@ -118,7 +118,7 @@ class CommitmentRequests:
         finally:
             association.close()
 
-    def _request(self, association: Association, name: str, batch: Sequence[Wanting], replied: Replied) -> None:
+    def _request(self, association: Association, name: str, batch: Sequence[UncommittedDelivery], replied: Replied) -> None:
         uid = self._commitments.open(name, batch)
         if uid is None:
             return
@@ -165,8 +165,8 @@ class CommitmentRequests:
         finally:
             self._commitments.close()  # the connection of this thread
 
-    def _hinder(self, name: str, batch: Sequence[Wanting], reason: str, *, permanent: bool) -> None:
-        self._commitments.hindered(batch, reason)
+    def _hinder(self, name: str, batch: Sequence[UncommittedDelivery], reason: str, *, permanent: bool) -> None:
+        self._commitments.not_requested(batch, reason)
         self._back_off(name, reason, permanent=permanent)
 
     def _back_off(self, name: str, reason: str, *, permanent: bool) -> None:

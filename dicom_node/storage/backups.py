@@ -1,7 +1,7 @@
-"""Copies of the ledger, and the way back: from a copy to a node that works again.
+"""Backups of the ledger, and their restoration.
 
-The copy is one file, whole or not there. Restoring never destroys: the ledger of before stays beside the new one, and films
-that came after the copy was made get a second name before the reaper takes them for rubbish.
+A backup is one file, complete or not there. Restoring never destroys: the former ledger stays beside the restored one, and
+films that arrived after the backup get a second name before retention removes them as files without a row.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _NAMED = "ledger-????-??-??T??????.sqlite"
 
 @dataclass(frozen=True)
 class Restored:
-    """`kept`: the ledger of before, None when there was none. `films`, `objects`: jobs whose film, or one of whose objects, is
-    not in the spool. `unnamed`: films in the spool that the ledger does not know; `saved`: the folder that holds them too."""
+    """`kept`: the former ledger, None when there was none. `films`, `objects`: jobs whose film, or one of whose objects, is not
+    in the spool. `unnamed`: films in the spool that the ledger does not know; `saved`: the folder with their second names."""
 
     kept: Path | None
     films: tuple[str, ...]
@@ -40,19 +40,19 @@ class Restored:
 
 
 def back_up(store: Store, target: Path, keep: int | None = None) -> Path:
-    """A consistent copy while everything runs: the file `target`, or, when that is a folder, one named by the time in it, of
-    which the `keep` newest stay. Raises ConfigError when the file exists, OSError, sqlite3.Error, LedgerUnusable."""
+    """A consistent copy while the node runs: the file `target`, or, when that is a folder, a file in it that is named by the
+    time; the `keep` newest of these stay. Raises ConfigError when the file exists, OSError, sqlite3.Error, LedgerUnusable."""
     file = target / time.strftime(_NAME) if target.is_dir() else target
     if file.exists():
         raise ConfigError(f"{file} exists; name a new file")
     part = file.with_name(f"{file.name}.part")
-    part.unlink(missing_ok=True)  # of one that was killed
+    part.unlink(missing_ok=True)  # left by a backup that was killed
     try:
         store.backup(part)
         _one_sound_file(part, file)
         _synced_rename(part, file)
     except OSError as error:
-        error.filename = str(file)  # not of its temporary name
+        error.filename = str(file)  # not its temporary name
         raise
     finally:
         part.unlink(missing_ok=True)
@@ -63,8 +63,8 @@ def back_up(store: Store, target: Path, keep: int | None = None) -> Path:
 
 
 def restore(config: Config, file: Path) -> Restored:
-    """Put a copy in the place of the ledger. Raises NodeError while anything of the node runs, Missing when there is no such
-    file, LedgerUnusable when it is damaged, of a newer program, or no ledger; nothing is changed then."""
+    """Replace the ledger by a backup. Raises NodeError while a process of the node runs, Missing when there is no such file,
+    LedgerUnusable when it is damaged, of a newer program, or not a ledger; nothing is changed then."""
     if not file.is_file():
         raise Missing(f"{file}: no such file; `backup FILE` makes one")
     spool, ledger = Spool.of(config), config.ledger_path
@@ -78,25 +78,25 @@ def restore(config: Config, file: Path) -> Restored:
             kept = _set_aside(ledger, ledger.with_name(f"{ledger.name}.before-{stamp}"))
             _synced_rename(fresh, ledger)
         finally:
-            for left in _with_log(fresh):
+            for left in _with_wal(fresh):
                 left.unlink(missing_ok=True)
         return _compared(Ledger(ledger), spool, kept, config.node.directory / f"films-without-job-{stamp}")
 
 
 def _prepare(file: Path, fresh: Path) -> None:
-    """A sound copy of `file` in the schema of now."""
-    for source, target in zip(_with_log(file), _with_log(fresh), strict=True):
+    """A sound copy of `file` in the current schema."""
+    for source, target in zip(_with_wal(file), _with_wal(fresh), strict=True):
         target.unlink(missing_ok=True)
-        if source.is_file():  # a log beside a copy that was made by hand belongs to it
+        if source.is_file():  # a WAL beside a copy that was made by hand belongs to it
             shutil.copyfile(source, target)
             target.chmod(0o600)
     _one_sound_file(fresh, file)
-    Store(fresh).close()  # brings an older one up to date
+    Store(fresh).close()  # upgrades an older schema
     _one_sound_file(fresh, file)
 
 
 def _one_sound_file(copy: Path, named: Path) -> None:
-    """Fold its log into it, and look through all of it. Raises LedgerUnusable that names the file `named`."""
+    """Merge its WAL and check all of it. Raises LedgerUnusable with the name `named`."""
     problem = None
     try:
         with contextlib.closing(sqlite3.connect(copy)) as db:
@@ -106,13 +106,13 @@ def _one_sound_file(copy: Path, named: Path) -> None:
             is_ledger = db.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('jobs', 'deliveries')").fetchone()[0] == 2
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
-            raise  # a full disk, for one
+            raise  # a full disk, for example
         problem = f"is damaged ({error})"
     else:
         if found != "ok":
             problem = f"is damaged ({found.splitlines()[-1]})"
         elif not is_ledger:
-            problem = "is no ledger of this program"
+            problem = "is not a ledger of this program"
         elif version > SCHEMA_VERSION:
             problem = (
                 f"has schema version {version}, this program knows {SCHEMA_VERSION}: restore it with the program that wrote it"
@@ -122,9 +122,9 @@ def _one_sound_file(copy: Path, named: Path) -> None:
 
 
 def _set_aside(ledger: Path, kept: Path) -> Path | None:
-    """Give the ledger of now a second name, its log too. The log is gone under the first name before another file gets that:
-    SQLite would play it over the restored one."""
-    names = [(old, new) for old, new in zip(_with_log(ledger), _with_log(kept), strict=True) if old.exists()]
+    """Give the current ledger a second name, its WAL too. The WAL is removed under the first name before the restored file gets
+    that name: SQLite would replay it into the restored one."""
+    names = [(old, new) for old, new in zip(_with_wal(ledger), _with_wal(kept), strict=True) if old.exists()]
     for old, new in names:
         os.link(old, new)
     sync_folder(ledger.parent)
@@ -133,7 +133,7 @@ def _set_aside(ledger: Path, kept: Path) -> Path | None:
     return kept if names else None
 
 
-def _with_log(file: Path) -> Iterator[Path]:
+def _with_wal(file: Path) -> Iterator[Path]:
     yield file
     yield file.with_name(f"{file.name}-wal")
 
@@ -149,7 +149,7 @@ def _synced_rename(old: Path, new: Path) -> None:
 
 
 def _compared(ledger: Ledger, spool: Spool, kept: Path | None, aside: Path) -> Restored:
-    """What ledger and spool do not know of each other."""
+    """What is missing in the ledger or in the spool."""
     db, folder = ledger.store.read(), spool.directory
     films = db.execute("SELECT id, path FROM jobs WHERE path IS NOT NULL ORDER BY received_at")
     objects = db.execute(

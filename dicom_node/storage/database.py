@@ -1,7 +1,7 @@
-"""The SQLite file under ledger and outbox: connections, write transactions, schema.
+"""The SQLite file of the ledger: connections, write transactions, schema.
 
-Local disk only. WAL and synchronous=FULL: a commit is on disk when it returns. Every write is BEGIN IMMEDIATE, so a
-busy ledger waits instead of failing. One connection per thread and process: nothing of SQLite may cross a fork.
+Local disk only. WAL and synchronous=FULL: a commit is on disk when it returns. Every write is BEGIN IMMEDIATE, so a writer
+waits for another one instead of failing. One connection per thread and process: nothing of SQLite may cross a fork.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ SCHEMA_VERSION = 8
 
 
 class Store:
-    """A ledger file. Creates it (0600) and its schema, brings an older one up to date, refuses a newer one."""
+    """A ledger file. Creates it (0600) with its schema, upgrades an older schema, refuses a newer one."""
 
     def __init__(self, path: Path, *, in_turn: bool = False) -> None:
-        """A connection for each thread; with `in_turn` one for all of them, and they see to it that one at a time uses it."""
+        """A connection for each thread; with `in_turn` one for all, and the caller ensures that one thread at a time uses it.
+        Raises LedgerUnusable, sqlite3.Error, OSError."""
         self.path = path
         self._in_turn = in_turn
         self._local: threading.local | SimpleNamespace = SimpleNamespace() if in_turn else threading.local()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600, exist_ok=True)
         if not path.is_file():
-            raise LedgerUnusable(f"{path}: is no file; move it out of the way, or restore a backup there")
-        with sentences(path):
-            self._bring_up_to_date()
+            raise LedgerUnusable(f"{path}: is not a file; move it away, or restore a backup there")
+        with unusable_explained(path):
+            self._upgrade()
 
-    def _bring_up_to_date(self) -> None:
+    def _upgrade(self) -> None:
         if self.read().execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
-            return  # who only looks never waits for a writer
+            return  # a reader never waits for a writer
         with self.write() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA_VERSION:
@@ -61,7 +62,7 @@ class Store:
         return connection
 
     def close(self) -> None:
-        """Close this thread's connection (`in_turn`: the one of all); the next use opens another."""
+        """Close this thread's connection (`in_turn`: the common one); the next use opens another."""
         if getattr(self._local, "pid", None) == os.getpid():
             self._local.connection.close()
             self._local.pid = None
@@ -80,7 +81,7 @@ class Store:
             raise
 
     def backup(self, target: Path) -> None:
-        """A consistent copy while everything runs."""
+        """Copy the ledger to the new file `target` while the node runs. Raises OSError, sqlite3.Error."""
         target.touch(mode=0o600, exist_ok=False)
         copy = sqlite3.connect(target)
         with copy:
@@ -88,10 +89,10 @@ class Store:
         copy.close()
 
     def try_out(self, seconds: float) -> None:
-        """Begin a write, and look through as much of the file as `seconds` allow. Raises LedgerUnusable, and sqlite3.Error for
-        what may be over in a moment (a full disk)."""
+        """Begin a write, and check as much of the file as `seconds` allow. Raises LedgerUnusable, sqlite3.Error for what may be
+        temporary (a full disk)."""
         until = time.monotonic() + seconds
-        with sentences(self.path):
+        with unusable_explained(self.path):
             with self.write():
                 pass
             db = self.read()
@@ -101,14 +102,14 @@ class Store:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                     raise
-                found = "ok"  # as far as it was looked through
+                found = "ok"  # as far as it was checked
             finally:
                 db.set_progress_handler(None, 0)
         if found != "ok":
             raise LedgerUnusable(damaged(self.path, found.splitlines()[-1]))
 
     def integrity(self) -> str:
-        """SQLite's own check; "ok" when the file is sound."""
+        """The result of SQLite's integrity_check; "ok" when the file is sound."""
         return str(self.read().execute("PRAGMA integrity_check").fetchone()[0])
 
     def _connect(self) -> sqlite3.Connection:
@@ -129,17 +130,18 @@ def statements(version: int) -> Iterable[str]:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether it speaks of the file and not of the moment."""
+    """Whether `error` says that the file is damaged; other errors may be temporary."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def damaged(path: Path, why: str) -> str:
+    """The message for a damaged ledger, with the remedy."""
     return f"{path}: is damaged ({why}); stop the node and restore a backup (`restore FILE`, docs/use/runbook.md)"
 
 
 @contextmanager
-def sentences(path: Path) -> Iterator[None]:
-    """What SQLite says of a file that cannot be used becomes LedgerUnusable; the rest passes."""
+def unusable_explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors about an unusable file into LedgerUnusable; others pass through."""
     try:
         yield
     except sqlite3.Error as error:

@@ -14,7 +14,7 @@ TO_SENDER = "@sender"
 
 @dataclass(frozen=True)
 class Route:
-    """A destination (name in [peers]) and what it gets."""
+    """A destination (a name in [peers]) and the kinds of object that it gets."""
 
     destination: str
     kinds: tuple[Kind, ...] = tuple(Kind)
@@ -22,30 +22,31 @@ class Route:
 
 @dataclass(frozen=True)
 class Router:
-    """`peers` by name."""
+    """The destinations of a configuration; `peers` by name."""
 
     send: Send
     peers: Mapping[str, Peer]
 
     @classmethod
     def of(cls, config: Config) -> Router:
+        """By [send] and [peers]."""
         return cls(config.send, config.peers)
 
     def routes(self, arrival: Arrival) -> tuple[Route, ...]:
-        """Where they go, or, in shadow mode, would go. A sender that has no entry in [peers] is among them: its deliveries say
-        so."""
+        """Where the results of a film are sent, or, in shadow mode, would be sent. A sender without an entry in [peers] is
+        included: its deliveries name the problem."""
         named = self.send.destinations if arrival.destinations is None else arrival.destinations
         names = dict.fromkeys(arrival.calling_ae if name == TO_SENDER else name for name in named)
         return tuple(Route(name, kinds_for(self._objects_of(name))) for name in names)
 
     def kinds(self, arrival: Arrival) -> tuple[Kind, ...]:
-        """What is to be made: all that any destination gets; without destinations, what one would get by default."""
+        """The objects to make: all that any destination gets; without destinations, those of send.objects."""
         routes = self.routes(arrival)
         wanted = {kind for route in routes for kind in route.kinds} if routes else set(kinds_for(self.send.objects))
         return tuple(kind for kind in Kind if kind in wanted)
 
     def all_kinds(self, destinations: Sequence[str]) -> tuple[Kind, ...]:
-        """All that any of `destinations` could get, whoever sent the film; without any, what one would get by default."""
+        """All that any of `destinations` could get, from any sender; without destinations, those of send.objects."""
         peers = [name for one in destinations for name in (self.peers if one == TO_SENDER else (one,))]
         found = {kind for name in peers for kind in kinds_for(self._objects_of(name))}
         return tuple(kind for kind in Kind if kind in (found if destinations else kinds_for(self.send.objects)))

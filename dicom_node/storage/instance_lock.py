@@ -1,4 +1,4 @@
-"""One process per verb and spool: a lock that a second instance meets."""
+"""One process per subcommand and spool: a second instance does not start."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from dicom_node.runtime.config import Config
 from dicom_node.runtime.errors import NodeError
 from dicom_node.storage.spool import Spool, is_locked
 
-VERBS = ("receive", "serve", "work", "send")  # in the order of the stop
+VERBS = ("receive", "serve", "work", "send")  # in the order in which they are stopped
 
 
 @contextlib.contextmanager
-def only_instance(spool: Spool, verb: str, patience: float = 15.0) -> Iterator[None]:
-    """Hold the lock of a verb. A predecessor that was killed may need a moment to go; then NodeError."""
-    until = time.monotonic() + patience
+def only_instance(spool: Spool, verb: str, wait_seconds: float = 15.0) -> Iterator[None]:
+    """Hold the lock of `verb`. Raises NodeError when another process has it for `wait_seconds`: one that was killed may need a
+    moment to end."""
+    until = time.monotonic() + wait_seconds
     with contextlib.ExitStack() as held:
         while True:
             try:
@@ -30,8 +31,8 @@ def only_instance(spool: Spool, verb: str, patience: float = 15.0) -> Iterator[N
 
 
 def running_verbs(config: Config) -> list[str]:
-    """Which of the verbs somebody is on this spool, under a supervisor or each on its own. Raises PermissionError for others
-    than their user."""
+    """The subcommands that run on this spool, under a supervisor or alone. Raises PermissionError for another user than
+    theirs."""
     found = []
     for verb in VERBS:
         with contextlib.suppress(FileNotFoundError):

@@ -1,8 +1,8 @@
-"""Who works on which job, and until when.
+"""Which worker works on which job, and until when.
 
-Leases run on the machine's monotonic clock and carry its boot id: a claim of another boot is expired, and setting the
-wall clock back or forth changes nothing. Wall-clock times are for people. Only the node's clock counts: a worker on
-another machine renews its lease by asking the node.
+Leases run on the machine's monotonic clock and carry its boot id: a claim of another boot is expired, and changes of the wall
+clock have no effect. Wall-clock times are for people. Only the node's clock counts: a worker on another machine renews its
+lease by a request to the node.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _EXPIRED = "state = 'claimed' AND (boot IS NOT :boot OR lease_until < :now)"
 
 
 def boot_id() -> str:
-    """The id of this boot of the machine (Linux)."""
+    """The id of this boot of the machine (Linux, random(4))."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -36,11 +36,11 @@ class Claim:
 
     job: Job
     owner: str
-    kinds: tuple[str, ...] = ()  # what is to be made of it, of `segmenter.objects.kinds.Kind`
+    kinds: tuple[str, ...] = ()  # the objects to make, of `segmenter.objects.kinds.Kind`
 
 
-class Claims:
-    """The part of the ledger that hands out work. `clock` (seconds, monotonic) and `boot` are given by tests only."""
+class Leases:
+    """The part of the ledger that hands out jobs. `clock` (seconds, monotonic) and `boot` are given by tests only."""
 
     def __init__(self, path: Path, *, clock=time.monotonic, boot: str | None = None, in_turn: bool = False) -> None:
         self.store = Store(path, in_turn=in_turn)
@@ -48,7 +48,7 @@ class Claims:
         self._boot = boot or boot_id()
 
     def mode(self) -> Mode:
-        """running; paused: films are taken, nothing is inferred or sent; draining: no new films, the rest is finished."""
+        """running; paused: films are received, not segmented, not sent; draining: no new films, the others are finished."""
         row = self.store.read().execute("SELECT value FROM meta WHERE key = 'mode'").fetchone()
         return row["value"] if row else "running"
 
@@ -72,21 +72,21 @@ class Claims:
         owner: str | None = None,
         beside: bool = False,
     ) -> Claim | None:
-        """Take the next job; None when there is none or the node is paused.
+        """Claim the next job; None when there is none or the node is paused.
 
-        First one whose lease ran out, then the oldest urgent one, then the oldest normal one. A normal one that has
-        waited longer than `normal_waits_seconds` takes turns with the urgent ones: neither kind starves the other.
-        `remote` names a worker on another machine. An `owner` that holds a claim already gets that one again: the
-        answer to its first question was lost on the way.
+        First a job whose lease expired, then the oldest urgent one, then the oldest normal one. A normal one that has waited
+        longer than `normal_waits_seconds` alternates with the urgent ones: neither queue starves the other. `remote` names a
+        worker on another machine. An `owner` that already holds a claim gets that one again: the reply to its first request
+        was lost.
 
-        `beside`: the process has other films on its bench. Then only a job that nobody has tried is taken, and only when it
-        is the next one: what was tried is worked on alone. None of the films on such a bench is charged with a crash.
+        `beside`: the process has other films in work. Then only a job that was never tried is claimed, and only when it is
+        the next one: a job that was tried is worked on alone. A crash of such a process is charged to none of its films.
         """
         if self.mode() == "paused":
             return None
         again = owner is not None and _held(self.store.read(), owner) is not None
         if not again and not _may_be_taken(self._next(self.store.read(), normal_waits_seconds)[0], beside):
-            return None  # nothing was written
+            return None  # without a write
         owner, pid = owner or secrets.token_hex(16), os.getpid() if pid is None else pid
         with self.store.write() as db:
             held = _held(db, owner)
@@ -119,7 +119,7 @@ class Claims:
         return Claim(to_job(row), owner)
 
     def _next(self, db: sqlite3.Connection, normal_waits_seconds: float) -> tuple[sqlite3.Row | None, str | None]:
-        """The next job, and the queue whose turn it is when both have waited too long."""
+        """(the next job, the queue whose turn it is when both have waited too long)."""
         expired = db.execute(f"SELECT id, attempts FROM jobs WHERE {_EXPIRED} LIMIT 1", self._now()).fetchone()
         if expired is not None:
             return expired, None
@@ -136,7 +136,7 @@ class Claims:
             return urgent or normal, None
         if normal["received_at"] > time.time() - normal_waits_seconds:
             return urgent, None
-        # Both wait, the normal one too long: by turns.
+        # Both wait, the normal one too long: they alternate.
         last = db.execute("SELECT value FROM meta WHERE key = 'last_queue'").fetchone()
         turn = "urgent" if last is not None and last["value"] == "normal" else "normal"
         return first[turn], turn
@@ -144,11 +144,11 @@ class Claims:
     def renew(self, claim: Claim, lease_seconds: float) -> None:
         """Heartbeat. Raises LostClaim when another worker owns the job."""
         if self.renew_all([claim.owner], lease_seconds):
-            raise LostClaim(f"job {claim.job.job_id} was taken over")
+            raise LostClaim(f"job {claim.job.job_id} was taken over by another worker")
 
     def renew_all(self, owners: Collection[str], lease_seconds: float, remote: str | None = None) -> set[str]:
         """Heartbeat of several claims in one transaction; those of `owners` that are no longer valid. `remote`: only claims of
-        that worker on another machine are."""
+        that worker on another machine are valid."""
         marks = ",".join("?" * len(owners))
         with self.store.write() as db:
             rows = db.execute(
@@ -170,7 +170,7 @@ class Claims:
         return None if row is None else Claim(to_job(row), owner)
 
     def release(self, claim: Claim) -> None:
-        """Give the job back untouched; a claim that was lost meanwhile is left alone."""
+        """Give the job back unchanged; without effect when the claim was lost meanwhile."""
         with self.store.write() as db:
             db.execute(
                 "UPDATE jobs SET state = 'received', owner = NULL, attempts = attempts - 1"
@@ -179,8 +179,8 @@ class Claims:
             )
 
     def release_worker(self, worker: str, dead: Sequence[int], *, max_crashes: int) -> list[Job]:
-        """Free the claims of those of `worker`'s processes that are among the `dead` pids, each charged with a crash when it
-        was alone on its process' bench.
+        """Release the claims of those of `worker`'s processes that are among the `dead` pids, each charged with a crash when
+        its process worked on it alone.
 
         A job with `max_crashes` crashes is quarantined as failed. Returns the jobs, as they are now.
         """
@@ -191,24 +191,24 @@ class Claims:
             return [self._charge(db, job_id, "crashes-the-worker", sentence, max_crashes) for job_id in held]
 
     def charge(self, claim: Claim, code: str, sentence: str, *, max_crashes: int) -> None:
-        """Charge a claim with a crash and free it; one that had company is freed only, and tried again alone. A claim that was
-        lost meanwhile is left as it is."""
+        """Charge a claim with a crash and release it; one that was not worked on alone is only released, and tried again alone.
+        Without effect when the claim was lost meanwhile."""
         with self.store.write() as db:
             if owns(db, claim):
                 self._charge(db, claim.job.job_id, code, sentence, max_crashes)
 
     def claim_pids(self, worker: str) -> list[int]:
-        """The processes of `worker` that hold a claim."""
+        """The pids of the processes of `worker` that hold a claim."""
         rows = self.store.read().execute("SELECT DISTINCT pid FROM jobs WHERE state = 'claimed' AND worker = ?", (worker,))
         return [int(pid) for (pid,) in rows]
 
     def remote_claims(self, remote: str | None = None) -> int:
-        """How many films workers on other machines (or the one of that name) have on their benches."""
+        """How many films workers on other machines (or the one named `remote`) have in work."""
         query = "SELECT count(*) FROM jobs WHERE state = 'claimed' AND remote IS NOT NULL AND (?1 IS NULL OR remote = ?1)"
         return int(self.store.read().execute(query, (remote,)).fetchone()[0])
 
     def release_others(self, worker: str) -> int:
-        """Free every claim of this machine that is not `worker`'s, uncharged: called by the only worker here when it starts."""
+        """Release every claim of this machine that is not `worker`'s, uncharged; the only worker here calls it at its start."""
         with self.store.write() as db:
             return db.execute(
                 "UPDATE jobs SET state = 'received', owner = NULL WHERE state = 'claimed' AND remote IS NULL"
@@ -217,7 +217,7 @@ class Claims:
             ).rowcount
 
     def release_remote(self, remote: str) -> int:
-        """Free every claim of a worker on another machine, uncharged (it was revoked)."""
+        """Release every claim of a worker on another machine, uncharged (its token was revoked)."""
         with self.store.write() as db:
             return db.execute(
                 "UPDATE jobs SET state = 'received', owner = NULL WHERE state = 'claimed' AND remote = ?", (remote,)
@@ -244,7 +244,7 @@ def _held(db: sqlite3.Connection, owner: str) -> sqlite3.Row | None:
 
 
 def _may_be_taken(row: sqlite3.Row | None, beside: bool) -> bool:
-    """What was tried before is not worked on beside others."""
+    """A job that was tried before is not worked on beside others."""
     return row is not None and (row["attempts"] == 0 or not beside)
 
 

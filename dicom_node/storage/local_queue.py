@@ -1,4 +1,4 @@
-"""The node of this machine, as a worker sees it: its ledger and its spool."""
+"""The job queue of this machine: a worker's view of the ledger and the spool."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dicom_node.runtime.procfs import process_is_alive
 from dicom_node.storage.destinations import Router
 from dicom_node.storage.leases import Claim
 from dicom_node.storage.ledger import Ledger
-from dicom_node.storage.records import Job, Known, Outcome, State
+from dicom_node.storage.records import Job, KnownContent, Outcome, State
 from dicom_node.storage.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -23,9 +23,9 @@ IGNORED, IGNORED_SENTENCE = "ignored-by-rule", "A rule of this site says that th
 
 
 @dataclass(frozen=True)
-class LocalNode:
-    """See `process.Node`. `worker` names the group of processes that works here; `remote` the machine it works on, when
-    that is another one and this object stands in for it (api/worker_server.py)."""
+class LocalQueue:
+    """The jobs, films and results of this node. `worker` names the group of processes that works here; `remote` is the name of
+    the worker on another machine that the worker API (api/worker_server.py) acts for."""
 
     ledger: Ledger
     spool: Spool
@@ -36,8 +36,8 @@ class LocalNode:
     remote: str | None = None
 
     @classmethod
-    def of(cls, config: Config, worker: str, *, in_turn: bool = False) -> LocalNode:
-        """`in_turn`: see `Store`."""
+    def of(cls, config: Config, worker: str, *, in_turn: bool = False) -> LocalQueue:
+        """The queue that a configuration names. `in_turn`: see `Store`. Raises SpoolError, LedgerUnusable."""
         return cls(
             ledger=Ledger(config.ledger_path, in_turn=in_turn),
             spool=Spool.of(config),
@@ -47,8 +47,8 @@ class LocalNode:
             worker=worker,
         )
 
-    def far(self, remote: str, instance: str = "") -> LocalNode:
-        """The same, standing in for the processes `instance` of a worker on another machine."""
+    def for_remote_worker(self, remote: str, instance: str = "") -> LocalQueue:
+        """The same queue for the processes `instance` of the worker `remote` on another machine."""
         return replace(self, worker=f"{remote}/{instance}", remote=remote)
 
     @property
@@ -56,7 +56,7 @@ class LocalNode:
         return self.work.heartbeat_seconds
 
     def claim(self, pid: int | None = None, owner: str | None = None, *, beside: bool = False) -> Claim | None:
-        """The next job. One that has been tried too often ends here."""
+        """The next job; see `Leases.claim`. One that is not to be read (ignored by a rule, tried too often) ends here."""
         while True:
             claim = self.ledger.claim(
                 self.worker,
@@ -69,14 +69,14 @@ class LocalNode:
             )
             if claim is None:
                 return None
-            outcome = self._outcome_unread(claim.job)
+            outcome = self._outcome_without_reading(claim.job)
             if outcome is None:
                 return replace(claim, kinds=self.router.kinds(claim.job.arrival))
-            with suppress(LostClaim):  # it came again at this moment, to be answered
+            with suppress(LostClaim):  # the film arrived again just now, to be answered
                 self.ledger.finish(claim, outcome, ())
 
-    def _outcome_unread(self, job: Job) -> Outcome | None:
-        """How a film ends that nobody is to look at."""
+    def _outcome_without_reading(self, job: Job) -> Outcome | None:
+        """The outcome of a film that is not to be read; None for every other."""
         if job.arrival.mode == "ignore":
             return Outcome(State.SKIPPED, code=IGNORED, sentence=IGNORED_SENTENCE)
         if job.attempts > self.work.max_attempts:
@@ -85,36 +85,42 @@ class LocalNode:
         return None
 
     def renew(self, claims: Sequence[Claim]) -> set[str]:
+        """Heartbeat; the owner tokens that are no longer valid."""
         return self.ledger.renew_all([claim.owner for claim in claims], self.work.lease_seconds, self.remote)
 
     def release(self, claim: Claim) -> None:
+        """Give the job back unchanged."""
         self.ledger.release(claim)
 
     def charge(self, claim: Claim, code: str, sentence: str) -> None:
+        """Charge the job with a crash; after work.max_crashes it fails with `code` and `sentence`."""
         self.ledger.charge(claim, code, sentence, max_crashes=self.work.max_crashes)
 
     def source(self, claim: Claim) -> bytes:
+        """The Part 10 file of the film. Raises SourceDamaged when it is gone or unreadable, SpoolError for the rest."""
         try:
             return self.spool.read(claim.job.arrival.path)
         except FileNotFoundError as error:
             raise SourceDamaged("The stored film is gone from the spool.") from error
         except OSError as error:
             if error.errno == errno.EIO:
-                raise SourceDamaged("The stored film cannot be read: the disk is not sound.") from error
-            raise SpoolError(f"a film cannot be read now ({error.strerror})") from error  # too many open files, for one
+                raise SourceDamaged("The stored film cannot be read: the disk reports errors.") from error
+            raise SpoolError(f"a film cannot be read now ({error.strerror})") from error  # too many open files, for example
 
-    def known(self, claim: Claim, content_sha256: str, model_digest: str) -> Known:
+    def known(self, claim: Claim, content_sha256: str, model_digest: str) -> KnownContent:
+        """What the ledger knows of this content of the film, and of its result by this model."""
         uid = claim.job.arrival.sop_instance_uid
         revision = self.ledger.revision(uid, content_sha256)
-        answer = self.ledger.answer(uid, content_sha256, model_digest)
-        return Known(revision, None if answer is None else answer.kinds)
+        return KnownContent(revision, self.ledger.stored_kinds(uid, content_sha256, model_digest))
 
     def store(self, claim: Claim, name: str, data: bytes) -> tuple[str, str]:
+        """Store one object of a result: (its path in the spool, its sha256). Raises SpoolError, DiskReserve."""
         folder = self.spool.folder_for(claim.job.job_id, claim.owner)
         stored = self.spool.write_into(folder, name, data, keep_reserve=self.remote is not None)
         return stored.path, stored.sha256
 
     def finish(self, claim: Claim, outcome: Outcome) -> Job:
+        """Finish a job, see `Ledger.finish`. Raises LostClaim."""
         redeliver = self.work.on_resend == "redeliver"
         arrival = claim.job.arrival
         routes = self.router.routes(arrival) if arrival.mode == "live" else ()
@@ -128,22 +134,22 @@ class LocalNode:
         """How many jobs could be claimed now."""
         return self.ledger.ready()
 
-    def bury_the_dead(self) -> bool:
-        """Free the claims of our processes that died; a film that was alone on its bench is charged with a crash. Returns
-        whether a living one has a film."""
+    def reap(self) -> bool:
+        """Release the claims of the worker's processes that died; a film that its process worked on alone is charged with a
+        crash. Returns whether a running process has a film."""
         pids = self.ledger.claim_pids(self.worker)
         dead = [pid for pid in pids if not process_is_alive(pid)]
         if dead:
-            self.bury(dead)
+            self.release_dead(dead)
         return len(dead) < len(pids)
 
-    def others_than(self, living: Sequence[int]) -> list[int]:
+    def claimants_except(self, living: Sequence[int]) -> list[int]:
         """The processes of the worker that hold a claim and are not among the `living`."""
         return [pid for pid in self.ledger.claim_pids(self.worker) if pid not in living]
 
-    def bury(self, dead: Sequence[int]) -> None:
-        """Free the claims of these processes of the worker, as `bury_the_dead`. The dead are named, not the living: one of
-        those may claim a film at this moment."""
+    def release_dead(self, dead: Sequence[int]) -> None:
+        """Release the claims of these processes of the worker, as `reap` does. The dead are named, not the living: a living
+        one may claim a film at this moment."""
         for job in self.ledger.release_worker(self.worker, dead, max_crashes=self.work.max_crashes):
             words = {"worker": self.worker, "crashes": job.crashes, "state": job.state}
             log.error("a worker process died on a film", extra=job.log_context() | words)

@@ -1,4 +1,4 @@
-"""The deliveries of the ledger: what is due, what became of a try, what waits and why. One sender works on it."""
+"""The deliveries of the ledger: which are due, how a try ended, which wait and why. One sender process uses it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SELECT = (
     " d.next_try_at, o.role, o.variant, o.sop_class_uid, o.sop_instance_uid, o.sha256, o.path, o.size, o.intended_use,"
     " d.committed_at, d.crashes FROM deliveries d JOIN objects o ON o.id = d.object_id "
 )
-# A report waits for the SEG that it refers to, until that is there or refused. Variants of both are named alike.
+# A report (SR) waits until the SEG that it refers to is delivered or refused. Their variants have the same names.
 _NOT_BEFORE_ITS_SEG = (
     "(o.role != 'sr' OR NOT EXISTS (SELECT 1 FROM objects s JOIN deliveries e ON e.object_id = s.id"
     " WHERE s.answer_id = o.answer_id AND s.role = 'seg' AND s.variant = o.variant AND e.destination = d.destination"
     " AND e.state IN ('pending', 'sent')))"
 )
-# Each destination that something waits for, by one step in the index for each.
-_WAITED_FOR = (
+# Each destination with a pending delivery, by one step in the index for each.
+_PENDING_DESTINATIONS = (
     "WITH RECURSIVE one (name) AS (SELECT min(destination) FROM deliveries WHERE state = 'pending' UNION ALL"
     " SELECT (SELECT min(destination) FROM deliveries WHERE state = 'pending' AND destination > name) FROM one"
     " WHERE name IS NOT NULL) SELECT name FROM one WHERE name IS NOT NULL"
@@ -30,30 +30,33 @@ _WAITED_FOR = (
 _RESENT = (
     "SELECT 1 FROM jobs INDEXED BY jobs_resent_unanswered WHERE resends > resends_answered AND state = 'segmented' LIMIT 1"
 )
-# Bytes that were removed cannot go again.
-MAX_CRASHES = 3  # of the sender over one delivery; from the second on nothing else is on the wire beside it
+MAX_CRASHES = 3  # of the sender over one delivery; from the second on it is sent alone
 _CRASHED = f"the sending process died {MAX_CRASHES} times while it sent this object; look at the object, then `retry`"
+# Only bytes that are still on disk can be sent again.
 _ON_DISK = "(SELECT path FROM objects WHERE objects.id = object_id) IS NOT NULL"
 
 
 @dataclass(frozen=True)
-class Troubles:
-    """What is not delivered to one destination, with the reason of the newest of it."""
+class DeliveryProblems:
+    """How many objects are not delivered to one destination, each number with the newest reason."""
 
-    refused: int  # since the last object that was delivered
+    refused: int  # since the last delivered object
     refusal: str
-    waiting: int  # after a try that failed
+    waiting: int  # after a failed try
     failure: str
 
 
 class Outbox:
+    """The deliveries in `store`. Every method raises sqlite3.Error."""
+
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def recover(self) -> int:
-        """Deliveries that a dead sender left on the wire: the outcome is unknown, so the identical bytes go again.
+        """Deliveries that a dead sender process left in state sent: their outcome is unknown, so the identical bytes are sent
+        again. How many.
 
-        Each is charged with the death. One that was there at the third, and alone with it, ends here: it kills senders.
+        Each is charged with a crash. At the third, of a delivery that was sent alone, it is refused: it kills senders.
         """
         with self._store.write() as db:
             db.execute(
@@ -66,7 +69,7 @@ class Outbox:
             ).rowcount
 
     def suspect(self, longest_wait: float) -> Delivery | None:
-        """One that is due and was on the wire at two deaths of the sender in a row: it goes with nothing else beside it."""
+        """A due delivery that was in transfer at two crashes in a row: it is sent alone. `longest_wait`: see `due`."""
         row = (
             self._store.read()
             .execute(
@@ -79,12 +82,13 @@ class Outbox:
         return None if row is None else to_delivery(row)
 
     def due(self, longest_wait: float, *, besides: Collection[str] = (), limit: int = 50) -> dict[str, list[Delivery]]:
-        """What is to be sent now to each destination but `besides`: at most `limit` of each, the longest waiting first.
+        """The deliveries to send now, by destination, without the destinations `besides`; at most `limit` each, the longest
+        waiting first.
 
-        Nothing ever waits more than `longest_wait` seconds: what is due later than that was written before the wall clock
-        was set back, and is due now.
+        No delivery waits longer than `longest_wait` seconds: one that is due later was written before the wall clock was set
+        back, and is due now.
         """
-        names = [name for (name,) in self._store.read().execute(_WAITED_FOR) if name not in besides]
+        names = [name for (name,) in self._store.read().execute(_PENDING_DESTINATIONS) if name not in besides]
         found = {name: self._due_to(name, longest_wait, limit) for name in names}
         return {name: dues for name, dues in found.items() if dues}
 
@@ -102,7 +106,7 @@ class Outbox:
         return found
 
     def sending(self, delivery: Delivery) -> bool:
-        """Mark it as on the wire; False when it is no longer pending."""
+        """Set its state to sent before the C-STORE; False when it is no longer pending."""
         with self._store.write() as db:
             return bool(
                 db.execute(
@@ -121,7 +125,8 @@ class Outbox:
         delay: float = 0,
         crashes: int = 0,
     ) -> None:
-        """What became of the try: delivered, refused, or pending again after `delay` seconds."""
+        """Record the outcome of a try: delivered, refused, or pending again after `delay` seconds. `status`: of the C-STORE
+        response (PS3.7 C), None without one."""
         now = time.time()
         with self._store.write() as db:
             db.execute(
@@ -129,16 +134,18 @@ class Outbox:
                 " WHERE id = ?",
                 (state, status, reason, now + delay, None if delay else now, crashes, delivery.delivery_id),
             )
-            if state is DeliveryState.DELIVERED:  # what was committed to before is not what was sent now
+            if state is DeliveryState.DELIVERED:  # an earlier commitment was for what was sent before
                 db.execute("UPDATE deliveries SET commitment = NULL, committed_at = NULL WHERE id = ?", (delivery.delivery_id,))
                 db.execute("DELETE FROM commitment_items WHERE delivery_id = ?", (delivery.delivery_id,))
 
     def of_job(self, job_id: str) -> list[Delivery]:
+        """The deliveries of a job's result, in the order in which they were created."""
         rows = self._store.read().execute(_SELECT + "WHERE d.job_id = ? ORDER BY d.id", (job_id,))
         return [to_delivery(row) for row in rows]
 
     def retry(self, job_id: str) -> int:
-        """Send the stored bytes of refused deliveries again; nothing is inferred. Those whose bytes were removed stay."""
+        """Make the refused deliveries of a job pending: the stored bytes are sent again, nothing is segmented. Those whose
+        bytes were removed stay refused. How many."""
         with self._store.write() as db:
             return db.execute(
                 "UPDATE deliveries SET state = 'pending', attempts = 0, created_at = ?1, next_try_at = ?1, reason = NULL,"
@@ -146,8 +153,8 @@ class Outbox:
                 (time.time(), job_id),
             ).rowcount
 
-    def hasten(self, destination: str | None = None) -> dict[str, int]:
-        """Make every delivery that waits for its next try due now; how many to each destination. None: to all of them."""
+    def make_due(self, destination: str | None = None) -> dict[str, int]:
+        """Make the pending deliveries to `destination` (None: to all) due now; how many, by destination."""
         with self._store.write() as db:
             rows = db.execute(
                 "UPDATE deliveries SET next_try_at = ?1 WHERE state = 'pending' AND (?2 IS NULL OR destination = ?2)"
@@ -156,8 +163,8 @@ class Outbox:
             ).fetchall()
         return dict(sorted(Counter(name for (name,) in rows).items()))
 
-    def troubles(self, destination: str) -> Troubles:
-        """Of the tries to send to `destination`."""
+    def problems(self, destination: str) -> DeliveryProblems:
+        """What is refused or waits at `destination` after failed tries."""
         db = self._store.read()
         refused = db.execute(
             "SELECT count(*), max(finished_at), reason FROM deliveries WHERE destination = ?1 AND state = 'refused'"
@@ -170,12 +177,12 @@ class Outbox:
             " AND attempts > 0",
             (destination,),
         ).fetchone()
-        return Troubles(refused[0], refused[2] or "", waiting[0], waiting[2] or "")
+        return DeliveryProblems(refused[0], refused[2] or "", waiting[0], waiting[2] or "")
 
     def redeliver_resent(self) -> int:
-        """Open the deliveries of films that arrived again since (work.on_resend = "redeliver")."""
+        """Reopen the deliveries of films that arrived again (work.on_resend = "redeliver"). How many films."""
         if self._store.read().execute(_RESENT).fetchone() is None:
-            return 0  # asked many times a second: nothing was written, and no other writer waited
+            return 0  # asked many times a second: without a write, no other writer waits
         with self._store.write() as db:
             rows = db.execute(
                 "UPDATE jobs INDEXED BY jobs_resent_unanswered SET resends_answered = resends WHERE resends > resends_answered"
@@ -190,7 +197,7 @@ class Outbox:
         return len(rows)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Deliveries by destination and state."""
+        """The number of deliveries by destination and state."""
         found: dict[str, dict[str, int]] = {}
         rows = self._store.read().execute("SELECT destination, state, count(*) FROM deliveries GROUP BY 1, 2 ORDER BY 1")
         for destination, state, count in rows:

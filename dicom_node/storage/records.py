@@ -1,10 +1,12 @@
-"""Job: one received film on its way, as a frozen value, and the transitions that are legal.
+"""The records of the ledger as frozen values: arrivals, jobs, results, deliveries; and their legal transitions.
+
+A job is one received film:
 
     received -> claimed -> segmented | skipped | failed        (and back to received: lease expired, process died)
 
-A delivery is one object on its way to one destination:
+A delivery is one object for one destination:
 
-    pending -> sent -> delivered | refused                     (and back to pending: try again later, or not committed to)
+    pending -> sent -> delivered | refused                     (and back to pending: to be tried again, or not committed to)
 """
 
 from __future__ import annotations
@@ -18,22 +20,26 @@ from segmenter.objects.kinds import kind_of
 
 
 class State(StrEnum):
-    RECEIVED = "received"  # safe on disk, waits for a worker
+    """Of a job."""
+
+    RECEIVED = "received"  # durable on disk, waits for a worker
     CLAIMED = "claimed"  # a worker holds the lease
-    SEGMENTED = "segmented"  # answered; its objects are delivered one by one
-    SKIPPED = "skipped"  # not ours, for a coded reason
-    FAILED = "failed"  # ours, but no answer can be given; `rerun` tries again
+    SEGMENTED = "segmented"  # it has a result, whose objects are delivered one by one
+    SKIPPED = "skipped"  # not a film for this model, for a coded reason
+    FAILED = "failed"  # without a result; `rerun` tries again
 
 
-INDETERMINATE = "indeterminate"  # the finding of an answered film that is neither "pneumothorax" nor "none"
+INDETERMINATE = "indeterminate"  # the finding of a segmented film that is neither "pneumothorax" nor "none"
 FINDINGS = ("pneumothorax", "none", INDETERMINATE)
 
 
 class DeliveryState(StrEnum):
-    PENDING = "pending"  # waits for its time
-    SENT = "sent"  # on the wire; the outcome is not known yet
+    """Of a delivery."""
+
+    PENDING = "pending"  # due now or later
+    SENT = "sent"  # the C-STORE has begun; its outcome is not known yet
     DELIVERED = "delivered"  # the destination has it
-    REFUSED = "refused"  # the destination will never take it as it is; `retry` sends it again
+    REFUSED = "refused"  # permanently, for a reason that a person must fix; `retry` sends it again
 
 
 FINISHED = (State.SEGMENTED, State.SKIPPED, State.FAILED)
@@ -49,7 +55,7 @@ LEGAL: dict[State, tuple[State, ...]] = {
 
 @dataclass(frozen=True)
 class Arrival:
-    """What the receiver knows of a film: bytes on disk and who brought them. Nothing of it is patient data."""
+    """What the receiver knows of a film: its bytes on disk, and who sent them. No patient data."""
 
     sop_instance_uid: str
     sop_class_uid: str
@@ -62,15 +68,15 @@ class Arrival:
     host: str
     association_id: int | None = None
     queue: str = "normal"  # or "urgent"
-    mode: str = "live"  # shadow: answered and kept, nothing is sent; ignore: skipped
-    rule: str = ""  # the name of the one of [[rules]] that decided
-    why: str = ""  # what of it matched
+    mode: str = "live"  # shadow: segmented and stored, nothing is sent; ignore: skipped
+    rule: str = ""  # the name of the rule that decided
+    why: str = ""  # what matched in it
     destinations: tuple[str, ...] | None = None  # instead of send.destinations
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """The ledger's answer to an arrival: its job, and whether the arrival's file is the one that the job names."""
+    """The job of an arrival, and whether it names the file of this arrival."""
 
     job_id: str
     new: bool
@@ -86,32 +92,32 @@ class Job:
     received_at: float  # seconds since the epoch, for people; leases use another clock
     generation: int  # 1, and one more for every `rerun`
     attempts: int  # claims so far in this generation
-    crashes: int  # of them: the process died while on this film
+    crashes: int  # of them: the process died while it worked on this film alone
     resends: int  # equal arrivals after the first
     owner: str | None  # token of the claim
     remote: str | None  # the worker's name when it is on another machine
-    finisher: str | None  # token and digest of the answer, see ledger.finisher
+    finisher: str | None  # token and digest of the result, see ledger.finisher
     finished_at: float | None
-    code: str | None  # of a skip or failure, and of an indeterminate answer
+    code: str | None  # of a skip, a failure or an indeterminate finding
     sentence: str | None
     finding: str | None  # of FINDINGS
-    probability: float | None
-    area_mm2: float | None
+    probability: float | None  # of a pneumothorax, [0, 1]
+    area_mm2: float | None  # None without a known pixel spacing
     model: str | None  # name and version
     model_digest: str | None
     same_as: str | None  # an earlier job with the same pixels
     revision: int  # 2, 3 ...: other pixels under the same SOP Instance UID
     seconds: float | None  # from claim to finish
     notes: tuple[str, ...] = ()  # codes of `segmenter.notes`: what was assumed about the film
-    threshold: float | None = None  # of `probability`, that the model decided by; None: not known (an older version)
+    threshold: float | None = None  # a `probability` from here on is a finding; None: not known (older version)
 
     @property
     def answered_by(self) -> str:
-        """The job that holds the objects and deliveries of this film: itself, or the one it is the same as."""
+        """The id of the job with the objects and deliveries of this film: this one, or the one that it is the same as."""
         return self.same_as or self.job_id
 
     def log_context(self) -> dict[str, str | int]:
-        """What may stand in a log line about this job."""
+        """What a log line about this job may contain."""
         return {"job": self.job_id, "sop_instance_uid": self.arrival.sop_instance_uid, "attempt": self.attempts}
 
 
@@ -126,17 +132,17 @@ class StoredObject:
     sha256: str  # of the whole file
     path: str  # relative to the spool
     size: int
-    intended_use: str  # of the model that made it; "demo" stays on this machine unless the site allows it
+    intended_use: str  # of its model; "demo" is sent to other machines only with segment.allow_demo_model
 
     @property
     def kind(self) -> str:
-        """Of `segmenter.objects.kinds.Kind`; names the file."""
+        """Of `segmenter.objects.kinds.Kind`; also the name of the file."""
         return kind_of(self.role, self.variant)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a worker returns for one job."""
+    """The result of one job; the fields are those of `Job`."""
 
     state: State  # SEGMENTED, SKIPPED or FAILED
     code: str | None = None
@@ -156,7 +162,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Delivery:
-    """One object on its way to one destination."""
+    """One object for one destination."""
 
     delivery_id: int
     job_id: str
@@ -165,23 +171,24 @@ class Delivery:
     state: DeliveryState
     attempts: int
     status: int | None  # DIMSE status of the last answer
-    reason: str | None  # why it waits or was refused
+    reason: str | None  # why it is pending after a try, or was refused
     created_at: float
     next_try_at: float  # seconds since the epoch
     committed_at: float | None = None  # when the destination committed itself to keep it (storage commitment)
-    crashes: int = 0  # in a row: the sender raised, or its process died, while this object was on the wire
+    crashes: int = 0  # in a row: the sender raised, or its process died, while it sent this object
 
 
 @dataclass(frozen=True)
-class Known:
-    """`revision`: which content under this SOP Instance UID it is; `kinds`: the objects of its answer that exist already, None
-    when it was not answered."""
+class KnownContent:
+    """`revision`: the number of this content under its SOP Instance UID, from 1. `kinds`: the objects that a result of this
+    model has already, None without a result."""
 
     revision: int
     kinds: tuple[str, ...] | None = None
 
 
 def to_job(row: sqlite3.Row) -> Job:
+    """A row of `jobs`."""
     arrival = Arrival(
         sop_instance_uid=row["sop_instance_uid"],
         sop_class_uid=row["sop_class_uid"],
@@ -209,11 +216,13 @@ def to_job(row: sqlite3.Row) -> Job:
 
 
 def to_object(row: sqlite3.Row) -> StoredObject:
+    """A row of `objects`."""
     names = ("role", "variant", "sop_class_uid", "sop_instance_uid", "sha256", "path", "size", "intended_use")
     return StoredObject(**{name: row[name] for name in names})
 
 
 def to_delivery(row: sqlite3.Row) -> Delivery:
+    """A row of `deliveries` joined with its object."""
     same = ("delivery_id", "job_id", "destination", "attempts", "status", "reason", "created_at", "next_try_at", "committed_at",
             "crashes")  # fmt: skip
     return Delivery(object=to_object(row), state=DeliveryState(row["state"]), **{name: row[name] for name in same})

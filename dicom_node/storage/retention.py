@@ -1,16 +1,16 @@
-"""What leaves this disk, and when. One thread of the receiver keeps it: only receiving fills the disk, one receiver runs
-per spool, and room must be made also while worker and sender are down.
+"""Which files are removed from this disk, and when. One thread of the receiver does it: only receiving fills the disk, one
+receiver runs per spool, and space must be freed also while worker and sender are down.
 
-| what | leaves | before its time, under retention.watermark_mb |
+| which | removed | earlier, below retention.watermark_mb |
 |---|---|---|
-| answered and delivered, or skipped | after finished_days | yes, first finished first |
-| failed, refused, or never sent anywhere | after failed_days, announced warn_days before | no |
-| a delivery is under way or waits | no | no |
-| a peer with commit = true has not committed to it, or was refused it for that | no | no |
-| the film, or its answer, is being worked on | no | no |
+| answered and delivered, or skipped | after finished_days | yes, oldest first |
+| failed, refused, or never sent | after failed_days, with a warning warn_days before | no |
+| a delivery is under way or pending | no | no |
+| a peer with commit = true has not committed to it | no | no |
+| the film is in work | no | no |
 
-Rows are never removed: identity, UIDs and sha256 stay as tombstones, paths become NULL, files go. Rows first, then files
-(`ledger.forget_files` says why). Each transaction is a few jobs long, so a C-STORE waits milliseconds for it.
+Rows are never removed: identity, UIDs and sha256 stay as tombstones, paths become NULL, files are deleted. Rows first, then
+files (`ledger.forget_files` says why). Each transaction has a few jobs, so a C-STORE waits milliseconds for it.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from dicom_node.storage.spool import Spool
 log = logging.getLogger(__name__)
 
 DAY = 86_400.0
-LOOK_SECONDS = 10.0  # between two looks at the free space
-ROUND_SECONDS = 3600.0  # between two rounds by age; also how old a file without a row may become
+CHECK_SECONDS = 10.0  # between two checks of the free space
+ROUND_SECONDS = 3600.0  # between two rounds by age; also the age from which a file without a row is removed
 FIRST_ROUND_SECONDS = 60.0
-FULL_SECONDS = 60.0  # nothing could be removed: look again so much later
+FULL_SECONDS = 60.0  # until the next check when nothing could be removed
 JOBS_PER_TRANSACTION = 20
 JOURNAL_ROWS_PER_TRANSACTION = 500
-BREATH_SECONDS = 0.02  # between two transactions: whoever waits for the ledger goes first
+PAUSE_SECONDS = 0.02  # between two transactions: others that wait for the ledger go first
 
 
-class Kind(Enum):
-    """The two ways to be finished."""
+class Completion(Enum):
+    """The two ways in which a job is finished."""
 
     SETTLED = "NOT"  # answered and delivered, or skipped
-    UNANSWERED = ""  # failed, refused somewhere, or never sent to anybody
+    UNANSWERED = ""  # failed, refused by a destination, or never sent
 
 
 @dataclass(frozen=True)
 class Removed:
-    """What one round did: jobs of each kind whose files went, rows of the journal, files without a row."""
+    """What one round removed: files of so many settled and unanswered jobs, rows of the journal, files without a row."""
 
     settled: int = 0
     unanswered: int = 0
@@ -72,17 +72,18 @@ _REMOVABLE = f"""j.path IS NOT NULL AND +j.state IN ('segmented', 'skipped', 'fa
         AND +t.state IN ('received', 'claimed'))"""
 
 
-def candidates_query(kind: Kind) -> str:
-    """Removable jobs that finished until :until, after the place (:finished_at, :id), first finished first."""
+def candidates_query(completion: Completion) -> str:
+    """Removable jobs that finished until :until, after the position (:finished_at, :id), first finished first."""
     return (
         "SELECT j.id, j.finished_at FROM jobs j INDEXED BY jobs_kept WHERE j.finished_at <= :until"
         " AND (j.finished_at, j.id) > (:finished_at, :id)"
-        f" AND {kind.value} {_UNANSWERED} AND {_REMOVABLE} ORDER BY j.finished_at, j.id LIMIT :limit"
+        f" AND {completion.value} {_UNANSWERED} AND {_REMOVABLE} ORDER BY j.finished_at, j.id LIMIT :limit"
     )
 
 
 def expiring(config: Config, db: sqlite3.Connection, now: float) -> int:
-    """How many films without a delivered answer are removed within retention.warn_days. Looks at all that are old."""
+    """How many films without a delivered result will be removed within retention.warn_days. `now`: seconds since the epoch.
+    Reads every film of that age."""
     retention = config.retention
     row = db.execute(
         f"SELECT count(*) FROM jobs j INDEXED BY jobs_kept WHERE j.finished_at <= :until AND {_UNANSWERED} AND {_REMOVABLE}",
@@ -91,8 +92,8 @@ def expiring(config: Config, db: sqlite3.Connection, now: float) -> int:
     return int(row[0])
 
 
-class Retention:
-    """Removes what may go. `now` (seconds since the epoch) is given by tests only."""
+class Cleanup:
+    """Removes the files that may be removed. `now` (seconds since the epoch) is given by tests only."""
 
     def __init__(self, config: Config, ledger: Ledger, spool: Spool, *, now: Callable[[], float] = time.time) -> None:
         self._config = config
@@ -102,12 +103,12 @@ class Retention:
         self._now = now
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop` is set. Trouble with disk or ledger is logged, and the next look tries again."""
-        next_look, next_round = 0.0, time.monotonic() + FIRST_ROUND_SECONDS
-        while not stop.wait(LOOK_SECONDS):
+        """Until `stop` is set. An error of disk or ledger is logged, and the next check tries again."""
+        next_check, next_round = 0.0, time.monotonic() + FIRST_ROUND_SECONDS
+        while not stop.wait(CHECK_SECONDS):
             try:
-                if time.monotonic() >= next_look and self.is_short() and self.make_room(stop) == 0:
-                    next_look = time.monotonic() + FULL_SECONDS
+                if time.monotonic() >= next_check and self.is_short() and self.make_room(stop) == 0:
+                    next_check = time.monotonic() + FULL_SECONDS
                 if time.monotonic() >= next_round:
                     next_round = time.monotonic() + ROUND_SECONDS
                     self.round(stop)
@@ -119,19 +120,19 @@ class Retention:
         return self._spool.free_bytes() < self._settings.watermark_mb * 1024 * 1024
 
     def round(self, stop: threading.Event | None = None) -> Removed:
-        """Remove what has reached its age. Raises sqlite3.Error, OSError."""
+        """Remove the files that have reached their age. Raises sqlite3.Error, OSError."""
         stop = stop or threading.Event()
         now, settings = self._now(), self._settings
         removed = Removed(
-            settled=sum(self._remove(Kind.SETTLED, now - settings.finished_days * DAY, stop)),
-            unanswered=sum(self._remove(Kind.UNANSWERED, now - settings.failed_days * DAY, stop)),
+            settled=sum(self._remove(Completion.SETTLED, now - settings.finished_days * DAY, stop)),
+            unanswered=sum(self._remove(Completion.UNANSWERED, now - settings.failed_days * DAY, stop)),
             journal=self._prune_journal(now - settings.journal_days * DAY, stop),
-            orphans=len(self._spool.reap(self._ledger.paths(), ROUND_SECONDS)),
+            orphans=len(self._spool.remove_orphans(self._ledger.paths(), ROUND_SECONDS)),
         )
         if removed != Removed():
             log.info("retention removed files", extra=vars(removed))
         soon = expiring(self._config, self._ledger.store.read(), now)
-        with self._ledger.store.write() as db:  # for `status` and /metrics, which must cost little
+        with self._ledger.store.write() as db:  # for `status` and /metrics, which must be cheap
             db.execute("INSERT INTO meta VALUES ('expiring', ?1) ON CONFLICT (key) DO UPDATE SET value = ?1", (str(soon),))
         if soon:
             log.warning(
@@ -141,38 +142,39 @@ class Retention:
         return removed
 
     def make_room(self, stop: threading.Event | None = None) -> int:
-        """Remove settled work before its time until the watermark is free again; how many jobs it took."""
+        """Remove files of settled jobs early, until retention.watermark_mb is free; of how many jobs. Raises sqlite3.Error,
+        OSError."""
         jobs = 0
-        for removed in self._remove(Kind.SETTLED, self._now(), stop or threading.Event()):
+        for removed in self._remove(Completion.SETTLED, self._now(), stop or threading.Event()):
             jobs += removed
             if not self.is_short():
                 break
         log.warning("less than retention.watermark_mb is free", extra={"jobs_removed": jobs, "still_short": self.is_short()})
         return jobs
 
-    def _remove(self, kind: Kind, until: float, stop: threading.Event) -> Iterator[int]:
-        """Batch by batch, first finished first: how many jobs lost their files. Each job is looked at once."""
-        query = candidates_query(kind)
+    def _remove(self, completion: Completion, until: float, stop: threading.Event) -> Iterator[int]:
+        """In batches, in the order in which they finished: how many jobs lost their files. Each job is looked at once."""
+        query = candidates_query(completion)
         values = {"until": until, "committing": committing_json(self._config), "limit": JOBS_PER_TRANSACTION}
-        place = {"finished_at": 0.0, "id": ""}
+        position = {"finished_at": 0.0, "id": ""}
         while not stop.is_set():
-            # Looked for outside of the write transaction: a long search holds nobody up.
-            found = self._ledger.store.read().execute(query, values | place).fetchall()
+            # Searched outside the write transaction: a long search blocks nobody.
+            found = self._ledger.store.read().execute(query, values | position).fetchall()
             if not found:
                 return
-            place = dict(found[-1])
-            paths, jobs = self._forget(kind, [row["id"] for row in found], values)
+            position = dict(found[-1])
+            paths, jobs = self._forget(completion, [row["id"] for row in found], values)
             for path in paths:
                 try:
                     self._spool.delete(path)
                 except OSError as problem:
-                    log.warning("a file cannot be removed, the reaper will", extra={"error": type(problem).__name__})
+                    log.warning("a file cannot be removed yet, the next round will", extra={"error": type(problem).__name__})
             yield jobs
-            stop.wait(BREATH_SECONDS)
+            stop.wait(PAUSE_SECONDS)
 
-    def _forget(self, kind: Kind, job_ids: list[str], values: dict[str, object]) -> tuple[list[str], int]:
-        """(paths to delete, jobs). Asked again inside the transaction: a rerun or a redelivery may have been faster."""
-        query = f"SELECT 1 FROM jobs j WHERE j.id = :id AND {kind.value} {_UNANSWERED} AND {_REMOVABLE}"
+    def _forget(self, completion: Completion, job_ids: list[str], values: dict[str, object]) -> tuple[list[str], int]:
+        """(paths to delete, jobs). Checked again inside the transaction: a rerun or a redelivery may have come first."""
+        query = f"SELECT 1 FROM jobs j WHERE j.id = :id AND {completion.value} {_UNANSWERED} AND {_REMOVABLE}"
         paths, jobs = [], 0
         with self._ledger.store.write() as db:
             for job_id in job_ids:
@@ -193,5 +195,5 @@ class Retention:
             rows += gone
             if gone < JOURNAL_ROWS_PER_TRANSACTION:
                 break
-            stop.wait(BREATH_SECONDS)
+            stop.wait(PAUSE_SECONDS)
         return rows

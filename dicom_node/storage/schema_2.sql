@@ -5,12 +5,12 @@ ALTER TABLE jobs ADD COLUMN finisher TEXT;
 ALTER TABLE jobs ADD COLUMN claimed_at REAL;
 DROP INDEX jobs_ready;
 CREATE INDEX jobs_ready ON jobs (queue, received_at) WHERE state = 'received';
--- What retention looks through: finished jobs whose film is still on disk.
+-- For retention: finished jobs whose film is still on disk.
 CREATE INDEX jobs_kept ON jobs (finished_at) WHERE finished_at IS NOT NULL AND path IS NOT NULL;
 CREATE INDEX associations_opened ON associations (opened_at);
--- kept_since: when the film of a job whose files were removed came again.
+-- kept_since: when the film of a job whose files were removed arrived again.
 ALTER TABLE jobs ADD COLUMN kept_since REAL;
--- What is counted is read from an index alone, in its order; the rest looks at a recent window only.
+-- Totals are counted in a covering index; latencies are those of a recent window.
 DROP INDEX jobs_state;
 CREATE INDEX jobs_outcome ON jobs (state, code, finding);
 CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
@@ -20,7 +20,7 @@ DROP INDEX deliveries_state;
 CREATE INDEX deliveries_outcome ON deliveries (state, destination, status);
 CREATE INDEX deliveries_finished ON deliveries (finished_at) WHERE finished_at IS NOT NULL;
 
--- Workers on other machines. The token itself is shown once and kept nowhere.
+-- Workers on other machines. The token itself is shown once and not stored.
 CREATE TABLE workers (
     name TEXT PRIMARY KEY, token_sha256 TEXT NOT NULL,
     added_at REAL NOT NULL, revoked_at REAL, seen_at REAL, model TEXT, model_digest TEXT
@@ -37,7 +37,7 @@ ALTER TABLE deliveries ADD COLUMN commit_failures INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX deliveries_commitment ON deliveries (commitment) WHERE commitment IS NOT NULL;
 CREATE INDEX deliveries_uncommitted ON deliveries (destination, finished_at)
     WHERE state = 'delivered' AND committed_at IS NULL;
--- What each request speaks of: also the earlier ones, whose late answer still counts.
+-- The deliveries of each request, earlier ones too: a late report still counts.
 CREATE TABLE commitment_items (
     transaction_uid TEXT NOT NULL, delivery_id INTEGER NOT NULL, PRIMARY KEY (transaction_uid, delivery_id)
 ) WITHOUT ROWID;

@@ -1,2 +1,2 @@
--- Whether the process that claimed it had no other film on its bench: only then is its death the film's fault.
+-- Whether the process that claimed it had no other film in work: only then is its death charged to the film.
 ALTER TABLE jobs ADD COLUMN alone INTEGER NOT NULL DEFAULT 1;

@@ -1,8 +1,8 @@
-"""The spool: files that are safe before anybody is told so, under names that are ours alone.
+"""The spool: files are durable before their arrival is confirmed, under names of our own.
 
     arrivals/ab/<id>.dcm                   films, as they arrived
     job/<job id>/<owner token>/<name>      objects of a result, one folder per claim
-    lock/<verb>                            who runs; keeps a second instance out
+    lock/<verb>                            which processes run; keeps a second instance out
 
 A write is: temporary file -> fsync -> rename -> fsync of the folder. Only then does it return. Folders are 0700, files
 0600. No name ever comes from a peer.
@@ -32,7 +32,7 @@ _writes = itertools.count()
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredFile:
     """A file that survives a power cut."""
 
     path: str  # relative to the spool
@@ -41,18 +41,18 @@ class Stored:
 
 
 class Spool:
-    """The folder of films and results. `reserve_bytes`: free space that writes never touch."""
+    """The folder of films and results. `reserve_bytes`: free disk space that new films never use."""
 
     def __init__(self, directory: Path, reserve_bytes: int) -> None:
-        """Make the folders. Raises SpoolError when that is impossible."""
+        """Make the folders. Raises SpoolError when that fails."""
         self.directory = directory
         self.reserve_bytes = reserve_bytes
-        self._durable_shelves: set[str] = set()
+        self._durable_folders: set[str] = set()
         try:
             new = [folder for folder in (directory, *directory.parents) if not folder.exists()]
             for folder in (*reversed(new), directory / "arrivals", directory / "job", directory / "lock"):
                 folder.mkdir(mode=0o700, exist_ok=True)
-            # Each entry in the folder above: one that a killed predecessor made may not be on disk yet.
+            # Each entry in its parent: one that a killed predecessor made may not be on disk yet.
             for folder in {directory, directory.parent, *(made.parent for made in new)}:
                 sync_folder(folder)
         except OSError as error:
@@ -63,28 +63,28 @@ class Spool:
         """The spool that a configuration names, with its reserve."""
         return cls(config.spool_directory, config.node.reserve_mb * 1024 * 1024)
 
-    def write(self, data: Buffer | Iterable[Buffer], head: Buffer = b"") -> Stored:
+    def write(self, data: Buffer | Iterable[Buffer], head: Buffer = b"") -> StoredFile:
         """Store `head` + `data` as a new film; `head` (our File Meta) is not part of the sha256.
 
-        Raises DiskReserve when free space is under the reserve, SpoolError for every other trouble; nothing is left
-        behind then, unless removing it fails too (the reaper comes later).
+        Raises DiskReserve when free space is below the reserve, SpoolError for every other failure; nothing is left behind
+        then, unless its removal fails too (`remove_orphans` removes it later).
         """
         name = secrets.token_hex(16)
         path = f"arrivals/{name[:2]}/{name}.dcm"
-        self._make_shelf(name[:2])
+        self._make_arrival_folder(name[:2])
         try:
             stored = self._write(path, data, head, reserve=self.reserve_bytes)
         except SpoolError:
             _try_unlink(self._inside(path))
             raise
-        _let_go(self._inside(stored.path))
+        _drop_page_cache(self._inside(stored.path))
         return stored
 
     def folder_for(self, job_id: str, owner_token: str) -> str:
         """The durable folder for the results of one claim, relative to the spool. Raises SpoolError."""
         folder = self._inside(f"job/{job_id}/{owner_token}")
         try:
-            for new in (folder.parent, folder):  # `parents=True` would give the first one another mode
+            for new in (folder.parent, folder):  # `parents=True` would give the parent another mode
                 new.mkdir(mode=0o700, exist_ok=True)
             sync_folder(folder.parent)
             sync_folder(folder.parent.parent)
@@ -92,17 +92,17 @@ class Spool:
             raise SpoolError(f"{folder}: cannot be made ({error.strerror})") from error
         return f"job/{job_id}/{owner_token}"
 
-    def write_into(self, folder: str, name: str, data: Buffer | Iterable[Buffer], *, keep_reserve: bool = False) -> Stored:
+    def write_into(self, folder: str, name: str, data: Buffer | Iterable[Buffer], *, keep_reserve: bool = False) -> StoredFile:
         """Store one object of a result, as durable as a film. Raises SpoolError; DiskReserve with `keep_reserve`.
 
-        The reserve is there for this: what came in can be answered and sent while nothing new is taken. It is not there for
-        another machine, whose token could empty it (`keep_reserve`). Two calls with one name do not disturb each other: a
-        worker far away that hears no reply sends the same object again.
+        The reserve is meant for results: films that were received can be segmented and sent while new ones are refused. It is
+        not meant for another machine, whose token could exhaust it (`keep_reserve`). Two calls with one name do not interfere:
+        a remote worker that gets no reply sends the same object again.
         """
         return self._write(f"{folder}/{name}", data, b"", reserve=self.reserve_bytes if keep_reserve else 0)
 
     def remove_folder(self, job_id: str, owner_token: str) -> None:
-        """Remove what a claim left that was given up. Raises OSError."""
+        """Remove the objects of a claim that was given up. Raises OSError."""
         folder = self._inside(f"job/{job_id}/{owner_token}")
         for file in list(folder.glob("*")):
             file.unlink(missing_ok=True)
@@ -113,38 +113,38 @@ class Spool:
         return self._inside(path).read_bytes()
 
     def delete(self, path: str) -> None:
-        """Remove a file; one that is gone already is fine. A claim's folder goes with its last file. Raises OSError."""
+        """Remove a file, if it is there. A claim's folder is removed with its last file. Raises OSError."""
         file = self._inside(path)
         file.unlink(missing_ok=True)
         if path.startswith("job/"):
             _remove_empty(file.parent, until=self.directory / "job")
 
-    def reap(self, known: Container[str], older_than_seconds: float = 3600) -> list[str]:
-        """Remove files that no ledger row names and that are older than `older_than_seconds`; returns their paths.
+    def remove_orphans(self, known: Container[str], older_than_seconds: float = 3600) -> list[str]:
+        """Remove the files that no row of the ledger names (`known`: `Ledger.paths`) and that are older than
+        `older_than_seconds` since their last write; their paths. Raises OSError.
 
-        Age is counted from the last write. Read `known` from the ledger after this call was decided on: a file younger
-        than the limit is never touched, so a row that comes a moment later is safe.
+        Read `known` just before the call. A younger file is never removed: its row may follow in a moment.
         """
         oldest = time.time() - older_than_seconds
-        reaped = []
-        for room in ("arrivals", "job"):
-            for folder, folders, names in os.walk(self.directory / room):  # does not mind folders that vanish meanwhile
-                if room == "job" and not (folders or names) and _is_old(Path(folder), oldest):
-                    _remove_empty(Path(folder), until=self.directory / room)  # of a worker killed before the first object
+        removed = []
+        for top in ("arrivals", "job"):
+            for folder, folders, names in os.walk(self.directory / top):  # tolerates folders that vanish meanwhile
+                if top == "job" and not (folders or names) and _is_old(Path(folder), oldest):
+                    _remove_empty(Path(folder), until=self.directory / top)  # of a worker killed before the first object
                 for file in (Path(folder, name) for name in names):
                     path = file.relative_to(self.directory).as_posix()
                     if path not in known and _is_old(file, oldest):
                         self.delete(path)
-                        reaped.append(path)
-        return reaped
+                        removed.append(path)
+        return removed
 
     def try_out(self) -> None:
-        """Make a folder and a durable file as for a film, and remove both. Raises OSError when a film could not be kept: no
-        room, no inodes, no right, a read-only disk."""
-        folder = self.directory / "arrivals" / f".tried-{os.getpid()}"
+        """Make a folder and a durable file as for a film, and remove both. Raises OSError when a film could not be stored: no
+        space, no inodes, no permission, a read-only disk."""
+        folder = self.directory / "arrivals" / f".probe-{os.getpid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         try:
-            _write_file(folder / f"{next(_writes)}{_PART}", b"", [b"tried"])
+            _write_file(folder / f"{next(_writes)}{_PART}", b"", [b"probe"])
             sync_folder(folder.parent)
         finally:
             for left in folder.iterdir():
@@ -152,13 +152,13 @@ class Spool:
             folder.rmdir()
 
     def free_bytes(self) -> int:
-        """Bytes that an unprivileged writer could still use. Raises OSError."""
+        """Free bytes for an unprivileged writer (statvfs(3)). Raises OSError."""
         disk = os.statvfs(self.directory)
         return disk.f_bavail * disk.f_frsize
 
     @contextmanager
     def lock(self, verb: str) -> Iterator[None]:
-        """Be the only `verb` on this spool; the kernel lets go when the process dies. Raises NodeError if there is one."""
+        """Be the only `verb` on this spool; the kernel releases the lock when the process dies. Raises NodeError if taken."""
         file = os.open(self._inside(f"lock/{verb}"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
@@ -173,24 +173,24 @@ class Spool:
                 os.ftruncate(file, 0)
                 os.write(file, str(os.getpid()).encode())
             except OSError:
-                pass  # a full disk: the number is for people, the lock holds without it
+                pass  # a full disk: the pid is for people, the lock holds without it
             yield
         finally:
             os.close(file)
 
-    def _make_shelf(self, shelf: str) -> None:
-        """A folder of arrivals, durable. One that is there already may be another process's and not yet on disk."""
-        if shelf in self._durable_shelves:
+    def _make_arrival_folder(self, name: str) -> None:
+        """A durable folder for arrivals. An existing one may be another process's and not yet on disk."""
+        if name in self._durable_folders:
             return
-        folder = self._inside(f"arrivals/{shelf}")
+        folder = self._inside(f"arrivals/{name}")
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             sync_folder(folder.parent)
         except OSError as error:
             raise SpoolError(f"{folder}: cannot be made ({error.strerror})") from error
-        self._durable_shelves.add(shelf)
+        self._durable_folders.add(name)
 
-    def _write(self, path: str, data: Buffer | Iterable[Buffer], head: Buffer, reserve: int) -> Stored:
+    def _write(self, path: str, data: Buffer | Iterable[Buffer], head: Buffer, reserve: int) -> StoredFile:
         target = self._inside(path)
         chunks = [data] if isinstance(data, Buffer) else data
         temporary = target.with_name(f"{target.name}.{os.getpid()}-{next(_writes)}{_PART}")
@@ -202,14 +202,14 @@ class Spool:
         except OSError as error:
             _try_unlink(temporary)
             raise SpoolError(f"{path}: {error.strerror or type(error).__name__}") from error
-        return Stored(path, size, sha256)
+        return StoredFile(path, size, sha256)
 
     def _check_reserve(self, size: int, reserve: int) -> None:
         free = self.free_bytes()
         if free - size < reserve:
             raise DiskReserve(
-                f"{free // 2**20} MiB free, {self.reserve_bytes // 2**20} MiB are kept in reserve (node.reserve_mb): "
-                "make room on the disk or purge finished jobs"
+                f"{free // 2**20} MiB free, {self.reserve_bytes // 2**20} MiB are reserved (node.reserve_mb): "
+                "free disk space or purge finished jobs"
             )
 
     def _inside(self, path: str) -> Path:
@@ -220,7 +220,7 @@ class Spool:
 
 
 def is_locked(directory: Path, verb: str) -> bool:
-    """Whether somebody is the `verb` on the spool in `directory`. Raises OSError when there is none."""
+    """Whether a process holds the lock of `verb` on the spool in `directory`. Raises OSError when there is no such spool."""
     with (directory / "lock" / verb).open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -230,6 +230,7 @@ def is_locked(directory: Path, verb: str) -> bool:
 
 
 def sha256_of(data: Buffer) -> str:
+    """Hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -253,11 +254,11 @@ def _write_file(file: Path, head: Buffer, chunks: Iterable[Buffer]) -> tuple[int
 def _write_all(descriptor: int, data: Buffer) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(descriptor, view) :]  # a write may be short, at 2 GiB it always is
+        view = view[os.write(descriptor, view) :]  # a write may be short; at 2 GiB it always is
 
 
 def sync_folder(folder: Path) -> None:
-    """What was renamed or made in it survives a power cut. Raises OSError."""
+    """Make renames and new files in `folder` survive a power cut (fsync(2)). Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -265,14 +266,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _let_go(file: Path) -> None:
-    """Give the memory of a film that is on disk back. The film is read once more, from the disk; in memory, film after film
-    would push out what is needed more, and a hypervisor that hands out memory page by page takes longer for that than the
-    disk for the write."""
+def _drop_page_cache(file: Path) -> None:
+    """Drop a stored film from the page cache (posix_fadvise(2)). It is read only once more, from the disk; in memory, film
+    after film would evict pages that are needed more, and a hypervisor that grants memory page by page takes longer for that
+    than the disk for the write."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return  # it is safe all the same
+        return  # it is stored all the same
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError:
@@ -285,14 +286,14 @@ def _is_old(file: Path, oldest: float) -> bool:
     try:
         return file.stat().st_mtime < oldest
     except FileNotFoundError:
-        return False  # its writer was faster
+        return False  # its writer renamed or removed it
 
 
 def _try_unlink(file: Path) -> None:
     try:
         file.unlink(missing_ok=True)
     except OSError:
-        pass  # the disk is in trouble already; the reaper removes it later
+        pass  # the disk fails already; `remove_orphans` removes the file later
 
 
 def _remove_empty(folder: Path, until: Path) -> None:

@@ -1,8 +1,8 @@
-"""The node in figures, as `status` and /metrics tell them. All of them are read from the ledger in one snapshot, so they
-are the same for every process and survive every restart. Readers of a WAL never wait for a writer, nor it for them.
+"""Statistics of the node for `status` and /metrics. All are read from the ledger in one snapshot, so they are the same for
+every process and survive every restart. Readers of a WAL never wait for a writer, nor a writer for them.
 
-Cost: totals are counted along an index that holds all that is needed (tests look at the query plan); latencies and
-associations look at a recent window, at most WINDOW_FILMS films or deliveries of the last WINDOW_SECONDS.
+Cost: totals are counted in a covering index (tests check the query plan); latencies and associations are those of a recent
+window, at most WINDOW_FILMS films or deliveries of the last WINDOW_SECONDS.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ QUANTILES = (0.5, 0.9, 0.99, 1.0)
 QUEUES = ("normal", "urgent")
 STAGES = ("waiting", "work", "answer", "delivery")
 
-# `generation = 1`: a rerun film was received long before anybody asked for it again.
+# `generation = 1`: a rerun film was received long before its rerun.
 QUERIES = {
     "outcomes": "SELECT state, code, finding, count(*) FROM jobs INDEXED BY jobs_outcome GROUP BY state, code, finding",
     "resent": "SELECT coalesce(sum(resends), 0) FROM jobs INDEXED BY jobs_resent WHERE resends > 0",
@@ -50,38 +50,38 @@ QUERIES = {
 
 
 @dataclass(frozen=True)
-class Queue:
-    """Films of one urgency."""
+class QueueStatistics:
+    """The films of one queue, urgent or normal."""
 
     name: str
     waiting: int
     in_work: int
-    oldest_seconds: float | None  # None: nothing waits
+    oldest_seconds: float | None  # age of the oldest; None: none waits
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Latencies of the recent window. waiting: received to claimed; work: a worker's own time; answer: received to
-    finished; delivery: result made (or its sending asked for again) to delivered."""
+class StageLatency:
+    """Latencies of the recent window. waiting: received to claimed; work: in the worker; answer: received to finished;
+    delivery: result made (or delivery reopened) to delivered."""
 
     name: str
-    films: int  # or deliveries, that the quantiles are made of
+    films: int  # (or deliveries) that the quantiles are computed from
     quantiles: tuple[tuple[float, float], ...]  # (quantile, seconds); empty without films
 
 
 @dataclass(frozen=True)
-class Deliveries:
-    """How many objects stand where on their way to a destination; status: of the last answer, four hex digits."""
+class DeliveryCount:
+    """How many deliveries to a destination are in a state; status: of the last C-STORE response, four hex digits."""
 
     destination: str
     state: str
-    status: str  # "none": no answer yet
+    status: str  # "none": no response yet
     count: int
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model by name; `digest` identifies weights, manifest and settings that shape an answer."""
+    """A model; `digest` identifies its weights, manifest and the settings that affect a result."""
 
     name: str
     version: str
@@ -89,40 +89,42 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Figures:
-    received: int  # films, each content counted once
+class Statistics:
+    """The node at one moment."""
+
+    received: int  # films, each content once
     resent: int  # equal arrivals after the first
-    conflicts: int  # contents under a SOP Instance UID that another content had used before
+    conflicts: int  # contents under a SOP Instance UID that another content had before
     states: dict[str, int]
     findings: dict[str, int]
     skipped: dict[str, int]  # by code
     failed: dict[str, int]
     indeterminate: dict[str, int]
-    queues: tuple[Queue, ...]
-    stages: tuple[Stage, ...]
-    deliveries: tuple[Deliveries, ...]
-    undelivered_seconds: dict[str, float]  # age of the oldest by destination
+    queues: tuple[QueueStatistics, ...]
+    stages: tuple[StageLatency, ...]
+    deliveries: tuple[DeliveryCount, ...]
+    undelivered_seconds: dict[str, float]  # age of the oldest undelivered object, by destination
     associations: dict[str, int]  # of the window, by outcome
-    expiring: int  # films without a delivered answer that retention removes within warn_days; as of its last round
+    expiring: int  # films without a delivered result that retention removes within warn_days, at its last round
     mode: str
-    answered_by: tuple[str, str] | None  # model and digest of the newest answer within the window
+    answered_by: tuple[str, str] | None  # model and digest of the newest result in the window
     free_bytes: int
     reserve_bytes: int
     watermark_bytes: int
 
 
-def read(config: Config, store: Store, spool: Spool, now: float | None = None) -> Figures:
-    """Every figure, of one moment. Raises sqlite3.Error, OSError."""
+def read(config: Config, store: Store, spool: Spool, now: float | None = None) -> Statistics:
+    """The statistics of the moment `now` (seconds since the epoch; None: the present). Raises sqlite3.Error, OSError."""
     now = time.time() if now is None else now
     db = store.read()
-    db.execute("BEGIN")  # a snapshot; deferred, so it takes no lock
+    db.execute("BEGIN")  # one snapshot; deferred, so without a lock
     try:
         return _read(config, db, spool, now)
     finally:
         db.execute("COMMIT")
 
 
-def _read(config: Config, db: sqlite3.Connection, spool: Spool, now: float) -> Figures:
+def _read(config: Config, db: sqlite3.Connection, spool: Spool, now: float) -> Statistics:
     def ask(name: str, *values: object) -> list[sqlite3.Row]:
         return db.execute(QUERIES[name], values).fetchall()
 
@@ -131,7 +133,7 @@ def _read(config: Config, db: sqlite3.Connection, spool: Spool, now: float) -> F
     times = ask("stages", since, WINDOW_FILMS)
     delivery_times = ask("delivery", since, WINDOW_FILMS)
     meta, answered_by = {row["key"]: row["value"] for row in ask("meta")}, ask("answered_by", since)
-    return Figures(
+    return Statistics(
         received=sum(count for *_, count in outcomes),
         resent=int(ask("resent")[0][0]),
         conflicts=int(ask("conflicts")[0][0]),
@@ -141,7 +143,7 @@ def _read(config: Config, db: sqlite3.Connection, spool: Spool, now: float) -> F
         failed=_by_code(outcomes, State.FAILED),
         indeterminate=_by_code(outcomes, State.SEGMENTED),
         queues=tuple(
-            Queue(name, ask("waiting", name)[0][0], ask("in_work", name)[0][0], _age(ask("oldest", name), now))
+            QueueStatistics(name, ask("waiting", name)[0][0], ask("in_work", name)[0][0], _age(ask("oldest", name), now))
             for name in QUEUES
         ),
         stages=(
@@ -149,7 +151,7 @@ def _read(config: Config, db: sqlite3.Connection, spool: Spool, now: float) -> F
             _stage(STAGES[3], [row[0] for row in delivery_times]),
         ),
         deliveries=tuple(
-            Deliveries(destination, state, "none" if status is None else f"{status:04X}", count)
+            DeliveryCount(destination, state, "none" if status is None else f"{status:04X}", count)
             for destination, state, status, count in ask("deliveries")
         ),
         undelivered_seconds={destination: max(0.0, now - since) for destination, since in ask("undelivered")},
@@ -180,8 +182,8 @@ def _age(rows: Sequence[sqlite3.Row], now: float) -> float | None:
     return max(0.0, now - rows[0][0]) if rows else None
 
 
-def _stage(name: str, times: Sequence[float | None]) -> Stage:
-    """Nearest-rank quantiles; a time that is not known (NULL) does not count."""
+def _stage(name: str, times: Sequence[float | None]) -> StageLatency:
+    """Nearest-rank quantiles of `times`, seconds; an unknown time (NULL) is left out."""
     known = sorted(max(0.0, one) for one in times if one is not None)
     ranks = [(q, known[math.ceil(q * len(known)) - 1]) for q in QUANTILES] if known else []
-    return Stage(name, len(known), tuple(ranks))
+    return StageLatency(name, len(known), tuple(ranks))

@@ -15,7 +15,7 @@ from celery.exceptions import WorkerShutdown
 from dicom_node.runtime.config import Config
 from dicom_node.runtime.config_types import shown
 from dicom_node.runtime.threads import EssentialThread, end_this_process
-from dicom_node.storage.local_queue import LocalNode
+from dicom_node.storage.local_queue import LocalQueue
 from dicom_node.work import wakeup
 from dicom_node.work.celery_app import celery_app
 from dicom_node.work.job_runner import Workbench
@@ -65,11 +65,11 @@ def workbench(config: Config, name: str) -> Workbench:
     segmenter = Segmenter(load_model(config.segment), segment_settings(config.segment))
     log.info("model loaded", extra={"model": segmenter.identity.name, "engine": segmenter.predict.engine})
     if not config.work.node:
-        return Workbench(LocalNode.of(config, name), segmenter)
-    from dicom_node.api.worker_client import RemoteNode
+        return Workbench(LocalQueue.of(config, name), segmenter)
+    from dicom_node.api.worker_client import RemoteQueue
 
     identity = segmenter.identity
-    node = RemoteNode.of(config.work, name, model=f"{identity.name} {identity.version}", model_digest=identity.digest)
+    node = RemoteQueue.of(config.work, name, model=f"{identity.name} {identity.version}", model_digest=identity.digest)
     return Workbench(node, segmenter)
 
 
@@ -132,7 +132,7 @@ def _has_redis(config: Config) -> bool:
 
 
 def _local_ringer(app: Celery, config: Config, name: str) -> wakeup.Ringer:
-    node = LocalNode.of(config, name, in_turn=True)
+    node = LocalQueue.of(config, name, in_turn=True)
     freed = node.ledger.release_others(name)
     if freed:
         log.warning("claims of an earlier worker were freed", extra={"jobs": freed})
@@ -147,12 +147,12 @@ def _local_ringer(app: Celery, config: Config, name: str) -> wakeup.Ringer:
 
 
 def _remote_ringer(app: Celery, config: Config, name: str) -> wakeup.Ringer:
-    from dicom_node.api.worker_client import RemoteNode
+    from dicom_node.api.worker_client import RemoteQueue
 
     # With Redis the node's dispatcher rings; this one only says when a child has died.
     return wakeup.Ringer(
         app,
-        RemoteNode.of(config.work, name),
+        RemoteQueue.of(config.work, name),
         children=2 * config.work.processes,  # one bell ahead: the next film need not wait for a look at the node
         poll_seconds=max(config.queue.poll_seconds, REMOTE_POLL_SECONDS),
         rings=not _has_redis(config),

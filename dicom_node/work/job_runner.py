@@ -21,7 +21,7 @@ from dicom_node.runtime.errors import LostClaim, NodeAway, NodeError, SourceDama
 from dicom_node.runtime.threads import EssentialThread
 from dicom_node.storage.leases import Claim
 from dicom_node.storage.part10 import UNREADABLE, read_film
-from dicom_node.storage.records import INDETERMINATE, Job, Known, Outcome, State, StoredObject
+from dicom_node.storage.records import INDETERMINATE, Job, KnownContent, Outcome, State, StoredObject
 from segmenter.errors import Refused
 from segmenter.objects.kinds import Kind
 
@@ -65,7 +65,7 @@ class Node(Protocol):
     def source(self, claim: Claim) -> bytes:
         """The Part 10 file of the film. Raises SourceDamaged when it is gone."""
 
-    def known(self, claim: Claim, content_sha256: str, model_digest: str) -> Known:
+    def known(self, claim: Claim, content_sha256: str, model_digest: str) -> KnownContent:
         """What the ledger knows of this content, and of its answer by this model."""
 
     def store(self, claim: Claim, name: str, data: bytes) -> tuple[str, str]:

@@ -44,7 +44,7 @@ class Bells(Protocol):
 
     def ready(self) -> int: ...
 
-    def bury_the_dead(self) -> bool: ...
+    def reap(self) -> bool: ...
 
     def close(self) -> None: ...
 
@@ -121,7 +121,7 @@ class Ringer:
             self._asked = time.monotonic()
             try:
                 with self._looking:
-                    at_work = self._node.bury_the_dead()
+                    at_work = self._node.reap()
                     ready = self._node.ready() if self._rings else 0
             except (sqlite3.Error, NodeAway) as error:  # a full disk or a cut line: it may be over in a minute
                 if limit.allows():

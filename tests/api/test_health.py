@@ -22,7 +22,7 @@ from dicom_node.cli.main import main
 from dicom_node.storage import statistics
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import DeliveryState, State
-from dicom_node.storage.retention import DAY, Retention
+from dicom_node.storage.retention import DAY, Cleanup
 from dicom_node.storage.spool import Spool
 
 MONITORING = Path(__file__).parents[2] / "docs" / "use" / "monitoring.md"
@@ -71,7 +71,7 @@ def test_metrics_tell_what_the_ledger_holds_and_survive_every_restart(house: Hou
         db.execute("UPDATE jobs SET finished_at = finished_at - ? WHERE state = 'failed'", (28 * DAY,))
         db.execute("UPDATE jobs SET received_at = received_at - 100 WHERE state = 'received'")
         db.execute("UPDATE jobs SET claimed_at = NULL WHERE code = 'lateral-view'")  # finished by an older program
-    Retention(house.config, house.ledger, Spool(house.config.spool_directory, 0)).round()
+    Cleanup(house.config, house.ledger, Spool(house.config.spool_directory, 0)).round()
     house.stop()
     with watched(house.config) as url:
         status, text = get(url + "/metrics")
@@ -125,7 +125,7 @@ def test_metrics_tell_what_the_ledger_holds_and_survive_every_restart(house: Hou
 
 def test_a_receiver_that_is_stopped_or_hangs_is_not_ready(house: House) -> None:
     with watched(house.config) as url:
-        assert "does not run" in failing(url, "receiver")
+        assert "is not running" in failing(url, "receiver")
         house.start()
         wait_for(lambda: ready(url)[0] == 200, 120, f"ready ({ready(url)})")
         assert ready(url)[1]["receiver"]["text"] == "answers C-ECHO"
@@ -161,7 +161,7 @@ def test_a_receiver_for_other_hosts_only_is_ready_when_it_keeps_its_rules(tmp_pa
     house.start()
     try:
         probe = call_receiver(house.config)
-        assert probe.ok and "no C-ECHO made" in probe.text
+        assert probe.ok and "no C-ECHO was sent" in probe.text
         house.write('MODALITY = ["192.0.2.7"]\nPROBE = ["127.0.0.1"]')
         assert not call_receiver(house.config).ok, "not started again yet"
         house.stop()
@@ -175,7 +175,7 @@ def test_a_disk_under_the_reserve_is_not_ready(house: House) -> None:
     house.start()
     house.write("MODALITY = []", reserve_mb=10**9)
     with watched(house.config) as url:
-        assert "under node.reserve_mb" in failing(url, "disk")
+        assert "below node.reserve_mb" in failing(url, "disk")
 
 
 def test_a_spool_that_can_keep_no_film_is_not_ready(house: House) -> None:
@@ -184,10 +184,10 @@ def test_a_spool_that_can_keep_no_film_is_not_ready(house: House) -> None:
     with watched(house.config) as url:
         wait_for(lambda: ready(url)[0] == 200, 120, "ready")
         arrivals = house.config.spool_directory / "arrivals"
-        assert not list(arrivals.glob(".tried*")), "nothing is left of a look"
+        assert not list(arrivals.glob(".probe*")), "nothing is left of a check"
         arrivals.rename(arrivals.with_name("aside"))
         arrivals.write_text("")
-        assert "cannot keep a film" in failing(url, "disk")
+        assert "cannot store a film" in failing(url, "disk")
 
 
 def test_a_ledger_that_can_not_be_written_is_not_ready_but_alive(house: House) -> None:

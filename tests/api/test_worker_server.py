@@ -1,4 +1,4 @@
-"""The door for workers on other machines: who gets in, whose claim it is, what is taken, and what is said twice."""
+"""The worker API: who may use it, whose claim it is, what is accepted, and what happens to repeated requests."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from remote_worker import CONTENT, MODEL, Hand, RemoteWorker, encoded, result, s
 from servers import free_port, wait_for
 
 from dicom_node.api import connection_limits, worker_client
-from dicom_node.api.schemas import Task
-from dicom_node.api.worker_client import RemoteNode
+from dicom_node.api.schemas import ClaimReply
+from dicom_node.api.worker_client import RemoteQueue
 from dicom_node.cli.main import main
 from dicom_node.runtime.config import Config, Work, load
 from dicom_node.runtime.errors import ConfigError, DiskReserve, NodeAway
 from dicom_node.storage.ledger import Ledger
-from dicom_node.storage.local_queue import LocalNode
+from dicom_node.storage.local_queue import LocalQueue
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import State
 from segmenter.errors import Refused
@@ -53,7 +53,7 @@ drawn_once = functools.cache(draw_phantom)
 
 
 @dataclass
-class Door:
+class ServeProcess:
     """`segmenter-worker serve` as a process, beside the ledger and spool that a receiver fills."""
 
     config_file: Path
@@ -73,10 +73,10 @@ class Door:
     def worker(self, name: str = "gpu1") -> RemoteWorker:
         return RemoteWorker(self.url, self.token(name))
 
-    def remote_node(self, name: str) -> RemoteNode:
+    def remote_node(self, name: str) -> RemoteQueue:
         token = self.config_file.with_name(f"token-{name}")
         token.write_text(self.token(name))
-        return RemoteNode.of(Work(node=self.url, token_file=str(token)), "ab", "m 1", MODEL)
+        return RemoteQueue.of(Work(node=self.url, token_file=str(token)), "ab", "m 1", MODEL)
 
     def film(self, seed: int = 1, private: int = 0) -> str:
         """A film that was received; its SOP Instance UID. `private`: bytes of a private element before the patient."""
@@ -93,13 +93,13 @@ class Door:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
     with served(tmp_path_factory.mktemp("shared")) as one:
         yield one
 
 
 @pytest.fixture
-def door(shared: Door) -> Iterator[Door]:
+def api(shared: ServeProcess) -> Iterator[ServeProcess]:
     """The one process of all tests, with an empty ledger and spool."""
     yield shared
     assert shared.process.poll() is None, "it must serve on, whatever it was told"
@@ -112,7 +112,7 @@ def door(shared: Door) -> Iterator[Door]:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[Door]:
+def served(folder: Path) -> Iterator[ServeProcess]:
     file, port = folder / "config.toml", free_port()
     file.write_text(
         f"[node]\ndirectory = 'node'\nreserve_mb = 1\nstop_seconds = 6\n[serve]\nport = {port}\nmax_object_mb = 1\n"
@@ -125,8 +125,8 @@ def served(folder: Path) -> Iterator[Door]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_for(lambda: _answers(port), 120, "the door")
-        yield Door(file, load(file), process, url)
+        wait_for(lambda: _answers(port), 120, "the worker API")
+        yield ServeProcess(file, load(file), process, url)
     finally:
         process.terminate()
         process.wait(120)
@@ -134,7 +134,7 @@ def served(folder: Path) -> Iterator[Door]:
         assert "Zzyzx" not in text and "Quilliam" not in text
 
 
-def heard(node: RemoteNode) -> list[str]:
+def heard(node: RemoteQueue) -> list[str]:
     """What it asks from now on."""
     calls: list[str] = []
     node._client.event_hooks = {"request": [lambda request: calls.append(f"{request.method} {request.url.path}")]}
@@ -146,11 +146,11 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_who_has_no_token_gets_nothing_and_a_revoked_one_is_out_at_once(door: Door) -> None:
-    uid = door.film()
-    job_id = door.job_of(uid).job_id
+def test_who_has_no_token_gets_nothing_and_a_revoked_one_is_out_at_once(api: ServeProcess) -> None:
+    uid = api.film()
+    job_id = api.job_of(uid).job_id
     for token in ("-", "wrong", "x" * 5000):
-        stranger = RemoteWorker(door.url, token)
+        stranger = RemoteWorker(api.url, token)
         answers = [
             stranger.client.get("/v1/ready"),
             stranger.ask(secrets.token_hex(16)),
@@ -158,25 +158,25 @@ def test_who_has_no_token_gets_nothing_and_a_revoked_one_is_out_at_once(door: Do
             stranger.client.post("/v1/living", json={"instance": "ab", "pids": []}),
         ]
         assert {answer.status_code for answer in answers} == {401}
-    first = door.worker("gpu1")
+    first = api.worker("gpu1")
     held = first.claim()
-    assert CliRunner().invoke(main, ["workers", "revoke", "gpu1", "--config", str(door.config_file)]).exit_code == 0
+    assert CliRunner().invoke(main, ["workers", "revoke", "gpu1", "--config", str(api.config_file)]).exit_code == 0
     assert held.call("GET", "/source").status_code == 401
-    assert door.job_of(uid).state is State.RECEIVED, "its film is free at once, uncharged"
-    assert door.job_of(uid).crashes == 0
-    token = door.token("gpu1")
-    assert token not in door.config.ledger_path.read_bytes().decode("latin-1"), "a token is kept as a digest only"
-    shown = json.loads(CliRunner().invoke(main, ["workers", "list", "--json", "--config", str(door.config_file)]).stdout)
+    assert api.job_of(uid).state is State.RECEIVED, "its film is free at once, uncharged"
+    assert api.job_of(uid).crashes == 0
+    token = api.token("gpu1")
+    assert token not in api.config.ledger_path.read_bytes().decode("latin-1"), "a token is kept as a digest only"
+    shown = json.loads(CliRunner().invoke(main, ["workers", "list", "--json", "--config", str(api.config_file)]).stdout)
     assert [(one["name"], one["state"], one["model"]) for one in shown] == [("gpu1", "allowed", "m 1")]
 
 
-def test_claim_fetch_return_and_the_same_words_twice(door: Door) -> None:
+def test_claim_fetch_return_and_the_same_words_twice(api: ServeProcess) -> None:
     """Result: one answer and one delivery, however often a worker that heard no reply says it again."""
-    uid = door.film()
-    worker, owner = door.worker(), secrets.token_hex(16)
+    uid = api.film()
+    worker, owner = api.worker(), secrets.token_hex(16)
     asked = [worker.ask(owner).json() for _ in range(3)]
     assert asked[0] == asked[1] == asked[2], "asking again with the token is asking the same"
-    assert door.job_of(uid).attempts == 1
+    assert api.job_of(uid).attempts == 1
     assert worker.ask(secrets.token_hex(16)).status_code == 204
     held = Hand(worker.client, asked[0], owner)
     source = held.source()
@@ -191,40 +191,40 @@ def test_claim_fetch_return_and_the_same_words_twice(door: Door) -> None:
     ended = [held.finish(sha256, threshold=0.25, notes=["view-assumed", "of-a-newer-worker"]) for _ in range(3)]
     assert [answer.status_code for answer in ended] == [200, 200, 200]
     assert held.finish(sha256, finding="none", objects=[]).status_code == 409, "other words with a used token"
-    job = door.job_of(uid)
+    job = api.job_of(uid)
     assert (job.state, job.finding, job.attempts) == (State.SEGMENTED, "pneumothorax", 1)
     assert job.notes == ("view-assumed", "of-a-newer-worker")
-    shown = CliRunner().invoke(main, ["show", job.job_id, "--config", str(door.config_file)]).stdout
+    shown = CliRunner().invoke(main, ["show", job.job_id, "--config", str(api.config_file)]).stdout
     assert "view-assumed: Nothing names the view" in shown and "of-a-newer-worker" in shown
     assert job.threshold == 0.25 and "90 % (threshold 25 %)" in shown
-    [delivery] = Outbox(door.ledger.store).of_job(job.job_id)
+    [delivery] = Outbox(api.ledger.store).of_job(job.job_id)
     assert (delivery.object.sha256, delivery.object.sop_instance_uid) == (sha256, seg.SOPInstanceUID)
-    assert (door.config.spool_directory / delivery.object.path).read_bytes() == encoded(seg)
+    assert (api.config.spool_directory / delivery.object.path).read_bytes() == encoded(seg)
 
 
-def test_an_indeterminate_answer_of_a_far_worker_needs_its_code_and_keeps_it(door: Door) -> None:
-    uid = door.film()
-    worker, sentence = door.worker(), IndeterminateCode.NO_REGION.sentence
+def test_an_indeterminate_answer_of_a_remote_worker_needs_its_code_and_keeps_it(api: ServeProcess) -> None:
+    uid = api.film()
+    worker, sentence = api.worker(), IndeterminateCode.NO_REGION.sentence
     said = {"finding": "indeterminate", "area_mm2": None, "sentence": sentence, "objects": []}
     for wrong in ({}, {"code": "no-region", "finding": "none"}):  # no reason; a reason for a plain no
         assert worker.claim().finish("0" * 64, **said | wrong).status_code == 422
     assert worker.claim().finish("0" * 64, **said, code="no-region").status_code == 200
-    job = door.job_of(uid)
+    job = api.job_of(uid)
     assert (job.state, job.finding, job.code, job.probability) == (State.SEGMENTED, "indeterminate", "no-region", 0.9)
     assert job.sentence == sentence
 
 
-def test_a_worker_understands_a_newer_node_and_a_node_takes_no_unknown_words(door: Door) -> None:
-    door.film()
-    worker, owner = door.worker(), secrets.token_hex(16)
+def test_a_worker_understands_a_newer_node_and_a_node_takes_no_unknown_words(api: ServeProcess) -> None:
+    api.film()
+    worker, owner = api.worker(), secrets.token_hex(16)
     said = worker.ask(owner).json()
-    assert Task.model_validate(said | {"of_a_newer_node": 1}) == Task.model_validate(said)
+    assert ClaimReply.model_validate(said | {"of_a_newer_node": 1}) == ClaimReply.model_validate(said)
     assert Hand(worker.client, said, owner).finish("0" * 64, of_a_newer_worker=1).status_code == 422
 
 
-def test_a_late_finisher_is_refused_and_another_ones_claim_can_not_be_touched(door: Door) -> None:
-    uid = door.film()
-    slow, quick = door.worker("slow"), door.worker("quick")
+def test_a_late_finisher_is_refused_and_another_ones_claim_can_not_be_touched(api: ServeProcess) -> None:
+    uid = api.film()
+    slow, quick = api.worker("slow"), api.worker("quick")
     lost = slow.claim()
     source = lost.source()
     sha256 = lost.send(seg_of(source))
@@ -237,9 +237,9 @@ def test_a_late_finisher_is_refused_and_another_ones_claim_can_not_be_touched(do
     assert lost.finish(sha256).status_code == 409, "the right owner token in the hand of another worker"
     time.sleep(0.1)
     assert taken.finish(taken.send(seg_of(source))).status_code == 200
-    job = door.job_of(uid)
+    job = api.job_of(uid)
     assert (job.state, job.attempts, job.crashes) == (State.SEGMENTED, 2, 0), "a lease that ran out charges nobody"
-    assert len(Outbox(door.ledger.store).of_job(job.job_id)) == 1
+    assert len(Outbox(api.ledger.store).of_job(job.job_id)) == 1
 
 
 def _claimed(worker: RemoteWorker):
@@ -248,7 +248,7 @@ def _claimed(worker: RemoteWorker):
     return Hand(worker.client, answer.json(), owner) if answer.status_code == 200 else None
 
 
-def test_what_does_not_belong_to_the_film_is_refused(door: Door) -> None:
+def test_what_does_not_belong_to_the_film_is_refused(api: ServeProcess) -> None:
     """Wrong UID, class, study, patient, film, sha256, bytes. Result: nothing of it is stored as a result; charged thrice."""
     cases = {
         "SOP Instance UID": {"SOPInstanceUID": "1.2.3"},
@@ -257,26 +257,26 @@ def test_what_does_not_belong_to_the_film_is_refused(door: Door) -> None:
         "PatientID": {"PatientID": "somebody else"},
         "does not refer": {"ReferencedSeriesSequence": []},
     }
-    worker = door.worker()
+    worker = api.worker()
     for seed, (what, changes) in enumerate(cases.items(), start=10):
-        uid = door.film(seed)
+        uid = api.film(seed)
         held = worker.claim()
         answer = held.finish(held.send(seg_of(held.source(), **changes)))
         assert answer.status_code == 422 and what in answer.text, (what, answer.text)
         assert "Zzyzx" not in answer.text and "somebody" not in answer.text
-        job = door.job_of(uid)
+        job = api.job_of(uid)
         assert (job.state, job.crashes) == (State.RECEIVED, 1)
         held = worker.claim()
         assert held.finish("e" * 64).status_code == 422, "an object that was never sent"
         held = worker.claim()
         held.call("PUT", "/objects/seg.dcm", content=b"not DICOM")
         assert held.finish(hashlib.sha256(b"not DICOM").hexdigest()).status_code == 422
-        job = door.job_of(uid)
+        job = api.job_of(uid)
         assert (job.state, job.code) == (State.FAILED, "result-refused")
-        assert not Outbox(door.ledger.store).of_job(job.job_id)
+        assert not Outbox(api.ledger.store).of_job(job.job_id)
 
 
-def test_a_file_that_the_sender_could_not_send_is_refused(door: Door) -> None:
+def test_a_file_that_the_sender_could_not_send_is_refused(api: ServeProcess) -> None:
     """File Meta without a transfer syntax, with another class, another syntax, a wrong length; a dataset that is cut."""
     bad = {
         "its transfer syntax": lambda seg: _renamed(encoded(seg), b"\x02\x00\x10\x00UI"),
@@ -286,9 +286,9 @@ def test_a_file_that_the_sender_could_not_send_is_refused(door: Door) -> None:
         "the group's length": lambda seg: encoded(seg)[:132] + encoded(seg)[144:],
         "to its end": lambda seg: encoded(seg) + b"\xfc\xff\xfc\xffOB\0\0\x10\0\0\0x",
     }
-    worker = door.worker()
+    worker = api.worker()
     for seed in (20, 21):  # each is charged three times
-        door.film(seed)
+        api.film(seed)
     for what, broken in bad.items():
         held = worker.claim()
         data = broken(seg_of(held.source()))
@@ -296,8 +296,8 @@ def test_a_file_that_the_sender_could_not_send_is_refused(door: Door) -> None:
         answer = held.finish(hashlib.sha256(data).hexdigest())
         assert answer.status_code == 422, what
         assert what in answer.text or what in ("does not end where", "the group's length"), (what, answer.text)
-    assert not open_deliveries(door.ledger.store)
-    left = [file for file in (door.config.spool_directory / "job").rglob("*") if file.is_file()]
+    assert not open_deliveries(api.ledger.store)
+    left = [file for file in (api.config.spool_directory / "job").rglob("*") if file.is_file()]
     assert not left, "what was refused is removed"
 
 
@@ -315,10 +315,10 @@ def _with_group_length(data: bytes, change: int) -> bytes:
     return data[:140] + (int.from_bytes(data[140:144], "little") + change).to_bytes(4, "little") + data[144:]
 
 
-def test_only_what_was_asked_for_is_kept_and_the_reserve_stays(door: Door) -> None:
+def test_only_what_was_asked_for_is_kept_and_the_reserve_stays(api: ServeProcess) -> None:
     """A token cannot fill the disk, with names that nobody asked for or claim by claim."""
-    door.film()
-    worker = door.worker()
+    api.film()
+    worker = api.worker()
     held = worker.claim()
     for name in ("seg-positioned.dcm", "capture.dcm", "x1.dcm", "presentation.dcm"):
         assert name.removesuffix(".dcm") not in held.task["kinds"]
@@ -328,7 +328,7 @@ def test_only_what_was_asked_for_is_kept_and_the_reserve_stays(door: Door) -> No
         assert held.call("PUT", "/objects/seg.dcm", content=b"x" * 1000).status_code == 200
         assert held.call("DELETE", "").status_code == 204
         held = worker.claim()
-    left = [file for file in (door.config.spool_directory / "job").rglob("*") if file.is_file()]
+    left = [file for file in (api.config.spool_directory / "job").rglob("*") if file.is_file()]
     assert not left, "what a claim left that was given back"
 
 
@@ -338,27 +338,27 @@ def test_the_reserve_is_not_for_another_machine(tmp_path: Path) -> None:
     with receiving(config.node.directory, allowed={"MODALITY": []}) as node:
         dataset = phantom_dataset(drawn_once(1, shape=(96, 80)), kind="DX", bits=12)
         assert send(node.port, dataset) == 0x0000
-    here = LocalNode.of(config, "w")
+    here = LocalQueue.of(config, "w")
     claim = here.claim(1)
     assert claim is not None
     with pytest.raises(DiskReserve):
-        here.far("gpu1").store(claim, "seg.dcm", b"x")
+        here.for_remote_worker("gpu1").store(claim, "seg.dcm", b"x")
     assert here.store(claim, "seg.dcm", b"x")[1], "it is there for the worker of this machine"
 
 
-def test_a_film_with_a_large_private_block_is_answered(door: Door) -> None:
+def test_a_film_with_a_large_private_block_is_answered(api: ServeProcess) -> None:
     """Result: what film and result must share is found behind it."""
-    uid = door.film(private=300_000)
-    held = door.worker().claim()
+    uid = api.film(private=300_000)
+    held = api.worker().claim()
     assert held.finish(held.send(seg_of(held.source()))).status_code == 200
-    assert door.job_of(uid).state is State.SEGMENTED
+    assert api.job_of(uid).state is State.SEGMENTED
 
 
-def test_a_result_that_is_too_large_for_the_node_ends_the_film_with_a_code(door: Door) -> None:
-    door.film()
-    token = door.config_file.with_name("token")
-    token.write_text(door.token())
-    node = RemoteNode.of(Work(node=door.url, token_file=str(token)), "ab", "m 1", MODEL)
+def test_a_result_that_is_too_large_for_the_node_ends_the_film_with_a_code(api: ServeProcess) -> None:
+    api.film()
+    token = api.config_file.with_name("token")
+    token.write_text(api.token())
+    node = RemoteQueue.of(Work(node=api.url, token_file=str(token)), "ab", "m 1", MODEL)
     claim = node.claim()
     assert claim is not None
     with pytest.raises(Refused, match=r"serve\.max_object_mb") as refused:
@@ -366,9 +366,9 @@ def test_a_result_that_is_too_large_for_the_node_ends_the_film_with_a_code(door:
     assert refused.value.code == "result-too-large"
 
 
-def test_bodies_are_bounded_and_errors_quote_nothing(door: Door) -> None:
-    door.film()
-    worker = door.worker()
+def test_bodies_are_bounded_and_errors_quote_nothing(api: ServeProcess) -> None:
+    api.film()
+    worker = api.worker()
     held = worker.claim()
     assert held.call("PUT", "/objects/seg.dcm", content=b"x" * (2 * 2**20)).status_code == 413
     assert held.call("PUT", "/objects/seg.dcm", content=(b"x" * 65536 for _ in range(40))).status_code == 413, "undeclared size"
@@ -378,54 +378,54 @@ def test_bodies_are_bounded_and_errors_quote_nothing(door: Door) -> None:
     wrong = worker.client.post("/v1/claims", json={"instance": PATIENT, "pid": -1})
     assert wrong.status_code == 422 and "Zzyzx" not in wrong.text
     assert held.call("POST", "/result", json=result("e" * 64) | {"probability": 7}).status_code == 422
-    left = [file for file in (door.config.spool_directory / "job").rglob("*") if file.is_file()]
+    left = [file for file in (api.config.spool_directory / "job").rglob("*") if file.is_file()]
     assert not left
 
 
-def test_a_dead_process_of_a_worker_is_charged_and_the_film_free_at_once(door: Door) -> None:
-    uid = door.film()
-    worker, other = door.worker("gpu1"), door.worker("gpu2")
+def test_a_dead_process_of_a_worker_is_charged_and_the_film_free_at_once(api: ServeProcess) -> None:
+    uid = api.film()
+    worker, other = api.worker("gpu1"), api.worker("gpu2")
     worker.claim()
     other.client.post("/v1/living", json={"instance": worker.instance, "pids": []}).raise_for_status()
-    assert door.job_of(uid).state is State.CLAIMED, "nobody speaks for another worker's processes"
+    assert api.job_of(uid).state is State.CLAIMED, "nobody speaks for another worker's processes"
     worker.client.post("/v1/living", json={"instance": worker.instance, "pids": [4711]}).raise_for_status()
-    assert door.job_of(uid).state is State.CLAIMED
+    assert api.job_of(uid).state is State.CLAIMED
     worker.client.post("/v1/living", json={"instance": worker.instance, "pids": [1]}).raise_for_status()
-    assert (door.job_of(uid).state, door.job_of(uid).crashes) == (State.RECEIVED, 1)
+    assert (api.job_of(uid).state, api.job_of(uid).crashes) == (State.RECEIVED, 1)
     worker.claim()
     said = {"instance": worker.instance, "pids": [], "dead": [4712]}  # one that began after the look is not among the living
     worker.client.post("/v1/living", json=said).raise_for_status()
-    assert door.job_of(uid).state is State.CLAIMED
+    assert api.job_of(uid).state is State.CLAIMED
     worker.client.post("/v1/living", json=said | {"dead": [4711]}).raise_for_status()
-    assert (door.job_of(uid).state, door.job_of(uid).crashes) == (State.RECEIVED, 2)
+    assert (api.job_of(uid).state, api.job_of(uid).crashes) == (State.RECEIVED, 2)
 
 
-def test_a_new_token_is_taken_without_a_restart(door: Door) -> None:
-    token = door.config_file.with_name("token")
-    token.write_text(door.token())
-    node = RemoteNode.of(Work(node=door.url, token_file=str(token)), "ab")
+def test_a_new_token_is_taken_without_a_restart(api: ServeProcess) -> None:
+    token = api.config_file.with_name("token")
+    token.write_text(api.token())
+    node = RemoteQueue.of(Work(node=api.url, token_file=str(token)), "ab")
     assert node.ready() == 0
-    assert CliRunner().invoke(main, ["workers", "revoke", "gpu1", "--config", str(door.config_file)]).exit_code == 0
-    with pytest.raises(NodeAway, match="does not know our token"):
+    assert CliRunner().invoke(main, ["workers", "revoke", "gpu1", "--config", str(api.config_file)]).exit_code == 0
+    with pytest.raises(NodeAway, match="does not accept our token"):
         node.ready()
-    token.write_text(door.token())
+    token.write_text(api.token())
     assert node.ready() == 0
 
 
-def test_an_idle_worker_that_redis_wakes_notices_a_revocation(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_client, "_LOOK_SECONDS", 0.0)
-    token = door.config_file.with_name("token")
-    token.write_text(door.token())
-    node = RemoteNode.of(Work(node=door.url, token_file=str(token)), "ab")
-    assert node.bury_the_dead()
-    assert CliRunner().invoke(main, ["workers", "revoke", "gpu1", "--config", str(door.config_file)]).exit_code == 0
+def test_an_idle_worker_that_redis_wakes_notices_a_revocation(api: ServeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_client, "_CHECK_SECONDS", 0.0)
+    token = api.config_file.with_name("token")
+    token.write_text(api.token())
+    node = RemoteQueue.of(Work(node=api.url, token_file=str(token)), "ab")
+    assert node.reap()
+    assert CliRunner().invoke(main, ["workers", "revoke", "gpu1", "--config", str(api.config_file)]).exit_code == 0
     with pytest.raises(NodeAway, match="it was revoked or replaced"):
-        node.bury_the_dead()
+        node.reap()
 
 
-def test_numbers_are_bounded(door: Door) -> None:
-    door.film()
-    worker = door.worker()
+def test_numbers_are_bounded(api: ServeProcess) -> None:
+    api.film()
+    worker = api.worker()
     assert worker.ask(secrets.token_hex(16), pid=10**30).status_code == 422
     held = worker.claim()
     body = json.dumps(result("0" * 64)).replace("12.0", "Infinity")
@@ -449,16 +449,16 @@ def test_what_is_no_answer_of_a_node_means_that_it_is_away(tmp_path: Path) -> No
     token.write_text("x")
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        node = RemoteNode.of(Work(node=f"http://127.0.0.1:{server.server_port}", token_file=str(token)), "ab")
+        node = RemoteQueue.of(Work(node=f"http://127.0.0.1:{server.server_port}", token_file=str(token)), "ab")
         with pytest.raises(NodeAway, match="not as a node does"):
             node.ready()
         server.shutdown()
 
 
-def test_all_claims_of_a_process_are_renewed_by_one_call(door: Door) -> None:
+def test_all_claims_of_a_process_are_renewed_by_one_call(api: ServeProcess) -> None:
     """Three films at a worker, one of them lost meanwhile; another worker's token renews none of them."""
-    uids = [door.film(seed) for seed in (1, 2, 3)]
-    node, other = door.remote_node("gpu1"), door.remote_node("gpu2")
+    uids = [api.film(seed) for seed in (1, 2, 3)]
+    node, other = api.remote_node("gpu1"), api.remote_node("gpu2")
     claims = [claim for claim in (node.claim(beside=at > 0) for at in range(3)) if claim is not None]
     assert len(claims) == 3
     calls = heard(node)
@@ -467,7 +467,7 @@ def test_all_claims_of_a_process_are_renewed_by_one_call(door: Door) -> None:
     assert other.renew(claims) == {claim.owner for claim in claims}
     node.release(claims[1])
     assert node.renew(claims) == {claims[1].owner}
-    assert [door.job_of(uid).state for uid in uids].count(State.CLAIMED) == 2
+    assert [api.job_of(uid).state for uid in uids].count(State.CLAIMED) == 2
 
 
 def test_a_node_that_knows_only_single_leases_is_asked_for_them(tmp_path: Path) -> None:
@@ -489,7 +489,7 @@ def test_a_node_that_knows_only_single_leases_is_asked_for_them(tmp_path: Path) 
     token.write_text("x")
     with ThreadingHTTPServer(("127.0.0.1", 0), OldNode) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        node = RemoteNode.of(Work(node=f"http://127.0.0.1:{server.server_port}", token_file=str(token)), "ab")
+        node = RemoteQueue.of(Work(node=f"http://127.0.0.1:{server.server_port}", token_file=str(token)), "ab")
         claims = [SimpleNamespace(job=SimpleNamespace(job_id=f"job{n}"), owner=f"{n:032x}") for n in range(4)]
         for _ in range(2):
             assert node.renew(claims) == {f"{2:032x}"}  # type: ignore[arg-type]
@@ -513,24 +513,24 @@ def test_a_body_that_can_not_be_decoded_means_that_the_node_is_away(tmp_path: Pa
     token.write_text("x")
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        node = RemoteNode.of(Work(node=f"http://127.0.0.1:{server.server_port}", token_file=str(token)), "ab")
+        node = RemoteQueue.of(Work(node=f"http://127.0.0.1:{server.server_port}", token_file=str(token)), "ab")
         with pytest.raises(NodeAway):
             node.ready()
         server.shutdown()
 
 
-def test_a_line_that_is_too_slow_for_a_film_is_no_fault_of_the_film(door: Door) -> None:
+def test_a_line_that_is_too_slow_for_a_film_is_no_fault_of_the_film(api: ServeProcess) -> None:
     """Result: what is sent and what is fetched end long before the time limit, which would charge the film with a crash."""
-    door.film(private=900_000)
-    token = door.config_file.with_name("token")
-    token.write_text(door.token())
+    api.film(private=900_000)
+    token = api.config_file.with_name("token")
+    token.write_text(api.token())
     port = free_port()
-    program, behind = slow_proxy.__file__, door.url.rsplit(":", 1)[1]
+    program, behind = slow_proxy.__file__, api.url.rsplit(":", 1)[1]
     line = subprocess.Popen([sys.executable, program, str(port), "127.0.0.1", behind, "0.4"])
     try:
         wait_for(lambda: _answers(port), 120, "the line")
         work = Work(node=f"http://127.0.0.1:{port}", token_file=str(token), time_limit_seconds=6)
-        node = RemoteNode.of(work, "ab", "m 1", MODEL)
+        node = RemoteQueue.of(work, "ab", "m 1", MODEL)
         claim = node.claim()
         assert claim is not None
         for step in (lambda: node.source(claim), lambda: node.store(claim, "seg.dcm", os.urandom(1_000_000))):
@@ -552,8 +552,8 @@ def test_who_says_nothing_is_shown_out_and_keeps_nobody_out(monkeypatch: pytest.
         app,
         host="127.0.0.1",
         port=port,
-        http=connection_limits.Impatient,
-        limit_concurrency=connection_limits.MOST_AT_ONCE,
+        http=connection_limits.LimitedProtocol,
+        limit_concurrency=connection_limits.MAX_CONNECTIONS,
         log_config=None,
     )
     server = uvicorn.Server(config)
@@ -562,14 +562,14 @@ def test_who_says_nothing_is_shown_out_and_keeps_nobody_out(monkeypatch: pytest.
     silent: list[socket.socket] = []
     try:
         wait_for(lambda: _answers(port), 120, "the server")
-        silent += [socket.create_connection(("127.0.0.1", port)) for _ in range(connection_limits.MOST_OF_A_HOST - 20)]
+        silent += [socket.create_connection(("127.0.0.1", port)) for _ in range(connection_limits.MAX_PER_HOST - 20)]
         slow = silent[0]
         slow.sendall(b"GET / HTT")
         assert httpx2.get(f"http://127.0.0.1:{port}/", trust_env=False).json() == "here", "meanwhile"
         silent += [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
         wait_for(lambda: all(_is_closed(one) for one in silent), 120, "the end of all silent connections")
         assert httpx2.get(f"http://127.0.0.1:{port}/", trust_env=False).json() == "here"
-        wait_for(lambda: not connection_limits.Impatient.of_host, 120, "the last of them")
+        wait_for(lambda: not connection_limits.LimitedProtocol.of_host, 120, "the last of them")
     finally:
         for one in silent:
             one.close()
@@ -587,42 +587,42 @@ def _is_closed(connection: socket.socket) -> bool:
         return True
 
 
-def test_a_worker_that_holds_several_films_loses_them_uncharged(door: Door) -> None:
-    uids = [door.film(seed) for seed in (1, 2)]
-    worker = door.worker()
+def test_a_worker_that_holds_several_films_loses_them_uncharged(api: ServeProcess) -> None:
+    uids = [api.film(seed) for seed in (1, 2)]
+    worker = api.worker()
     worker.claim()
     owner = secrets.token_hex(16)
     asked = [worker.ask(owner, beside=True).json()["job_id"] for _ in range(2)]
     assert asked[0] == asked[1], "asking again is asking the same"
     worker.client.post("/v1/living", json={"instance": worker.instance, "pids": []}).raise_for_status()
-    assert {(door.job_of(uid).state, door.job_of(uid).crashes) for uid in uids} == {(State.RECEIVED, 0)}
+    assert {(api.job_of(uid).state, api.job_of(uid).crashes) for uid in uids} == {(State.RECEIVED, 0)}
     assert worker.ask(secrets.token_hex(16), beside=True).status_code == 204, "each is worked on alone from now on"
     assert worker.claim().task["attempts"] == 2
 
 
 def test_a_stop_hands_out_nothing_and_waits_for_distant_benches(tmp_path: Path) -> None:
-    with served(tmp_path) as door:
-        uid, later = door.film(1), door.film(2)
-        worker = door.worker()
+    with served(tmp_path) as api:
+        uid, later = api.film(1), api.film(2)
+        worker = api.worker()
         held = worker.claim()
-        door.process.terminate()
+        api.process.terminate()
         time.sleep(0.5)  # it looks for signals twenty times a second
         wait_for(lambda: worker.ask(secrets.token_hex(16)).status_code == 204, 120, "no new work")
         sha256 = held.send(seg_of(held.source()))
         assert held.finish(sha256).status_code == 200
-        assert door.process.wait(120) == 0
-        first = next(one for one in (uid, later) if door.job_of(one).state is State.SEGMENTED)
-        assert door.job_of(later if first == uid else uid).state is State.RECEIVED
+        assert api.process.wait(120) == 0
+        first = next(one for one in (uid, later) if api.job_of(one).state is State.SEGMENTED)
+        assert api.job_of(later if first == uid else uid).state is State.RECEIVED
 
 
-def test_the_door_is_watched_without_a_token(door: Door) -> None:
-    door.film()
-    for path, status in (("/healthz", 200), ("/metrics", 200), ("/readyz", 503)):  # no receiver runs beside this door
-        assert httpx2.get(door.url + path, trust_env=False, timeout=20).status_code == status, path
+def test_health_needs_no_token(api: ServeProcess) -> None:
+    api.film()
+    for path, status in (("/healthz", 200), ("/metrics", 200), ("/readyz", 503)):  # no receiver runs beside this api
+        assert httpx2.get(api.url + path, trust_env=False, timeout=20).status_code == status, path
 
 
-def test_the_interface_describes_itself(door: Door) -> None:
-    paths = httpx2.get(f"{door.url}/openapi.json", trust_env=False).json()["paths"]
+def test_the_interface_describes_itself(api: ServeProcess) -> None:
+    paths = httpx2.get(f"{api.url}/openapi.json", trust_env=False).json()["paths"]
     assert {"/v1/claims", "/v1/claims/{job_id}/source", "/v1/claims/{job_id}/lease", "/v1/claims/{job_id}/result"} <= set(paths)
     assert "/v1/claims/{job_id}/objects/{name}" in paths and "/v1/living" in paths
 
@@ -645,8 +645,8 @@ def test_a_worker_sends_its_token_over_the_network_by_tls_only(node: str, tmp_pa
     done = CliRunner().invoke(main, ["work", "--config", str(file)])
     assert done.exit_code == 2 and "work.allow_plain" in done.stderr and "secret" not in done.output
     work = load(file).work
-    with pytest.raises(ConfigError, match="in plain"):
-        RemoteNode.of(work, "ab")
-    RemoteNode.of(work.model_copy(update={"allow_plain": True}), "ab")
+    with pytest.raises(ConfigError, match="unencrypted"):
+        RemoteQueue.of(work, "ab")
+    RemoteQueue.of(work.model_copy(update={"allow_plain": True}), "ab")
     for loopback in ("http://127.0.0.1:8114", "http://[::1]:8114", "https://192.0.2.5:8114"):
-        RemoteNode.of(work.model_copy(update={"node": loopback}), "ab")
+        RemoteQueue.of(work.model_copy(update={"node": loopback}), "ab")

@@ -21,7 +21,7 @@ from dicom_node.runtime.config import load
 from dicom_node.runtime.errors import SourceDamaged, SpoolError
 from dicom_node.runtime.shutdown import StopEvent
 from dicom_node.storage.ledger import Ledger
-from dicom_node.storage.local_queue import LocalNode
+from dicom_node.storage.local_queue import LocalQueue
 from dicom_node.storage.records import Arrival, Outcome, State
 from dicom_node.storage.spool import Spool
 
@@ -99,7 +99,7 @@ def test_verbs_that_run_each_on_their_own_are_a_running_node(config_file: Path) 
 
 def test_what_jobs_prints_can_be_copied(config_file: Path) -> None:
     """Through a pipe, too: an id that is cut is no id."""
-    node = LocalNode.of(load(config_file), "worker")
+    node = LocalQueue.of(load(config_file), "worker")
     path = node.spool.write(b"film").path
     syntax = "1.2.840.10008.1.2.1"
     job = node.ledger.add_arrival(Arrival("1.2.3", "1.2", syntax, "sha", path, 4, "A" * 16, "PTXSEG", "::1")).job_id
@@ -131,7 +131,7 @@ def test_a_trouble_of_the_moment_ends_no_film(
     number: int, problem: type[Exception], config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too many open files: the film is given back. A disk that cannot read it: the film fails, and its resend heals it."""
-    node = LocalNode.of(load(config_file), "worker")
+    node = LocalQueue.of(load(config_file), "worker")
     path = node.spool.write(b"film").path
     node.ledger.add_arrival(Arrival("1.2.3", "1.2", "1.2.840.10008.1.2.1", "sha", path, 4, "MODALITY", "PTXSEG", "127.0.0.1"))
     claim = node.claim()

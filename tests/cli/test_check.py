@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from pynetdicom import AE
 from servers import Orthanc, free_port, running_orthanc
 
-from dicom_node.cli.check import Check, checks
+from dicom_node.cli.check import checks
 from dicom_node.cli.main import main
+from dicom_node.runtime.check import Check
 from dicom_node.runtime.config import load
 from dicom_node.storage.records import DeliveryState
 from dicom_node.storage.spool import Spool

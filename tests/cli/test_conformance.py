@@ -29,7 +29,7 @@ from dicom_node.dimse.commitment_report import PUSH_MODEL, PUSH_MODEL_INSTANCE, 
 from dicom_node.dimse.contexts import VERIFICATION
 from dicom_node.receive.storage_scp import Receiver, bind
 from dicom_node.runtime.config import Config, load
-from dicom_node.storage.commitments import Commitments, Wanting
+from dicom_node.storage.commitments import Commitments, UncommittedDelivery
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.records import DeliveryState
 from dicom_node.storage.spool import Spool
@@ -283,7 +283,7 @@ def test_the_statuses_of_a_commitment_report_are_those_of_the_statement(tmp_path
         [one] = films.outbox.of_job(films.jobs[0])
         assert films.outbox.sending(one)
         films.outbox.settle(one, DeliveryState.DELIVERED, status=0, reason="stored")
-        known = node.commitments.open("ARCHIVE", [Wanting(one.delivery_id, one.job_id, CR, films.uids[0])])
+        known = node.commitments.open("ARCHIVE", [UncommittedDelivery(one.delivery_id, one.job_id, CR, films.uids[0])])
         assert known is not None
         roles = [build_role(PUSH_MODEL, scp_role=True)]
         association = node.associate([build_context(PUSH_MODEL, EXPLICIT)], "ARCHIVE", ext_neg=roles)

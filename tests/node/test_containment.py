@@ -118,7 +118,7 @@ Heartbeat(Node(), types.SimpleNamespace(owner="a")).__enter__()
 from dicom_node.work.celery_app import celery_app
 from dicom_node.work.wakeup import Ringer
 class Node:
-    def bury_the_dead(self): raise KeyError("nobody foresaw this")
+    def reap(self): raise KeyError("nobody foresaw this")
 Ringer(celery_app(config.queue, config.work), Node(), children=1, poll_seconds=0.01).start()
 """,
     "dispatcher": """
@@ -134,7 +134,7 @@ from dicom_node.runtime.listening import listening
 from dicom_node.runtime.shutdown import StopEvent
 from dicom_node.storage import retention
 def run(self, stop): raise KeyError("nobody foresaw this")
-retention.Retention.run = run
+retention.Cleanup.run = run
 processes._take_films(config, listening("127.0.0.1", 0, ""), StopEvent(), keeps=True)
 """,
     "serve": """
@@ -228,7 +228,7 @@ BROKEN = {
     newer: "schema version",
     no_database: "is damaged",
     torn: "is damaged",
-    a_folder: "is no file",
+    a_folder: "is not a file",
     lost: "films are in",
     emptied: "films are in",
 }

@@ -19,7 +19,7 @@ from watched_node import House, get, samples, watched
 
 from dicom_node.cli.main import main
 from dicom_node.dimse.contexts import SOP_CLASSES
-from dicom_node.storage.local_queue import IGNORED, IGNORED_SENTENCE, LocalNode
+from dicom_node.storage.local_queue import IGNORED, IGNORED_SENTENCE, LocalQueue
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import State
 from dicom_node.work.job_runner import Workbench
@@ -66,7 +66,7 @@ def test_every_skip_is_counted_under_its_code_and_notes_reach_the_report(tmp_pat
             assert send(house.port, film) == 0x0000, "a film that is not ours is taken all the same"
     finally:
         house.stop()
-    node = LocalNode.of(house.config, "worker")
+    node = LocalQueue.of(house.config, "worker")
     bench = Workbench(node, Segmenter(load_model(house.config.segment), segment_settings(house.config.segment)))
     while claim := bench.claim():
         bench.answer(claim)

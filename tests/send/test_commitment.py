@@ -31,7 +31,7 @@ from dicom_node.send import commitment_request
 from dicom_node.send.storage_scu import Sender
 from dicom_node.send.storage_scu import commits as takes_requests
 from dicom_node.storage import commitments
-from dicom_node.storage.commitments import UNCOMMITTED, Commitments, Wanting, committing_json
+from dicom_node.storage.commitments import UNCOMMITTED, Commitments, UncommittedDelivery, committing_json
 from dicom_node.storage.destinations import Router
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.outbox import Outbox
@@ -159,7 +159,7 @@ class Site:
 
     def ask_by_hand(self) -> str:
         """A request as the sender would have written it."""
-        batch = [Wanting(one.delivery_id, one.job_id, SC, one.object.sop_instance_uid) for one in self.deliveries]
+        batch = [UncommittedDelivery(one.delivery_id, one.job_id, SC, one.object.sop_instance_uid) for one in self.deliveries]
         uid = self.commitments.open("PACS", batch)
         assert uid is not None
         return uid
@@ -563,7 +563,7 @@ def test_a_ledger_that_can_not_be_written_for_a_moment(
     monkeypatch.setattr(commitment_request, "LEDGER_TROUBLE_SECONDS", 0.2)
     real, failures = Commitments.open, []
 
-    def full(self: Commitments, peer: str, batch: list[Wanting]) -> str | None:
+    def full(self: Commitments, peer: str, batch: list[UncommittedDelivery]) -> str | None:
         if len(failures) < 2:
             failures.append(len(archive.asked))
             raise sqlite3.OperationalError("database or disk is full")

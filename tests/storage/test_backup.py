@@ -18,7 +18,7 @@ from dicom_node.cli.main import main
 from dicom_node.runtime.config import Config, load
 from dicom_node.storage.database import SCHEMA_VERSION, Store
 from dicom_node.storage.ledger import Ledger
-from dicom_node.storage.local_queue import LocalNode
+from dicom_node.storage.local_queue import LocalQueue
 from dicom_node.storage.records import Arrival, Outcome, State, StoredObject
 
 
@@ -28,7 +28,7 @@ class House:
 
     file: Path
     config: Config
-    node: LocalNode
+    node: LocalQueue
     first: str  # job id
 
     def film(self, uid: str) -> str:
@@ -49,7 +49,7 @@ def house(tmp_path: Path) -> House:
     file = tmp_path / "config.toml"
     file.write_text("[node]\ndirectory = 'node'\nreserve_mb = 0\n")
     config = load(file)
-    house = House(file, config, LocalNode.of(config, "worker"), "")
+    house = House(file, config, LocalQueue.of(config, "worker"), "")
     house.first = house.film("1.2.1")
     claim = house.node.claim()
     assert claim is not None
@@ -156,8 +156,8 @@ def empty(copy: Path) -> None:
         (damaged, "is damaged"),
         (cut, "is damaged"),
         (newer, "schema version"),
-        (another_database, "no ledger"),
-        (empty, "no ledger"),
+        (another_database, "not a ledger"),
+        (empty, "not a ledger"),
         (Path.unlink, "no such file"),
     ],
 )

@@ -189,13 +189,13 @@ def test_pause_stops_claims_and_purge_keeps_the_tombstone(ledger: Ledger) -> Non
     assert ledger.claim("worker", 30) is None
     ledger.set_mode("running")
     job = ledger.finish(claimed(ledger), answered(), [Route("PACS")])
-    with pytest.raises(NodeError, match="nothing undelivered is purged"):
+    with pytest.raises(NodeError, match="only delivered work is purged"):
         ledger.purge(job.job_id)
     outbox = Outbox(ledger.store)
     [delivery] = outbox.of_job(job.job_id)
     outbox.settle(delivery, DeliveryState.DELIVERED, status=0, reason="")
     assert len(ledger.purge(job.job_id)) == 2
-    assert ledger.answer("1.2.3", "c1", "m1") is not None
+    assert ledger.stored_kinds("1.2.3", "c1", "m1") is not None
     with pytest.raises(NodeError, match="purged"):
         ledger.rerun(job.job_id)
     again = ledger.add_arrival(arrival())
@@ -241,8 +241,8 @@ def test_what_a_trial_made_and_lost_is_made_again_when_the_film_comes_in_earnest
     ledger.add_arrival(replace(arrival(), mode="shadow"))
     job = ledger.finish(claimed(ledger), answered(), ())
     assert ledger.purge(job.job_id)
-    known = ledger.answer("1.2.3", "c1", "m1")
-    assert known is not None and known.kinds == (), "nobody was to have what is gone"
+    known = ledger.stored_kinds("1.2.3", "c1", "m1")
+    assert known == (), "nobody was to have what is gone"
     ledger.add_arrival(arrival())
     again = answered()
     ledger.finish(claimed(ledger), again, [Route("PACS")])
@@ -362,7 +362,7 @@ def test_nothing_that_is_asked_while_films_flow_reads_a_table_from_end_to_end(le
     assert ledger.ready() == 0 and claim is not None
     ledger.renew(claim, 30)
     ledger.revision("1.2.3", "c1")
-    ledger.answer("1.2.3", "c1", "m1")
+    ledger.stored_kinds("1.2.3", "c1", "m1")
     ledger.finish(claim, answered(), [Route("PACS")])
     [due] = outbox.due(900)["PACS"]
     outbox.sending(due)

@@ -19,7 +19,7 @@ from dicom_node.storage.destinations import Route
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import Arrival, DeliveryState, Job, Outcome, State, StoredObject
-from dicom_node.storage.retention import DAY, Kind, Removed, Retention, candidates_query
+from dicom_node.storage.retention import DAY, Cleanup, Completion, Removed, candidates_query
 from dicom_node.storage.spool import Spool
 
 EXPLICIT, CR = "1.2.840.10008.1.2.1", "1.2.840.10008.5.1.4.1.1.1"
@@ -50,7 +50,7 @@ class House:
         self.ledger = Ledger(self.config.ledger_path)
         self.outbox = Outbox(self.ledger.store)
         self.days = 0.0
-        self.retention = Retention(self.config, self.ledger, self.spool, now=lambda: time.time() + self.days * DAY)
+        self.cleanup = Cleanup(self.config, self.ledger, self.spool, now=lambda: time.time() + self.days * DAY)
 
     def arrive(self, uid: str, calling: str = "MODALITY", data: bytes = FILM, syntax: str = EXPLICIT) -> str:
         """A film comes in as the receiver takes it; its job id."""
@@ -66,12 +66,12 @@ class House:
         claim = self.ledger.claim("w", 30)
         assert claim is not None
         uid = claim.job.arrival.sop_instance_uid
-        known = self.ledger.answer(uid, content, "m")
+        known = self.ledger.stored_kinds(uid, content, "m")
         stored = self.spool.write_into(self.spool.folder_for(claim.job.job_id, claim.owner), "seg.dcm", RESULT)
         one = StoredObject("seg", "", "1.2", f"2.25.{uid}", stored.sha256, stored.path, stored.size, "demo")
         outcome = Outcome(
             State.SEGMENTED, finding="none", content_sha256=content, model="m 1", model_digest="m",
-            objects=() if known and "seg" in known.kinds else (one,),
+            objects=() if known and "seg" in known else (one,),
         )  # fmt: skip
         return self.ledger.finish(claim, outcome, [Route(name) for name in destinations], redeliver=redeliver)
 
@@ -104,7 +104,7 @@ class House:
 
     def round_after(self, days: float) -> Removed:
         self.days = days
-        return self.retention.round()
+        return self.cleanup.round()
 
 
 @pytest.fixture
@@ -119,8 +119,8 @@ def test_finished_work_goes_after_its_days_and_leaves_a_tombstone(house: House) 
     assert house.round_after(6.9) == Removed()
     assert house.round_after(7.1) == Removed(settled=2)
     assert not house.has_film(answered) and not house.has_film(skipped) and house.files() == 0
-    after, known = house.ledger.objects(answered), house.ledger.answer("1.1", "c", "m")
-    assert known is not None and known.kinds == ("seg",), "what was sent is never made again"
+    after, known = house.ledger.objects(answered), house.ledger.stored_kinds("1.1", "c", "m")
+    assert known == ("seg",), "what was sent is never made again"
     assert [(one.sop_instance_uid, one.sha256) for one in after] == [(one.sop_instance_uid, one.sha256) for one in before]
     assert [one.path for one in after] == [None]
     assert house.ledger.job(answered).arrival.dataset_sha256 and jobs_by_state(house.ledger.store)[State.SEGMENTED] == 1
@@ -153,10 +153,10 @@ def test_what_is_not_delivered_is_never_removed(house: House) -> None:
     assert house.outbox.sending(house.outbox.of_job(on_the_wire)[0])
     assert house.ledger.job(twin).same_as == waiting
     house.spool.size = 0
-    assert house.round_after(4000) == Removed() and house.retention.make_room() == 0
+    assert house.round_after(4000) == Removed() and house.cleanup.make_room() == 0
     assert all(house.has_film(one) for one in (waiting, on_the_wire, twin))
     house.settle(waiting)
-    assert house.retention.make_room() == 2, "the film and the same film in another syntax"
+    assert house.cleanup.make_room() == 2, "the film and the same film in another syntax"
     assert house.has_film(on_the_wire)
 
 
@@ -172,7 +172,7 @@ def test_what_a_committing_peer_has_not_committed_to_is_never_removed(tmp_path: 
         )
     house.spool.size = 0
     assert house.round_after(4000) == Removed(settled=1)
-    assert house.retention.make_room() == 0
+    assert house.cleanup.make_room() == 0
     assert house.has_film(kept) and house.has_film(returned) and not house.has_film(committed)
 
 
@@ -195,14 +195,14 @@ def test_under_the_watermark_finished_work_goes_oldest_first_and_only_as_much_as
     house.finish()  # not delivered
     finished = [house.answered(f"1.{number}") for number in range(1, 61)]
     house.spool.size = 1024 * 1024 + 30 * (len(FILM) + len(RESULT))
-    removed = house.retention.make_room()
-    assert not house.retention.is_short(), "room was made"
+    removed = house.cleanup.make_room()
+    assert not house.cleanup.is_short(), "room was made"
     assert 30 <= removed < 60, "and no more than that, in steps of some jobs"
     here = [house.has_film(one) for one in finished]
     assert here == [False] * removed + [True] * (60 - removed), "first finished, first out"
     assert house.has_film(failed) and house.has_film(waiting)
     house.spool.size = 0
-    assert house.retention.make_room() == 60 - removed
+    assert house.cleanup.make_room() == 60 - removed
     assert house.has_film(failed) and house.has_film(waiting), "never a failed one before its time"
 
 
@@ -246,7 +246,7 @@ def test_a_rerun_that_comes_between_the_search_and_the_transaction_wins(house: H
     house.ledger.store.write = lambda: (  # type: ignore[method-assign]  # the moment before the first transaction
         setattr(house.ledger.store, "write", write), Ledger(house.config.ledger_path).rerun(job_id), write()
     )[2]  # fmt: skip
-    assert house.retention.round() == Removed()
+    assert house.cleanup.round() == Removed()
     assert house.has_film(job_id) and house.ledger.job(job_id).state is State.RECEIVED
 
 
@@ -271,14 +271,14 @@ from pathlib import Path
 from dicom_node.runtime.config import load
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.destinations import Route
-from dicom_node.storage.retention import Retention
+from dicom_node.storage.retention import Cleanup
 from dicom_node.storage.spool import Spool
 import time
 class Dies(Spool):
     def delete(self, path):
         os.kill(os.getpid(), signal.SIGKILL)
 config = load(Path(sys.argv[1]))
-Retention(config, Ledger(config.ledger_path), Dies(config.spool_directory, 0), now=lambda: time.time() + 8 * 86400).round()
+Cleanup(config, Ledger(config.ledger_path), Dies(config.spool_directory, 0), now=lambda: time.time() + 8 * 86400).round()
 """
 
 
@@ -291,9 +291,9 @@ def test_a_crash_between_row_and_file_leaves_nothing_that_a_resend_does_not_heal
     assert not house.has_film(job_id), "and no row promises it"
     assert house.arrive("1.1") == job_id and house.has_film(job_id)
     for file in (house.spool.directory / "arrivals").rglob("*.dcm"):
-        os.utime(file, (1, 1))  # old enough for the reaper, all of them
+        os.utime(file, (1, 1))  # old enough to be removed, all of them
     (house.spool.directory / "job").joinpath("leftover").mkdir()
-    assert house.retention.round().orphans == 1
+    assert house.cleanup.round().orphans == 1
     assert not film.exists() and house.has_film(job_id), "only what no row names"
 
 
@@ -305,7 +305,7 @@ def test_the_journal_goes_back_as_far_as_it_is_told_to(house: House) -> None:
         db.executemany(
             "INSERT INTO associations (calling_ae, called_ae, host, opened_at) VALUES ('A','B','::1',?)", [(old,)] * 1200
         )
-    assert house.retention.round() == Removed(journal=1200)
+    assert house.cleanup.round() == Removed(journal=1200)
     assert house.ledger.store.read().execute("SELECT count(*) FROM associations").fetchone()[0] == 3
 
 
@@ -332,15 +332,15 @@ def many_finished(ledger: Ledger, jobs: int) -> None:
 
 def test_a_hundred_thousand_finished_jobs_hold_nobody_up(house: House) -> None:
     many_finished(house.ledger, 100_000)
-    for kind in Kind:
+    for completion in Completion:
         values = {"until": time.time(), "finished_at": 0.0, "id": "", "limit": 20, "committing": "[]"}
-        plan = house.ledger.store.read().execute("EXPLAIN QUERY PLAN " + candidates_query(kind), values).fetchall()
+        plan = house.ledger.store.read().execute("EXPLAIN QUERY PLAN " + candidates_query(completion), values).fetchall()
         steps = [row["detail"] for row in plan]
         assert steps[0].startswith("SEARCH j USING INDEX jobs_kept"), steps
         assert not any((step.startswith("SCAN") and "json_each" not in step) or "TEMP" in step for step in steps), steps
     stop, removed = threading.Event(), []
-    retention = Retention(house.config, Ledger(house.config.ledger_path), house.spool)
-    thread = threading.Thread(target=lambda: removed.append(retention.round(stop)))
+    cleanup = Cleanup(house.config, Ledger(house.config.ledger_path), house.spool)
+    thread = threading.Thread(target=lambda: removed.append(cleanup.round(stop)))
     thread.start()
     try:
         kept = "SELECT count(*) FROM jobs WHERE path IS NOT NULL AND finished_at IS NOT NULL"

@@ -159,7 +159,7 @@ def test_delete_takes_the_empty_folders_of_a_result_along(spool: Spool) -> None:
     assert list((spool.directory / "job").iterdir()) == []
 
 
-def test_the_reaper_takes_what_no_row_names_and_is_old(spool: Spool) -> None:
+def test_old_files_that_no_row_names_are_removed(spool: Spool) -> None:
     known, lost, young = (spool.write(name) for name in (b"known", b"lost", b"young"))
     loser = spool.write_into(spool.folder_for("job1", "late"), "seg.dcm", b"mask")
     half = spool.directory / lost.path.replace(".dcm", "half.dcm.part")
@@ -169,9 +169,9 @@ def test_the_reaper_takes_what_no_row_names_and_is_old(spool: Spool) -> None:
     for path in (empty, known.path, lost.path, loser.path, half.relative_to(spool.directory)):
         os.utime(spool.directory / path, (an_hour_ago, an_hour_ago))
 
-    reaped = spool.reap({known.path})
+    removed = spool.remove_orphans({known.path})
 
-    assert sorted(reaped) == sorted([lost.path, loser.path, half.relative_to(spool.directory).as_posix()])
+    assert sorted(removed) == sorted([lost.path, loser.path, half.relative_to(spool.directory).as_posix()])
     assert sorted(files(spool)) == sorted(str(spool.directory / one.path) for one in (known, young))
     assert not (spool.directory / "job" / "job2").exists()
 

@@ -128,15 +128,15 @@ SCENES = (
 FAR_SCENES = (
     Scene((Point("serve", "dicom_node.storage.ledger:Ledger.claim", "before"),)),
     Scene((Point("serve", "dicom_node.storage.ledger:Ledger.claim", "after"),)),  # claimed, and the worker does not know it
-    Scene((Point("serve", "dicom_node.storage.local_queue:LocalNode.source", "after"),)),
-    Scene((Point("serve", "dicom_node.storage.local_queue:LocalNode.known", "after"),)),
+    Scene((Point("serve", "dicom_node.storage.local_queue:LocalQueue.source", "after"),)),
+    Scene((Point("serve", "dicom_node.storage.local_queue:LocalQueue.known", "after"),)),
     Scene((Point("serve", "dicom_node.storage.spool:os.rename", "after"),)),  # the object is there, its folder is not synced
-    Scene((Point("serve", "dicom_node.storage.local_queue:LocalNode.store", "after"),)),
+    Scene((Point("serve", "dicom_node.storage.local_queue:LocalQueue.store", "after"),)),
     Scene((Point("serve", "dicom_node.storage.ledger:Ledger.finish", "before"),)),
     Scene((Point("serve", "dicom_node.storage.ledger:Ledger.finish", "after"),)),  # finished, and the worker does not know it
-    Scene((Point("work", "dicom_node.api.worker_client:RemoteNode.claim", "after"),), charged=1),
-    Scene((Point("work", "dicom_node.api.worker_client:RemoteNode.source", "after"),), charged=1),
-    Scene((Point("work", "dicom_node.api.worker_client:RemoteNode.store", "after"),), charged=1),
-    Scene((Point("work", "dicom_node.api.worker_client:RemoteNode.finish", "before"),), charged=1),
-    Scene((Point("work", "dicom_node.api.worker_client:RemoteNode.finish", "after"),)),
+    Scene((Point("work", "dicom_node.api.worker_client:RemoteQueue.claim", "after"),), charged=1),
+    Scene((Point("work", "dicom_node.api.worker_client:RemoteQueue.source", "after"),), charged=1),
+    Scene((Point("work", "dicom_node.api.worker_client:RemoteQueue.store", "after"),), charged=1),
+    Scene((Point("work", "dicom_node.api.worker_client:RemoteQueue.finish", "before"),), charged=1),
+    Scene((Point("work", "dicom_node.api.worker_client:RemoteQueue.finish", "after"),)),
 )

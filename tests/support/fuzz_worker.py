@@ -16,7 +16,7 @@ from pathlib import Path
 from dicom_node.runtime.config import Send, Work
 from dicom_node.storage.destinations import Router
 from dicom_node.storage.ledger import Ledger
-from dicom_node.storage.local_queue import LocalNode
+from dicom_node.storage.local_queue import LocalQueue
 from dicom_node.storage.spool import Spool
 from dicom_node.work.job_runner import Workbench
 from segmenter.engine import Segmenter
@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     segmenter = Segmenter(load_artifact(folder / "artifact"), SETTINGS)
     ledger, spool = Ledger(folder / "ledger.sqlite"), Spool(folder / "spool", 0)
     router = Router(Send(destinations=("PACS",)), {})
-    bench = Workbench(LocalNode(ledger, spool, Work(max_crashes=MAX_CRASHES), router, 300.0, NAME), segmenter)
+    bench = Workbench(LocalQueue(ledger, spool, Work(max_crashes=MAX_CRASHES), router, 300.0, NAME), segmenter)
     limit = _kb("VmSize") * 1024 + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     say(ready=True)

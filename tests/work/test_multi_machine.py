@@ -174,4 +174,4 @@ def test_the_page_copies_no_key_to_the_worker() -> None:
 def test_a_token_in_place_of_the_name_of_its_file_is_not_shown() -> None:
     token = "Geheim" + "x" * 37
     done = CliRunner().invoke(main, ["check"], env={"SEGMENTER_WORK__NODE": "https://h:1", "SEGMENTER_WORK__TOKEN_FILE": token})
-    assert "is not the token, but the name of a file that holds it" in done.output and "Geheim" not in done.output
+    assert "must be the name of the file with the token" in done.output and "Geheim" not in done.output

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from dicom_node.api.schemas import Task, claim_of
+from dicom_node.api.schemas import ClaimReply, claim_from
 from dicom_node.storage.leases import Claim
 from dicom_node.work.job_runner import OnBench
 from dicom_node.work.pipeline import Conveyor
 
 
 def film(number: int, attempts: int = 1) -> Claim:
-    task = Task(
+    task = ClaimReply(
         job_id=f"{number:016x}", sop_instance_uid=f"1.{number}", sop_class_uid="1.2", transfer_syntax_uid="1.2",
         dataset_sha256="0" * 64, size=1, attempts=attempts, crashes=0, generation=1, lease_seconds=30, kinds=(),
     )  # fmt: skip
-    return claim_of(task, f"{number:032x}")
+    return claim_from(task, f"{number:032x}")
 
 
 @dataclass

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dicom_node.runtime.config import Config, Node, Queue, Work
-from dicom_node.storage.local_queue import LocalNode
+from dicom_node.storage.local_queue import LocalQueue
 from dicom_node.work.celery_app import celery_app
 from dicom_node.work.wakeup import Ringer
 
@@ -26,7 +26,7 @@ class Films:
     def ready(self) -> int:
         return self.films
 
-    def bury_the_dead(self) -> bool:
+    def reap(self) -> bool:
         return self.at_work
 
     def close(self) -> None:
@@ -73,12 +73,12 @@ def test_a_dead_child_that_the_pool_does_not_notice_is_noticed() -> None:
 def test_a_child_is_never_made_in_the_middle_of_a_look_at_the_ledger(tmp_path: Path) -> None:
     """A process forks while its ringer looks all the time. Result: every child can write to the ledger."""
     config = Config(node=Node(directory=tmp_path))
-    node = LocalNode.of(config, "group", in_turn=True)
+    node = LocalQueue.of(config, "group", in_turn=True)
     ringer = Ringer(celery_app(Queue(), Work()), node, children=1, poll_seconds=0.0, rings=True)
     ringer.stand_apart_from_forks()
     ringer.start()
     try:
-        assert [_forked(lambda: LocalNode.of(config, "group").claim(), seconds=15) for _ in range(100)] == [0] * 100
+        assert [_forked(lambda: LocalQueue.of(config, "group").claim(), seconds=15) for _ in range(100)] == [0] * 100
     finally:
         ringer.stop()
 

@@ -95,6 +95,6 @@ def _characters() -> str:
 
     known = ", ".join(sorted(name for name in python_encoding if name and name.startswith("ISO")))
     return (
-        "Text of patient and study is copied as the bytes of the film, with the film's Specific Character Set. Known: "
+        "Text of patient and study is copied as the bytes of the film, with the film's Specific Character Set. KnownContent: "
         f"{known}. A Specific Character Set that names none is left out. Our own text is ASCII (ISO_IR 6), in English."
     )
