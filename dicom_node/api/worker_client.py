@@ -205,7 +205,7 @@ class RemoteNode:
         self._next_look = time.monotonic() + _LOOK_SECONDS
         return self._told(Ready, self._call("GET", "/v1/ready", patience=0)).ready
 
-    def bury_the_dead(self) -> bool:
+    def reap(self) -> bool:
         """Tell the node which of our processes live, each time one has died. True: only the node knows who has a film."""
         living, _ = children_of(os.getpid())
         self._dead |= self._children - living

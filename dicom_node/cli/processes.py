@@ -157,7 +157,7 @@ def serve(config: Config) -> None:
         )
         dispatcher = None
         if not config.queue.broker.startswith("memory://"):
-            dispatcher = wakeup.Dispatcher(celery_app(config.queue, config.work), door.here, 0.1)
+            dispatcher = wakeup.Dispatcher(celery_app(config.queue, config.work), door.here.ready, 0.1)
             dispatcher.start()
         # Not in the main thread: there uvicorn would take the signals, and stop before distant benches are clear.
         serving = EssentialThread(target=server.run, args=([listener],), name="http")

@@ -128,7 +128,7 @@ class LocalNode:
         """How many jobs could be claimed now."""
         return self.ledger.ready()
 
-    def bury_the_dead(self) -> bool:
+    def reap(self) -> bool:
         """Free the claims of our processes that died; a film that was alone on its bench is charged with a crash. Returns
         whether a living one has a film."""
         pids = self.ledger.claim_pids(self.worker)
@@ -142,7 +142,7 @@ class LocalNode:
         return [pid for pid in self.ledger.claim_pids(self.worker) if pid not in living]
 
     def bury(self, dead: Sequence[int]) -> None:
-        """Free the claims of these processes of the worker, as `bury_the_dead`. The dead are named, not the living: one of
+        """Free the claims of these processes of the worker, as `reap`. The dead are named, not the living: one of
         those may claim a film at this moment."""
         for job in self.ledger.release_worker(self.worker, dead, max_crashes=self.work.max_crashes):
             words = {"worker": self.worker, "crashes": job.crashes, "state": job.state}

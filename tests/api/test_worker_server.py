@@ -414,10 +414,10 @@ def test_an_idle_worker_that_redis_wakes_notices_a_revocation(door: Door, monkey
     token = door.config_file.with_name("token")
     token.write_text(door.token())
     node = RemoteNode.of(Work(node=door.url, token_file=str(token)), "ab")
-    assert node.bury_the_dead()
+    assert node.reap()
     assert CliRunner().invoke(main, ["workers", "revoke", "gpu1", "--config", str(door.config_file)]).exit_code == 0
     with pytest.raises(NodeAway, match="it was revoked or replaced"):
-        node.bury_the_dead()
+        node.reap()
 
 
 def test_numbers_are_bounded(door: Door) -> None:
