@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dicom_node.runtime.config import Config
     from dicom_node.storage.ledger import Ledger
 
+# 3: `film_report.exit_code`; the table is in cli/main.py.
+EXIT_INTERNAL, EXIT_CONFIG, EXIT_FILM_FAILED, EXIT_MISSING = 1, 2, 3, 4
 DEFAULT_CONFIG = Path("config.toml")
 
 

@@ -182,7 +182,7 @@ def print_jobs(jobs: Sequence[Job]) -> None:
             terminal.short_time(job.received_at),
             escape(job.arrival.calling_ae),
             (" " if terminal.is_wide(console) else "\n").join(_result(job)),
-            "" if job.probability is None else terminal.percent(job.probability, job.threshold),
+            terminal.percent(job.probability, job.threshold),
             "" if job.area_mm2 is None else f"{job.area_mm2:.0f}",
             "" if job.seconds is None else f"{job.seconds:.1f}",
         )

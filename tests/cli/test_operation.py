@@ -217,7 +217,7 @@ def test_purge_asks_and_without_a_terminal_it_wants_yes(films: AnsweredFilms) ->
     silent = says(films, "purge", job)
     assert silent.exit_code == 2 and "add --yes" in silent.output and films.ledger.job(job).arrival.path
     code, shown = in_terminal(films.config_file, "purge", job, answer="n\n")
-    assert code == 1 and "PACS did not get all of the results." in shown and "nothing was deleted" in shown
+    assert code == 1 and "PACS did not get all of the results." in shown and "Nothing was deleted" in shown
     assert films.ledger.job(job).arrival.path
     code, shown = in_terminal(films.config_file, "purge", UID, answer="y\n")
     assert code == 0 and f"Delete the film and the results (seg) of job {job} for good?" in shown.replace("\n", "")
