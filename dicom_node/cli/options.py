@@ -1,4 +1,4 @@
-"""What the verbs of the command line share: their options, and the first steps that they begin with."""
+"""What the verbs of the command line share: options, exit codes, and their first steps."""
 
 from __future__ import annotations
 
@@ -45,19 +45,21 @@ def child_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_config(config_path: Path | None) -> Config:
+    """The settings in force. Raises ConfigError."""
     from dicom_node.runtime.config import load
 
     return load(resolved(config_path))
 
 
 def resolved(config_path: Path | None) -> Path | None:
+    """The configuration file: the given one, else ./config.toml when it is there, else None."""
     if config_path is not None:
         return config_path
     return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
 
 
 def start(config_path: Path | None, verb: str, parent: int | None = None) -> Config:
-    """Configuration and logging of a process that stays."""
+    """Configuration and logging of a process that keeps running; it dies with the process `parent`. Raises ConfigError."""
     from dicom_node.runtime import child_processes, logs
 
     if parent is not None:
@@ -68,6 +70,7 @@ def start(config_path: Path | None, verb: str, parent: int | None = None) -> Con
 
 
 def open_ledger(config_path: Path | None) -> tuple[Config, Ledger]:
+    """Raises Missing on a node that never ran, LedgerUnusable for a ledger that cannot be used."""
     from dicom_node.storage.ledger import Ledger
 
     config = load_config(config_path)
@@ -77,12 +80,12 @@ def open_ledger(config_path: Path | None) -> tuple[Config, Ledger]:
 
 
 def in_words(error: OSError | sqlite3.Error) -> str:
-    """What the machine said, with the remedy."""
+    """The error of the system, with the remedy."""
     if isinstance(error, sqlite3.OperationalError):
         return f"the ledger cannot be used now ({error}); `check` looks at disk and ledger"
     if isinstance(error, sqlite3.Error):
         return f"the ledger is damaged ({error}); stop the node and restore a backup (`restore FILE`, docs/use/runbook.md)"
-    remedy = "; are you the user that the service runs as?" if isinstance(error, PermissionError) else ""
+    remedy = "; run this as the user of the service" if isinstance(error, PermissionError) else ""
     return f"{error.filename or 'the system'}: {error.strerror or type(error).__name__}{remedy}"
 
 

@@ -73,7 +73,7 @@ def test_who_may_not_look_is_told_as_whom_to_come(config_file: Path, monkeypatch
 
     monkeypatch.setattr("dicom_node.storage.ledger.Ledger.__init__", closed)
     done = says(config_file, "status")
-    assert done.exit_code == 4 and "the user that the service runs as" in done.output
+    assert done.exit_code == 4 and "as the user of the service" in done.output
 
 
 def test_a_node_whose_process_number_is_somebody_elses_now_does_not_run(config_file: Path) -> None:
