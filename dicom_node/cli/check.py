@@ -215,7 +215,7 @@ def _negatives(config: Config) -> Iterator[Check]:
 
 
 def _destinations(config: Config) -> Iterator[Check]:
-    from dicom_node.send.storage_scu import commits
+    from dicom_node.send.storage_scu import commitment_problem
     from dicom_node.storage.commitments import committing
 
     if not config.destinations:
@@ -223,7 +223,7 @@ def _destinations(config: Config) -> Iterator[Check]:
     for name in config.destinations:
         yield from _senders(config) if name == "@sender" else _destination(config, name)
     for name in committing(config):
-        problem = commits(config, name)
+        problem = commitment_problem(config, name)
         yield Check(f"commit {name}", problem is None, problem or "accepts requests for storage commitment")
 
 

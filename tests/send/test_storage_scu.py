@@ -8,11 +8,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from echo_scu import echo
 from servers import free_port, wait_for
 from waiting_delivery import WaitingDelivery
 
 from dicom_node.cli.demo_pacs import DemoPacs
-from dicom_node.send.storage_scu import echo
 from dicom_node.storage.records import DeliveryState
 
 

@@ -20,12 +20,12 @@ from pynetdicom.status import GENERAL_STATUS
 from dicom_node.cli.conformance.document import Section, Table
 from dicom_node.dimse import tls
 from dicom_node.dimse.commitment_report import PUSH_MODEL, EventStatus, context_as_scu
-from dicom_node.dimse.contexts import TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
+from dicom_node.dimse.contexts import TRANSFER_SYNTAXES, VERIFICATION, echo_context, supported_contexts
 from dicom_node.dimse.status import Rejection, StoreResponse, Verdict, named, sentence, verdict
 from dicom_node.runtime.config import Config
 from dicom_node.send import commitment_request as asking
 from dicom_node.send import storage_scu
-from dicom_node.send.associate import unit
+from dicom_node.send.associate import application_entity
 from dicom_node.send.backoff import Policy, decide
 from dicom_node.storage.commitments import FAILURE_REASONS, FIRST_ROUND_SECONDS, ROUNDS, committing
 from dicom_node.storage.destinations import Router
@@ -237,7 +237,7 @@ def _network(config: Config, sent: list[tuple[str, str]]) -> list[Section]:
 
 
 def _parameters(config: Config) -> Iterator[tuple[object, ...]]:
-    receive, caller = config.receive, unit(config)
+    receive, caller = config.receive, application_entity(config)
     yield "Implementation Class UID", IMPLEMENTATION_CLASS_UID, caller.implementation_class_uid
     yield "Implementation Version Name", IMPLEMENTATION_VERSION_NAME, caller.implementation_version_name
     yield "Maximum PDU size, bytes", receive.max_pdu_kb * 1024, caller.maximum_pdu_size
@@ -279,7 +279,7 @@ def _reporters(config: Config) -> Iterator[str | Table]:
 
 def _proposed(config: Config, sent: list[tuple[str, str]]) -> list[tuple[str, ...]]:
     rows = [_context(storage_scu.storage_context(*pair), _SCU) for pair in sorted(set(sent))]
-    rows.append(_context(storage_scu.echo_context(), _SCU))
+    rows.append(_context(echo_context(), _SCU))
     return [*rows, _context(asking.request_context(), _SCU)] if committing(config) else rows
 
 
