@@ -162,7 +162,7 @@ def _address(pacs: str) -> tuple[str, int, str]:
 
 @contextlib.contextmanager
 def _node(config_file: Path, config: Config) -> Iterator[int]:
-    """A node in processes of its own, as an administrator runs it; yields its port."""
+    """A node in its own processes, as an administrator runs it; yields its port. Raises ConfigError and Missing."""
     command = [sys.executable, "-m", "dicom_node.cli.main", "run", "--config", str(config_file)]
     node = subprocess.Popen(command)
     try:
@@ -183,7 +183,7 @@ def _node(config_file: Path, config: Config) -> Iterator[int]:
 
 
 def _send(film: DemoFilm, port: int) -> str | None:
-    """C-STORE the film as it is; its SOP Instance UID, or None when it is no DICOM film."""
+    """C-STORE the film as it is; its SOP Instance UID, or None when it was not stored."""
     try:
         dataset = parse(film.file.read_bytes())
         context = build_context(dataset.SOPClassUID, [dataset.file_meta.TransferSyntaxUID])
@@ -226,7 +226,9 @@ def _settled(ledger: Ledger, outbox: Outbox, uid: str) -> bool:
 def _answer(film: DemoFilm, uid: str | None, ledger: Ledger, config: Config, out: Path, demo: bool) -> film_report.FilmAnswer:
     truth_path = str(film.truth_file) if film.truth_file else None
     if uid is None:
-        sentence: str | None = f"{film.file.name} was not taken: no DICOM film of a class and syntax that the node offers."
+        sentence: str | None = (
+            f"{film.file.name} was not accepted: not a DICOM film of a SOP class and transfer syntax that the node offers."
+        )
         return film_report.FilmAnswer(
             str(film.file), truth_path, "failed", "not-accepted", None, None, None, None, 0.0, (), sentence
         )

@@ -23,6 +23,7 @@ DEFAULT_CONFIG = Path("config.toml")
 
 
 def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--config FILE."""
     return click.option(
         "--config",
         "config_path",
@@ -32,15 +33,18 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")(function)
 
 
 def model_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--model FOLDER; `default` for the help text."""
     kind = click.Path(file_okay=False, path_type=Path)
     return click.option("--model", metavar="FOLDER", type=kind, help=f"Model folder. Default: {default}.")
 
 
 def child_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--parent PID, for the supervisor."""
     return click.option("--parent", type=int, hidden=True)(function)
 
 
@@ -95,4 +99,5 @@ def time_text(seconds: float | None) -> str | None:
 
 
 def print_json(value: object) -> None:
+    """On standard output."""
     click.echo(json.dumps(value, indent=2))

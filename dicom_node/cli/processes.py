@@ -138,10 +138,10 @@ def serve(config: Config) -> None:
     settings, stop = config.serve, stop_event()
     verify_serve(settings)
     with only_instance(Spool.of(config), "serve"):
-        door, listener = Door(config), listening(settings.host, settings.port, "serve.host, serve.port")
+        api, listener = Door(config), listening(settings.host, settings.port, "serve.host, serve.port")
         server = uvicorn.Server(
             uvicorn.Config(
-                app_of(door, router(config, partial(model_in_force, config))),
+                app_of(api, router(config, partial(model_in_force, config))),
                 host=settings.host,
                 port=settings.port,
                 ssl_certfile=settings.tls_certificate or None,
@@ -157,16 +157,16 @@ def serve(config: Config) -> None:
         )
         dispatcher = None
         if not config.queue.broker.startswith("memory://"):
-            dispatcher = wakeup.Dispatcher(celery_app(config.queue, config.work), door.here.ready, 0.1)
+            dispatcher = wakeup.Dispatcher(celery_app(config.queue, config.work), api.here.ready, 0.1)
             dispatcher.start()
         # Not in the main thread: there uvicorn would take the signals, and stop before remote workers have finished.
         serving = EssentialThread(target=server.run, args=([listener],), name="http")
         serving.start()
         while not stop.wait(0.2) and serving.is_alive():
             pass
-        door.open = False
+        api.open = False
         until = time.monotonic() + config.node.stop_seconds / 3
-        while serving.is_alive() and _has_remote_claims(door.ledger) and time.monotonic() < until:
+        while serving.is_alive() and _has_remote_claims(api.ledger) and time.monotonic() < until:
             time.sleep(0.1)
         if dispatcher is not None:
             dispatcher.stop()

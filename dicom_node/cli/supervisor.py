@@ -7,7 +7,7 @@ copies of it take films, and the first also runs retention. Stop order, each ste
 1. receive: no new association, running ones finish      (nothing new comes in)
 2. serve: no new claims, films of remote workers finish   (nothing new is made there)
 3. work: the films in work are finished                   (nothing new is made here)
-4. send: the object on the wire is finished               (what is left waits in the ledger)
+4. send: the C-STORE in progress is finished              (what is left waits in the ledger)
 """
 
 from __future__ import annotations

@@ -72,6 +72,7 @@ def status(config: Config, ledger: Ledger) -> dict[str, Any]:
 
 
 def print_status(values: dict[str, Any], warn_days: float) -> None:
+    """`values` of `status`; `warn_days`: how long before its removal a film is announced."""
     console = terminal.console(soft_wrap=True)
     jobs, model, mode = values["jobs"], values["model"], values["mode"]
     standing = _MODES.get(mode) or ("" if values["running"] else "not paused")

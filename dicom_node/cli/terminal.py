@@ -13,7 +13,7 @@ from segmenter.notes import NoteCode
 from segmenter.objects import sentences
 
 _SENTENCES = {note.value: note.sentence for note in NoteCode}
-_THROUGH_A_PIPE = 140  # columns, when nobody says how many there are
+_THROUGH_A_PIPE = 140  # columns, when neither a terminal nor COLUMNS says how many
 
 
 def console(*, soft_wrap: bool = False) -> Console:

@@ -190,6 +190,7 @@ class ReportResponse:
         self.done = threading.Event()
 
     def sent(self, event: evt.Event) -> None:
+        """Called by pynetdicom for every PDU that was sent."""
         if self.due and isinstance(event.pdu, P_DATA_TF):
             self.done.set()
 

@@ -108,9 +108,11 @@ class Heartbeat:
         return len(self._held)
 
     def hold(self, claim: Claim) -> None:
+        """Renew this lease too."""
         self._held[claim.owner] = claim
 
     def drop(self, claim: Claim) -> None:
+        """Renew it no more: its job ended or was released."""
         self._held.pop(claim.owner, None)
 
     def _beat(self) -> None:
@@ -187,7 +189,7 @@ class JobRunner:
         try:
             return step()
         except NodeAway as problem:
-            # The connection, not the film. Nothing is charged: the lease runs out, and whoever claims it next begins anew.
+            # The connection, not the film. Nothing is charged: the lease runs out, and the next claim begins anew.
             log.error("the film is left to other workers", extra=claim.job.log_context() | {"error": str(problem)})
         except (SpoolError, sqlite3.OperationalError) as problem:
             # The node's disk, not the film: nothing is charged, and the film waits until the disk is well again.

@@ -102,12 +102,13 @@ class StallWatch:
             self._moved = time.monotonic()
 
     def is_stalled(self) -> bool:
+        """Whether one of the two limits is passed."""
         now = time.monotonic()
         return now - self._moved > self._stalled_seconds or now - self._worked > self._idle_seconds
 
 
 class PoolWatch:
-    """The thread. Without `wakeups` somebody else sends them (the node's dispatcher), and only the dead are looked for.
+    """The thread. Without `wakeups` the node's dispatcher sends them, and only dead processes are looked for.
 
     `give_up` is called when the pool has stalled, or does not notice a dead child; the supervisor starts a new worker.
     """
@@ -133,6 +134,7 @@ class PoolWatch:
         self._thread = EssentialThread(target=self._run, name="pool-watch", daemon=True)
 
     def start(self) -> None:
+        """Start the thread: the pool is ready."""
         self._thread.start()
 
     def stop(self) -> None:

@@ -102,9 +102,11 @@ class Dispatcher:
         self._thread = EssentialThread(target=self._run, name="dispatcher", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
+        """No more wake-ups; does not wait for the thread."""
         self._stopping.set()
 
     def _run(self) -> None:

@@ -18,12 +18,14 @@ def title(config: Config, name: str) -> str:
 
 
 def parameters(config: Config, name: str) -> list[Row]:
+    """Each setting of the section: key, value, meaning."""
     section = getattr(config, name)
     fields = type(section).model_fields.items()
     return [(f"`{name}.{key}`", _shown(key, getattr(section, key)), field.description or "") for key, field in fields]
 
 
 def peers(config: Config) -> list[Row]:
+    """The entries of [peers]."""
     rows: list[Row] = [
         (name, peer.ae_title or name, peer.host, peer.port, _yes(peer.tls), _yes(peer.commit))
         for name, peer in config.peers.items()
@@ -32,6 +34,7 @@ def peers(config: Config) -> list[Row]:
 
 
 def rules(config: Config) -> list[Row]:
+    """The entries of [[rules]], in their order."""
     rows: list[Row] = []
     for one in config.rules:
         sent_to = "as send.destinations" if one.destinations is None else ", ".join(one.destinations) or "none"

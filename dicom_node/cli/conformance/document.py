@@ -25,6 +25,7 @@ class Table:
         return cls(name, tuple(columns.split(" | ")), tuple(tuple(str(cell) for cell in row) for row in rows))
 
     def markdown(self) -> str:
+        """Name and rows; a cell is one line."""
         rows = [self.columns, ("---",) * len(self.columns), *self.rows]
         lines = ("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows)
         return f"**Table: {self.name}**\n\n" + "\n".join(lines)
@@ -40,11 +41,14 @@ class Section:
 
     @property
     def depth(self) -> int:
+        """1 for a chapter, 2 for "7.2"."""
         return self.number.count(".") + 1
 
 
 @dataclass(frozen=True)
 class Page:
+    """The whole document."""
+
     title: str
     head: tuple[str, ...]  # paragraphs before the first section
     sections: tuple[Section, ...]
@@ -73,6 +77,7 @@ class Page:
         return replace(self, sections=tuple(filled))
 
     def markdown(self) -> str:
+        """The document for people."""
         parts = [f"# {self.title}", *self.head]
         for section in self.sections:
             parts.append(f"{'#' * min(section.depth + 1, 6)} {section.number} {section.title}")
@@ -80,6 +85,7 @@ class Page:
         return "\n\n".join(parts) + "\n"
 
     def values(self) -> dict[str, Any]:
+        """The document for programs: texts and tables by section, and all tables by name."""
         return {
             "title": self.title,
             "head": list(self.head),
@@ -96,5 +102,6 @@ class Page:
         }
 
     def tables(self) -> Iterator[Table]:
+        """In the order of the document."""
         for section in self.sections:
             yield from (block for block in section.blocks if isinstance(block, Table))

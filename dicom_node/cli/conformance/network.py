@@ -43,6 +43,7 @@ def titles(config: Config) -> tuple[str, ...]:
 
 
 def entities(config: Config) -> list[Row]:
+    """Our two application entities."""
     port = config.receive.port or "any free one"
     function = "takes films, answers C-ECHO, hears storage commitment reports"
     return [
@@ -52,6 +53,7 @@ def entities(config: Config) -> list[Row]:
 
 
 def destinations(config: Config) -> list[Row]:
+    """Each destination with the kinds of objects that it gets."""
     router = Router.of(config)
     return [(name, ", ".join(router.all_kinds([name]))) for name in config.destinations] or [("none", "")]
 
@@ -97,12 +99,14 @@ def accepted_reporters(config: Config) -> list[Row]:
 
 
 def proposed(config: Config, sent: Sequence[tuple[str, str]]) -> list[Row]:
+    """Presentation contexts that SENDER proposes (PS3.8 9.3.2.2)."""
     rows = [_context(storage_scu.storage_context(*pair), _SCU) for pair in sorted(set(sent))]
     rows.append(_context(echo_context(), _SCU))
     return [*rows, _context(commitment_request.request_context(), _SCU)] if committing(config) else rows
 
 
 def transfer_syntaxes() -> list[Row]:
+    """What RECEIVER accepts, in its order of preference."""
     return [(number, UID(uid).name, uid, name) for number, (name, uid) in enumerate(TRANSFER_SYNTAXES.items(), 1)]
 
 
@@ -115,6 +119,7 @@ def rejections() -> Iterator[Row]:
 
 
 def receiver_speaks(config: Config) -> str:
+    """Plain DICOM or TLS, and what it asks of senders."""
     if not config.receive.tls_certificate:
         return "speaks plain DICOM"
     asked = "must show a certificate that is verified" if config.receive.tls_client_ca else "need no certificate"
@@ -122,6 +127,7 @@ def receiver_speaks(config: Config) -> str:
 
 
 def peers_over_tls(config: Config) -> list[str]:
+    """Their names in [peers]."""
     return [name for name, peer in config.peers.items() if peer.tls]
 
 

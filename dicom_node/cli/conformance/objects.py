@@ -43,9 +43,11 @@ class Objects:
         return sorted({(str(one.SOPClassUID), str(one.file_meta.TransferSyntaxUID)) for one in made})
 
     def private_attributes(self) -> list[str]:
+        """Of all objects; normally none."""
         return list(attributes.private_elements(self._specimens))
 
     def kinds(self) -> Iterator[MadeKind]:
+        """Each kind, made once about every example film."""
         for kind in Kind:
             made = next(one.objects[kind] for one in self._specimens if kind in one.objects)
             rows, plain = attributes.rows(self._specimens, kind), Kind(kind.role)
@@ -64,6 +66,7 @@ class Objects:
             yield kind, [(">" * one.level or "root", one.relationship, one.value_type, one.concept, one.value) for one in shown]
 
     def coded_terms(self) -> list[tuple[object, ...]]:
+        """Code value, coding scheme, meaning, and the kinds that use it."""
         used = attributes.codes(self._specimens)
         return [(*code, ", ".join(names)) for code, names in sorted(used.items(), key=lambda one: (one[0][1], one[0][0]))]
 

@@ -24,10 +24,12 @@ _FOLLOWS = {
 
 
 def c_store_sent() -> list[Row]:
+    """What RECEIVER answers to a C-STORE (PS3.4 B.2.3)."""
     return [(f"{one.value.status:04X}", one.value.comment, one.value.when, one.value.advice) for one in StoreResponse]
 
 
 def c_store_received(config: Config) -> list[Row]:
+    """What follows from each status of a C-STORE response, equal ones together."""
     groups = _alike()
     undefined = max(groups, key=lambda key: len(groups[key]))
     rows = []
@@ -38,6 +40,7 @@ def c_store_received(config: Config) -> list[Row]:
 
 
 def n_action_received(config: Config) -> list[Row]:
+    """What follows from each status of an N-ACTION response (PS3.4 J.3.2)."""
     later = f"asked again after {config.send.commit_again_hours:g} hours or more"
     return [
         ("0000", "Success", "the report is waited for"),
@@ -47,6 +50,7 @@ def n_action_received(config: Config) -> list[Row]:
 
 
 def n_event_report_sent() -> list[Row]:
+    """What both entities answer to an N-EVENT-REPORT (PS3.4 J.3.3)."""
     return [(f"{one.value:04X}", one.when) for one in EventStatus]
 
 
