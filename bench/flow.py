@@ -211,7 +211,7 @@ def _delivery_alone(node: Node, orthanc: Orthanc) -> float:
 
 
 def backlog(scratch: Path) -> Iterator[Row]:
-    """Films that waited while the node was paused: from `resume` to the last answer, while a stand-in takes the results."""
+    """Films that waited while the node was paused: from `resume` to the last answer, while a demo PACS takes the results."""
     seeds = (*POSITIVE_SEEDS, NEGATIVE_SEED)
     segmenter = _segmenter()
     shown = segmenter.read(_new_film(seeds[0], 0)).image
