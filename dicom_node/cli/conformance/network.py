@@ -45,10 +45,10 @@ def titles(config: Config) -> tuple[str, ...]:
 def entities(config: Config) -> list[Row]:
     """Our two application entities."""
     port = config.receive.port or "any free one"
-    function = "takes films, answers C-ECHO, hears storage commitment reports"
+    function = "receives films, answers C-ECHO, receives storage commitment reports"
     return [
         (RECEIVER, ", ".join(titles(config)), port, function),
-        (SENDER, config.send.ae_title, "none", "sends objects, asks for storage commitment, C-ECHO"),
+        (SENDER, config.send.ae_title, "none", "sends objects, requests storage commitment, sends C-ECHO"),
     ]
 
 
@@ -73,7 +73,7 @@ def parameters(config: Config) -> Iterator[Row]:
     yield "Associations at once", f"{receive.max_associations}, {receive.max_per_host} per host", outgoing
     yield "Asynchronous operations", "none: one at a time", "none: one at a time"
     yield "SOP class extended negotiation", "none", "none"
-    yield "User identity negotiation", "not looked at, not answered", "none"
+    yield "User identity negotiation", "ignored, not answered", "none"
     yield "Wait for TCP, s", "none", _seconds(caller.connection_timeout)
     yield "Wait for an association, s", _seconds(receive.establish_seconds), _seconds(caller.acse_timeout)
     yield "Wait for a response, s", "none", _seconds(caller.dimse_timeout)
@@ -122,7 +122,7 @@ def receiver_speaks(config: Config) -> str:
     """Plain DICOM or TLS, and what it asks of senders."""
     if not config.receive.tls_certificate:
         return "speaks plain DICOM"
-    asked = "must show a certificate that is verified" if config.receive.tls_client_ca else "need no certificate"
+    asked = "must present a certificate that is verified" if config.receive.tls_client_ca else "need no certificate"
     return f"speaks TLS only; senders {asked}"
 
 

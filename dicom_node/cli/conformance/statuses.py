@@ -18,8 +18,8 @@ from dicom_node.storage.records import DeliveryState
 Row = tuple[object, ...]
 _FOLLOWS = {
     DeliveryState.DELIVERED: "delivered, never sent again",
-    DeliveryState.PENDING: "the identical bytes go again, for {give_up_days:g} days",
-    DeliveryState.REFUSED: "refused, kept, not repeated: fix the cause, then run `segmenter-worker retry JOB`",
+    DeliveryState.PENDING: "sent again with identical bytes, for {give_up_days:g} days",
+    DeliveryState.REFUSED: "refused, not sent again: fix the cause, then run `segmenter-worker retry JOB`",
 }
 
 
@@ -41,11 +41,11 @@ def c_store_received(config: Config) -> list[Row]:
 
 def n_action_received(config: Config) -> list[Row]:
     """What follows from each status of an N-ACTION response (PS3.4 J.3.2)."""
-    later = f"asked again after {config.send.commit_again_hours:g} hours or more"
+    later = f"requested again after {config.send.commit_again_hours:g} hours or more"
     return [
-        ("0000", "Success", "the report is waited for"),
+        ("0000", "Success", "wait for the report"),
         *((f"{code:04X}", GENERAL_STATUS[code][1], later) for code in PERMANENT),
-        ("any other, or none", "", "asked again, with growing waits"),
+        ("any other, or none", "", "requested again, with increasing delays"),
     ]
 
 
@@ -67,7 +67,7 @@ def _alike() -> dict[tuple[str, Verdict], list[int]]:
     groups: dict[tuple[str, Verdict], list[int]] = {}
     for status in range(0x10000):
         known = named(status)
-        meaning = sentence(known).rpartition(" (")[0] if known is not None else "(no sentence of its own)"
+        meaning = sentence(known).rpartition(" (")[0] if known is not None else "(no meaning of its own)"
         groups.setdefault((meaning, verdict(status)), []).append(status)
     return groups
 
