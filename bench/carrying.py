@@ -31,7 +31,7 @@ from dicom_node.storage.records import Arrival, DeliveryState, Outcome, State, S
 from dicom_node.storage.worker_tokens import Workers
 from dicom_node.work.celery_app import QUEUE, celery_app
 from dicom_node.work.model import load_model, segment_settings
-from dicom_node.work.wakeup import ring
+from dicom_node.work.wakeup import wake
 from segmenter.phantom.dicom import phantom_dataset
 from segmenter.phantom.draw import draw_phantom
 
@@ -161,7 +161,7 @@ def wakeups(scratch: Path) -> Iterator[Row]:
         app = celery_app(Queue(broker=redis.url), Work())
         started = time.perf_counter()
         for _ in range(WAKEUPS):
-            assert ring(app, LogLimit())
+            assert wake(app, LogLimit())
         with app.connection_for_read() as connection, connection.SimpleQueue(QUEUE) as lying:
             for _ in range(WAKEUPS):
                 lying.get(timeout=10).ack()

@@ -20,7 +20,7 @@ from pynetdicom import AE
 from rows import Row, row
 from servers import NODE_AE, SENDER, Node, Orthanc, running_node, running_orthanc, wait_for
 
-from dicom_node.cli.demo_pacs import StandInPacs
+from dicom_node.cli.demo_pacs import DemoPacs
 from dicom_node.runtime.config import Config, Segment
 from dicom_node.runtime.config import Node as NodeSettings
 from dicom_node.storage.leases import Claim
@@ -211,7 +211,7 @@ def _delivery_alone(node: Node, orthanc: Orthanc) -> float:
 
 
 def backlog(scratch: Path) -> Iterator[Row]:
-    """Films that waited while the node was paused: from `resume` to the last answer, while a stand-in takes the results."""
+    """Films that waited while the node was paused: from `resume` to the last answer, while a demo PACS takes the results."""
     seeds = (*POSITIVE_SEEDS, NEGATIVE_SEED)
     segmenter = _segmenter()
     shown = segmenter.read(_new_film(seeds[0], 0)).image
@@ -228,7 +228,7 @@ def backlog(scratch: Path) -> Iterator[Row]:
     for number, file in enumerate(files):
         _new_film(seeds[number % len(seeds)], number).save_as(file, enforce_file_format=True)
     with (
-        StandInPacs(scratch / "backlog-sink", ae_title="PACS").serving() as pacs,
+        DemoPacs(scratch / "backlog-sink", ae_title="PACS").serving() as pacs,
         running_node(scratch / "backlog", ("PACS", pacs.port)) as node,
     ):
         ledger = node.ledger

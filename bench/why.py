@@ -28,7 +28,7 @@ WHY = {
     "backlog: 200 films, films/s against what the forward pass alone allows": (
         "measured in an account of each process' time, both cores quiet: the forward pass alone has both for 0.20 s, which "
         "is 0.40 core seconds; a film of a backlog takes 0.65, of which 0.15 are the worker's other stages, 0.02 to 0.03 "
-        "the delivery, 0.03 the stand-in for the PACS and this program, and 0.04 idle: 94 % of both cores are at work, and "
+        "the delivery, 0.03 the demo PACS and this program, and 0.04 idle: 94 % of both cores are at work, and "
         "0.61 is what is left for the forward pass. With a GPU, or with cores to spare, the others cost no time. Tried on "
         "two cores: one film after the other (18 % slower), six films at once (no gain), reading and writing at a "
         "lower priority (slower), two processes with one thread each (14 % faster before each pass had a thread of its own; "

@@ -1,3 +1,1 @@
-"""`segmenter-worker`: thin verbs, the processes that they start, the supervisor of `run`, the demo and the conformance
-statement.
-"""
+"""`segmenter-worker`: thin verbs, the processes they start, the supervisor of `run`, the demo and the conformance statement."""

@@ -13,7 +13,7 @@ _SHOWN = 10  # jobs that are named
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--keep", type=click.IntRange(1), help="FILE is a folder: so many of its copies stay, the oldest go.")
+@click.option("--keep", type=click.IntRange(1), help="FILE is a folder: keep this many copies, remove the oldest.")
 @config_option
 def backup(file: Path, keep: int | None, config_path: Path | None) -> None:
     """A consistent copy of the ledger while the node runs: FILE, or a file named by the time when FILE is a folder."""
@@ -29,7 +29,7 @@ def backup(file: Path, keep: int | None, config_path: Path | None) -> None:
 @config_option
 @json_option
 def restore(file: Path, config_path: Path | None, as_json: bool) -> None:
-    """Put a copy that `backup` made in the place of the ledger, while the node is stopped; the ledger of before is kept."""
+    """Replace the ledger by a copy that `backup` made, while the node is stopped; the replaced ledger is kept."""
     from dicom_node.storage.backups import restore
 
     config = load_config(config_path)
@@ -39,12 +39,14 @@ def restore(file: Path, config_path: Path | None, as_json: bool) -> None:
         return
     click.echo(f"{config.ledger_path}: restored from {file}")
     if done.kept:
-        click.echo(f"the ledger of before is {done.kept}")
+        click.echo(f"the replaced ledger is {done.kept}")
     for what, jobs in (("the film", done.films), ("an object", done.objects)):
         if jobs:
             named = ", ".join(jobs[:_SHOWN]) + (" ..." if len(jobs) > _SHOWN else "")
             click.echo(f"{len(jobs)} jobs lack {what} in the spool (send the film again, or restore the spool): {named}")
     if done.unnamed:
-        click.echo(f"{done.unnamed} films came after this copy was made and are in {done.saved}: send them to this node again")
+        click.echo(
+            f"{done.unnamed} films came after this copy was made; they are in {done.saved}: send them to this node again"
+        )
     if done.mode != "running":
-        click.echo(f"the node was {done.mode} when the copy was made; `resume` ends that")
+        click.echo(f"the node was {done.mode} when the copy was made; `resume` it")

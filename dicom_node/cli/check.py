@@ -1,4 +1,4 @@
-"""`check`: what is wrong with this node, in words that name the remedy. Looks at everything, changes nothing."""
+"""`check`: what is wrong with this node, each problem with its remedy. Reads everything, changes nothing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from dicom_node.runtime.errors import ConfigError, NodeError
 
 
 def checks(config: Config) -> Iterator[Check]:
-    """One after the other, cheap ones first. One that cannot be made is a failed one, and the others are made."""
-    here = (_receive, _rules, _tls, _serve, _disk, _ledger, _broker, _model, _negatives, _destinations)
-    far = (_broker, _model, _node)  # a worker's machine has no receiver, no ledger and no destinations
-    for look in far if config.work.node else here:
+    """One after the other, quick ones first. A check that meets an error of disk or ledger has failed; the others are made."""
+    of_node = (_receive, _rules, _tls, _serve, _disk, _ledger, _broker, _model, _negatives, _destinations)
+    of_remote_worker = (_broker, _model, _node)  # it has no receiver, no ledger and no destinations
+    for look in of_remote_worker if config.work.node else of_node:
         try:
             made = look(config)
             yield from [made] if isinstance(made, Check) else made
@@ -47,7 +47,7 @@ def _receive(config: Config) -> Check:
 
 
 def _tls(config: Config) -> Iterator[Check]:
-    """Our own files; the certificates of destinations are tried by their C-ECHO."""
+    """Our own files; those of the destinations are verified when they are called."""
     for identity in tls.identities(config):
         name = f"{identity.section} TLS"
         try:
@@ -55,7 +55,7 @@ def _tls(config: Config) -> Iterator[Check]:
         except ConfigError as problem:
             yield Check(name, False, str(problem))
             continue
-        text = f"our certificate is good for {days:.0f} more days"
+        text = f"our certificate is valid for {days:.0f} more days"
         yield Check(name, days >= tls.SOON_DAYS, text if days >= tls.SOON_DAYS else f"{text}; renew it (docs/use/tls.md)")
     try:
         tls.verify(config)
@@ -71,7 +71,7 @@ def _disk(config: Config) -> Check:
     free, reserve = disk.f_bavail * disk.f_frsize, config.node.reserve_mb * 2**20
     text = f"{megabytes(free)} free, {megabytes(reserve)} stay free"
     if free < reserve:
-        return Check("disk", False, f"{text} (node.reserve_mb): films are refused; make room at {folder}")
+        return Check("disk", False, f"{text} (node.reserve_mb): films are refused; free space in {folder}")
     return Check("disk", True, text)
 
 
@@ -79,7 +79,7 @@ def _ledger(config: Config) -> Check:
     from dicom_node.storage.database import Store
 
     if not config.ledger_path.exists():
-        return Check("ledger", True, "not there yet; `segmenter-worker run` makes it")
+        return Check("ledger", True, "does not exist yet; `segmenter-worker run` creates it")
     try:
         found = Store(config.ledger_path).integrity()
     except NodeError as error:
@@ -91,11 +91,11 @@ def _ledger(config: Config) -> Check:
 
 def _broker(config: Config) -> Check:
     if config.queue.broker.startswith("memory://"):
-        return Check("broker", True, "memory:// (in the worker, no server)")
+        return Check("broker", True, "memory:// (inside the worker, no server)")
     from dicom_node.work.celery_app import problem_of
 
     if problem := problem_of(config.queue, config.work):
-        text = f"{shown(config.queue.broker)}: {problem}. Until then films wait; on one machine memory:// needs no server"
+        text = f"{shown(config.queue.broker)}: {problem}. Until then films wait; memory:// needs no server, on a single machine"
         return Check("broker", False, text)
     return Check("broker", True, "answers")
 
@@ -123,17 +123,17 @@ def _node(config: Config) -> Check:
 
 
 def _serve(config: Config) -> Iterator[Check]:
-    from dicom_node.cli.processes import verify_door
+    from dicom_node.cli.processes import verify_serve
     from dicom_node.storage.instance_lock import running_verbs
 
     settings = config.serve
     if not settings.enabled:
         if not config.work.processes:
-            text = "serve.enabled = false and work.processes = 0: there is no worker here and no other one can ask for work"
+            text = "serve.enabled = false and work.processes = 0: no worker runs here, and no remote one can ask for work"
             yield Check("serve", False, text)
         return
     try:
-        verify_door(settings)
+        verify_serve(settings)
     except ConfigError as problem:
         yield Check("serve", False, str(problem))
         return
@@ -144,7 +144,9 @@ def _serve(config: Config) -> Iterator[Check]:
     else:
         yield Check("serve", True, f"port {settings.port} is free")
     if not settings.tls_certificate and not _is_here(settings.host):
-        text = f"tokens and films cross the network in plain on {settings.host} (serve.allow_plain); is a TLS proxy before it?"
+        text = (
+            f"tokens and films cross the network unencrypted on {settings.host} (serve.allow_plain): put a TLS proxy before it"
+        )
         yield Check("serve", True, text, warning=True)
 
 
@@ -177,19 +179,19 @@ def _rules(config: Config) -> Iterator[Check]:
     found = [Check(f"rule {name}", False, sentence) for name, sentence in unreachable(config)]
     if config.rules and not found:
         count = len(config.rules)
-        found = [Check("rules", True, "the rule can match" if count == 1 else f"{count} rules, each of them can match")]
+        found = [Check("rules", True, "the rule can match" if count == 1 else f"all {count} rules can match")]
     yield from found
     if unknown := unknown_urgent(config):
-        text = f"queue.urgent_from names {', '.join(unknown)}, not in [receive.allowed]: it never sends; add it there"
+        text = f"queue.urgent_from names {', '.join(unknown)}, which [receive.allowed] does not allow to send; add it there"
         yield Check("queue", False, text)
 
 
 def _negatives(config: Config) -> Iterator[Check]:
-    """Where a film without pneumothorax leaves no trace: nobody there can tell it from one that was never answered."""
+    """Destinations that get nothing for a film without pneumothorax: there it looks like one that was never answered."""
     from dicom_node.storage.destinations import Router
 
     if not config.segment.report_negative:
-        text = "segment.report_negative = false: a film without pneumothorax gets no object, like one that was not answered"
+        text = "segment.report_negative = false: no object for a film without pneumothorax: it looks as if it had no answer"
         yield Check("negatives", True, text, warning=True)
         return
     router = Router.of(config)
@@ -198,21 +200,21 @@ def _negatives(config: Config) -> Iterator[Check]:
         kinds = router.kinds_of(name)
         if not any(kind.role in ("sr", "capture") for kind in kinds):
             made = ", ".join(kinds) or "nothing"
-            text = f"gets {made}, and so nothing of a film without pneumothorax; add sr or capture to its objects"
+            text = f"gets {made}, and nothing for a film without pneumothorax; add sr or capture to its objects"
             yield Check(f"negatives {name}", True, text, warning=True)
 
 
 def _destinations(config: Config) -> Iterator[Check]:
-    from dicom_node.send.storage_scu import commits
+    from dicom_node.send.storage_scu import commitment_problem
     from dicom_node.storage.commitments import committing
 
     if not config.destinations:
-        yield Check("send", False, "send.destinations is empty: results are made and kept, but go nowhere")
+        yield Check("send", False, "send.destinations is empty: results are made and kept, but sent nowhere")
     for name in config.destinations:
         yield from _senders(config) if name == "@sender" else _destination(config, name)
     for name in committing(config):
-        problem = commits(config, name)
-        yield Check(f"commit {name}", problem is None, problem or "takes requests for storage commitment")
+        problem = commitment_problem(config, name)
+        yield Check(f"commit {name}", problem is None, problem or "accepts requests for storage commitment")
 
 
 def _destination(config: Config, name: str) -> Iterator[Check]:
@@ -224,7 +226,7 @@ def _destination(config: Config, name: str) -> Iterator[Check]:
 
 
 def _senders(config: Config) -> Iterator[Check]:
-    """Who sends and gets its results back. A modality may well be switched off: only what it answers can be wrong."""
+    """Senders that get their results back. A modality may be switched off: no answer is a warning, a wrong one a failure."""
     from dicom_node.send.negotiation import negotiate
 
     missing = [ae for ae in config.receive.allowed if ae not in config.peers]
@@ -239,7 +241,7 @@ def _senders(config: Config) -> Iterator[Check]:
 
 
 def _earlier_tries(config: Config, name: str) -> Iterator[Check]:
-    """What became of the objects that were sent there: some archives refuse a caller only when it stores."""
+    """How earlier deliveries to it ended: some archives refuse a sender only at the C-STORE."""
     from dicom_node.storage.database import Store
     from dicom_node.storage.outbox import Outbox
 
@@ -248,10 +250,10 @@ def _earlier_tries(config: Config, name: str) -> Iterator[Check]:
     try:
         found = Outbox(Store(config.ledger_path)).problems(name)
     except (NodeError, sqlite3.Error):
-        return  # the check of the ledger says it
+        return  # the check of the ledger reports it
     if found.refused:
         many = "1 object was" if found.refused == 1 else f"{found.refused} objects were"
-        text = f"{many} refused there since the last one was taken ({found.refusal}); fix the cause, then `retry JOB`"
+        text = f"{many} refused there since the last delivered one ({found.refusal}); fix the cause, then `retry JOB`"
         yield Check(f"sent {name}", False, text)
     if found.waiting:
         many = "1 object waits" if found.waiting == 1 else f"{found.waiting} objects wait"

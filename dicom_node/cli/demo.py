@@ -1,6 +1,6 @@
 """`demo`: the whole path with nothing to prepare. A real node in child processes, real C-STORE in, real C-STORE out.
 
-The films are phantoms with a known truth, or files of the user. The PACS is a small stand-in, or a real one.
+The films are phantoms with a known truth, or files of the user. They go to the demo PACS, or to a real one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pynetdicom.presentation import build_context
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dicom_node.cli import film_report
-from dicom_node.cli.demo_pacs import StandInPacs
+from dicom_node.cli.demo_pacs import DemoPacs
 from dicom_node.cli.supervisor import running
 from dicom_node.runtime.config import Config, Segment, load
 from dicom_node.runtime.errors import ConfigError, Missing
@@ -54,7 +54,7 @@ PHANTOMS = (
 
 
 @dataclass(frozen=True)
-class Film:
+class DemoFilm:
     """A film to send: `name` for the output files; `truth` (H, W) bool when it is known."""
 
     name: str
@@ -71,8 +71,8 @@ def run_demo(files: Sequence[Path], pacs: str | None, out: Path, as_json: bool, 
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="segmenter-demo-") as scratch, contextlib.ExitStack() as stack:
         if pacs is None:
-            standin = stack.enter_context(StandInPacs(out / "pacs").serving())
-            pacs = f"127.0.0.1:{standin.port}:{standin.ae_title}"
+            demo_pacs = stack.enter_context(DemoPacs(out / "pacs").serving())
+            pacs = f"127.0.0.1:{demo_pacs.port}:{demo_pacs.ae_title}"
         config_file = _write_config(Path(scratch), pacs, settings.model)
         config = load(config_file)
         if model is not None and config.segment.model != settings.model:
@@ -96,11 +96,11 @@ def run_demo(files: Sequence[Path], pacs: str | None, out: Path, as_json: bool, 
 # -- films -----------------------------------------------------------------------------------------------------
 
 
-def _given(file: Path) -> Film:
-    return Film(file.stem, file.resolve())
+def _given(file: Path) -> DemoFilm:
+    return DemoFilm(file.stem, file.resolve())
 
 
-def _draw(out: Path, quiet: bool) -> list[Film]:
+def _draw(out: Path, quiet: bool) -> list[DemoFilm]:
     from segmenter.phantom.dicom import phantom_dataset
     from segmenter.phantom.draw import draw_phantom
 
@@ -114,7 +114,7 @@ def _draw(out: Path, quiet: bool) -> list[Film]:
             phantom_dataset(drawn, kind=kind, photometric=photometric, bits=bits).save_as(file, enforce_file_format=True)  # type: ignore[arg-type]
             truth = out / f"film-{number}-truth.png"
             Image.fromarray(drawn.truth.astype(np.uint8) * 255).save(truth)
-            films.append(Film(file.stem, file, truth, drawn.truth))
+            films.append(DemoFilm(file.stem, file, truth, drawn.truth))
             progress.advance(task)
     return films
 
@@ -162,14 +162,14 @@ def _address(pacs: str) -> tuple[str, int, str]:
 
 @contextlib.contextmanager
 def _node(config_file: Path, config: Config) -> Iterator[int]:
-    """A node in processes of its own, as an administrator runs it; yields its port."""
+    """A node in its own processes, as an administrator runs it; yields its port. Raises ConfigError and Missing."""
     command = [sys.executable, "-m", "dicom_node.cli.main", "run", "--config", str(config_file)]
     node = subprocess.Popen(command)
     try:
         until = time.monotonic() + START_SECONDS
         while (state := running(config)) is None:
             if node.poll() is not None:
-                raise ConfigError("the node did not start; its message stands above")
+                raise ConfigError("the node did not start; its message is above")
             if time.monotonic() > until:
                 raise Missing(f"the node was not ready after {START_SECONDS:.0f} s")
             time.sleep(0.05)
@@ -182,8 +182,8 @@ def _node(config_file: Path, config: Config) -> Iterator[int]:
             node.kill()
 
 
-def _send(film: Film, port: int) -> str | None:
-    """C-STORE the film as it is; its SOP Instance UID, or None when it is no DICOM film."""
+def _send(film: DemoFilm, port: int) -> str | None:
+    """C-STORE the film as it is; its SOP Instance UID, or None when it was not stored."""
     try:
         dataset = parse(film.file.read_bytes())
         context = build_context(dataset.SOPClassUID, [dataset.file_meta.TransferSyntaxUID])
@@ -223,11 +223,13 @@ def _settled(ledger: Ledger, outbox: Outbox, uid: str) -> bool:
 # -- the report ------------------------------------------------------------------------------------------------
 
 
-def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Path, demo: bool) -> film_report.Answer:
+def _answer(film: DemoFilm, uid: str | None, ledger: Ledger, config: Config, out: Path, demo: bool) -> film_report.FilmAnswer:
     truth_path = str(film.truth_file) if film.truth_file else None
     if uid is None:
-        sentence: str | None = f"{film.file.name} was not taken: no DICOM film of a class and syntax that the node offers."
-        return film_report.Answer(
+        sentence: str | None = (
+            f"{film.file.name} was not accepted: not a DICOM film of a SOP class and transfer syntax that the node offers."
+        )
+        return film_report.FilmAnswer(
             str(film.file), truth_path, "failed", "not-accepted", None, None, None, None, 0.0, (), sentence
         )
     job = ledger.jobs(sop_instance_uid=uid, limit=1)[0]
@@ -240,7 +242,7 @@ def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Pa
         os.chmod(target, 0o644)
         made = one.object
         sop = made.sop_class_uid, made.sop_instance_uid
-        stored.append(film_report.Stored(made.role, *sop, made.sha256, str(target), made.kind))
+        stored.append(film_report.WrittenObject(made.role, *sop, made.sha256, str(target), made.kind))
     mask = _mask(film, stored) if job.state is State.SEGMENTED else None
     sides = () if mask is None else _picture(film, job, mask, out, demo)
     outcome = {State.SEGMENTED: "done", State.SKIPPED: "skipped"}.get(job.state, "failed")
@@ -249,7 +251,7 @@ def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Pa
     code, sentence = job.code, job.sentence
     if undelivered:
         outcome, code, sentence = "failed", "not-delivered", f"{undelivered[0].destination}: {undelivered[0].reason}"
-    return film_report.Answer(
+    return film_report.FilmAnswer(
         file=str(film.file),
         truth=truth_path,
         outcome=outcome,
@@ -267,7 +269,7 @@ def _answer(film: Film, uid: str | None, ledger: Ledger, config: Config, out: Pa
     )
 
 
-def _mask(film: Film, stored: Sequence[film_report.Stored]) -> NDArray[np.bool_]:
+def _mask(film: DemoFilm, stored: Sequence[film_report.WrittenObject]) -> NDArray[np.bool_]:
     """(H, W): what the delivered SEG says, read back from the file; empty when none was made."""
     for one in stored:
         if one.role == "seg":
@@ -275,12 +277,12 @@ def _mask(film: Film, stored: Sequence[film_report.Stored]) -> NDArray[np.bool_]
     return np.zeros(_shape(film), bool)
 
 
-def _shape(film: Film) -> tuple[int, int]:
+def _shape(film: DemoFilm) -> tuple[int, int]:
     header = pydicom.dcmread(film.file, stop_before_pixels=True)
     return int(header.Rows), int(header.Columns)
 
 
-def _picture(film: Film, job: Job, mask: NDArray[np.bool_], out: Path, demo: bool) -> tuple[str, ...]:
+def _picture(film: DemoFilm, job: Job, mask: NDArray[np.bool_], out: Path, demo: bool) -> tuple[str, ...]:
     from segmenter.film.decode import decode
     from segmenter.objects.picture import outline_png
     from segmenter.values import Decision, Finding

@@ -1,4 +1,4 @@
-"""A storage SCP that stands in for the PACS: keeps every object that it is sent. Used by the demo and the tests."""
+"""The demo PACS: a storage SCP on loopback that keeps every object it is sent. Used by the demo and the tests."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 
 @dataclass
-class StandInPacs:
-    """`port` it listens on; `received`: (SOP Instance UID, file) of every C-STORE, in order, re-sends included."""
+class DemoPacs:
+    """`port`: where it listens, 0: any free one; `received`: (SOP Instance UID, file) of every C-STORE in order, repeated ones
+    included."""
 
     folder: Path
-    ae_title: str = "STANDIN"
+    ae_title: str = "DEMOPACS"
     port: int = 0
     status: int = 0x0000  # answered to every C-STORE; tests change it
     received: list[tuple[str, Path]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def serving(self) -> Iterator[StandInPacs]:
+    def serving(self) -> Iterator[DemoPacs]:
         """Listen on loopback while the block runs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         ae = AE(ae_title=self.ae_title)

@@ -7,24 +7,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.markup import escape
 
 from dicom_node.cli import terminal
+from dicom_node.cli.options import EXIT_FILM_FAILED
 from segmenter.objects.sentences import ENGLISH
 
-if TYPE_CHECKING:
-    pass
-
-EXIT_FILM_FAILED = 3
 _COLOURS = {"pneumothorax": "bold", "none": "green"}  # every other finding is yellow: a person must look
 
 
 @dataclass(frozen=True)
-class Stored:
+class WrittenObject:
     """One DICOM object that was made; `path` is absolute."""
 
     role: str
@@ -36,7 +33,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Answer:
+class FilmAnswer:
     """One film: `dice` against the truth, 0 for a miss and for a false alarm, 1 when both are empty, None without truth."""
 
     file: str
@@ -48,7 +45,7 @@ class Answer:
     area_mm2: float | None
     dice: float | None
     seconds: float
-    stored: tuple[Stored, ...]
+    stored: tuple[WrittenObject, ...]
     sentence: str | None = None
     threshold: float | None = None  # that the probability was compared with
     side: str | None = None  # of the parts that were found, the largest first: "left", "right, left", "image left"
@@ -62,11 +59,12 @@ def dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 
 
 def sha256_of(path: Path) -> str:
+    """Of the file's bytes, in hex. Raises OSError."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def model_values(folder: Path) -> dict[str, Any]:
-    """What the report says of the model; reads the verified manifest."""
+    """What the report says of the model, from its verified manifest. Raises ArtifactError."""
     from segmenter.model.artifact import load_artifact
 
     artifact = load_artifact(folder)
@@ -80,14 +78,14 @@ def model_values(folder: Path) -> dict[str, Any]:
     }
 
 
-def write_report(out: Path, answers: Sequence[Answer], model: dict[str, Any]) -> dict[str, Any]:
-    """report.json in `out`; returns what was written."""
+def write_report(out: Path, answers: Sequence[FilmAnswer], model: dict[str, Any]) -> dict[str, Any]:
+    """Write report.json into `out`; returns what was written. Raises OSError."""
     report = {"films": [asdict(answer) for answer in answers], "model": model}
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     return report
 
 
-def print_table(answers: Sequence[Answer], out: Path, model: dict[str, Any]) -> None:
+def print_table(answers: Sequence[FilmAnswer], out: Path, model: dict[str, Any]) -> None:
     """In 80 columns. `model`: of `model_values`. Below it what was assumed about each film, and why one has no answer."""
     console, made_by = terminal.console(), f"{model['name']} {model['version']}"
     if model["intended_use"] == "demo":
@@ -118,11 +116,12 @@ def print_table(answers: Sequence[Answer], out: Path, model: dict[str, Any]) -> 
     console.print(f"pictures, objects (FILM-KIND.dcm) and report.json are in {escape(str(out))}/", soft_wrap=True)
 
 
-def _said(one: Answer) -> str:
+def _said(one: FilmAnswer) -> str:
     if one.outcome == "indeterminate":
         return f"indeterminate: {one.code}"
     return one.finding or one.code or ""
 
 
-def exit_code(answers: Sequence[Answer]) -> int:
+def exit_code(answers: Sequence[FilmAnswer]) -> int:
+    """3 when a film failed, else 0: a skipped film is answered."""
     return EXIT_FILM_FAILED if any(one.outcome == "failed" for one in answers) else 0

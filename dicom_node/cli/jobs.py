@@ -1,4 +1,4 @@
-"""The verbs about single films: to look (`jobs`, `show`) and to act (`retry`, `deliver`, `rerun`, `purge`).
+"""The verbs about single films: `jobs` and `show` only read; `retry`, `deliver`, `rerun` and `purge` act.
 
 JOB is a job id, an unambiguous beginning of one, or the SOP Instance UID of the film or of a result.
 """
@@ -13,18 +13,18 @@ import click
 
 from dicom_node.cli.options import config_option, json_option, open_ledger, print_json
 from dicom_node.runtime.errors import ConfigError, NodeError
+from dicom_node.storage.records import State
 
 if TYPE_CHECKING:
     from dicom_node.storage.ledger import Ledger
     from dicom_node.storage.records import Delivery, Job
 
-STATES = ("received", "claimed", "segmented", "skipped", "failed")
 EXIT_NOT_DONE = 1
 job_argument = click.argument("name", metavar="JOB")
 
 
 @click.command()
-@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
+@click.option("--state", type=click.Choice([*State]), help="Only those in this state.")
 @click.option("--uid", help="SOP Instance UID of the film.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1))
 @config_option
@@ -43,7 +43,7 @@ def jobs(state: str | None, uid: str | None, limit: int, config_path: Path | Non
 @config_option
 @json_option
 def show(name: str, config_path: Path | None, as_json: bool) -> None:
-    """One job, whole: what came, which rule decided and why, what was found, where the result is.
+    """One job in full: what came, which rule decided and why, what was found, where the result is.
 
     JOB: job id or SOP Instance UID (of the film or of a result). Several jobs of one UID are listed.
     """
@@ -78,9 +78,9 @@ def _list(found: list[Job]) -> None:
 @job_argument
 @config_option
 def retry(name: str, config_path: Path | None) -> None:
-    """Send the stored objects of a job's refused deliveries again; nothing is inferred.
+    """Send the stored objects of a job's refused deliveries again; the film is not segmented again.
 
-    What waits for its next try is sent by `deliver --now`.
+    Deliveries that wait for their next try are sent by `deliver --now`.
     """
     from dicom_node.storage.outbox import Outbox
 
@@ -97,13 +97,13 @@ def retry(name: str, config_path: Path | None) -> None:
 
 @click.command()
 @click.argument("destination", required=False, metavar="[DESTINATION]")
-@click.option("--now", is_flag=True, help="Make all that waits for its next try due at once.")
+@click.option("--now", is_flag=True, help="Send what waits for its next try at once.")
 @config_option
 @json_option
 def deliver(destination: str | None, now: bool, config_path: Path | None, as_json: bool) -> None:
-    """What waits to be sent, by destination; with --now, send it at once: after a PACS has come back.
+    """Deliveries that wait, by destination; with --now send them at once, for example when a PACS is back.
 
-    Refused deliveries are not among it: `retry JOB` sends those again.
+    Refused deliveries are not among them: `retry JOB` sends those again.
     """
     from dicom_node.storage.outbox import Outbox
 
@@ -112,7 +112,7 @@ def deliver(destination: str | None, now: bool, config_path: Path | None, as_jso
     counts = outbox.counts()
     if destination is not None and destination not in counts and destination not in config.peers:
         known = ", ".join(sorted({*config.peers, *counts})) or "none"
-        raise ConfigError(f"{destination} is no destination of this node; known: {known}")
+        raise ConfigError(f"{destination} is not a destination of this node; known: {known}")
     found = outbox.make_due(destination) if now else _pending(counts, destination)
     if as_json:
         print_json(found)
@@ -120,7 +120,7 @@ def deliver(destination: str | None, now: bool, config_path: Path | None, as_jso
     for name, count in found.items():
         click.echo(f"{name}: {_deliveries(count)} due now{_unless_paused(ledger)}" if now else f"{name}: {count} waiting")
     if not found:
-        click.echo(f"Nothing waits to be sent{f' to {destination}' if destination else ''}.")
+        click.echo(f"No delivery waits{f' to {destination}' if destination else ''}.")
     elif not now:
         click.echo("`deliver --now` sends them at once.")
     refused = sum(states["refused"] for name, states in counts.items() if destination in (None, name))
@@ -172,9 +172,9 @@ def purge(name: str, yes: bool, config_path: Path | None) -> None:
         return
     what = f"{' and '.join(here)} of job {job.job_id}"
     if not yes and not sys.stdin.isatty():
-        raise ConfigError(f"purge would delete {what} for good, and there is no terminal to ask; add --yes to delete them")
+        raise ConfigError(f"purge would delete {what} for good, and there is no terminal to confirm it; add --yes")
     if not yes and not click.confirm(f"{_undelivered(Outbox(ledger.store).of_job(job.job_id))}Delete {what} for good?"):
-        click.echo("nothing was deleted")
+        click.echo("Nothing was deleted.")
         sys.exit(EXIT_NOT_DONE)
     paths = ledger.purge(job.job_id)
     spool = Spool.of(config)

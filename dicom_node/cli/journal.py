@@ -1,6 +1,6 @@
-"""The journal of associations: who came in, from where, when, with how many films, and how it ended.
+"""The journal of associations: who sent, from where, when, how many films, and how it ended.
 
-Rejected callers are not in it, the log has them: a peer that is not let in must not be able to fill the ledger.
+Rejected callers are logged, not journalled: a peer without access must not be able to fill the ledger.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Entry:
     opened_at: str  # ISO 8601, local time
     closed_at: str | None  # None: it is open, or the receiver was killed
     films: int  # answered with success
-    outcome: str | None  # released, aborted or lost (the connection ended without a word)
+    outcome: str | None  # released, aborted, or lost (the connection ended without either)
 
 
 def entries(store: Store, limit: int) -> list[Entry]:

@@ -22,6 +22,9 @@ from dicom_node.cli.conformance.command import conformance
 from dicom_node.cli.jobs import deliver, jobs, purge, rerun, retry, show
 from dicom_node.cli.journal import journal
 from dicom_node.cli.options import (
+    EXIT_CONFIG,
+    EXIT_INTERNAL,
+    EXIT_MISSING,
     child_option,
     config_option,
     in_words,
@@ -37,8 +40,7 @@ from dicom_node.cli.workers import workers
 from dicom_node.runtime.errors import ConfigError, Missing, NodeError
 from dicom_node.storage.database import is_damage
 
-PROCESSES = ("run", "receive", "work", "serve", "send")  # they stay: what nobody foresaw is logged whole
-EXIT_INTERNAL, EXIT_CONFIG, EXIT_FILM_FAILED, EXIT_MISSING = 1, 2, 3, 4
+PROCESSES = ("run", "receive", "work", "serve", "send")  # they keep running: an unforeseen error is logged with its traceback
 
 
 class Group(click.Group):
@@ -106,7 +108,7 @@ def receive(config_path: Path | None, parent: int | None, listen_fd: int | None)
 @config_option
 @child_option
 @click.option("--node", metavar="URL", help="Work for the node on another machine (its `serve`).")
-@click.option("--broker", metavar="URL", help="Redis of that node, to be woken by; left out: the node is asked for work.")
+@click.option("--broker", metavar="URL", help="Redis of that node, which wakes this worker. Default: ask the node for work.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="File with this worker's token.")
 @click.option("--ca", type=click.Path(path_type=Path), help="CA certificates (PEM) to verify the node and Redis.")
 @model_option("the configured one")
@@ -132,7 +134,7 @@ def work(
 @config_option
 @child_option
 def serve(config_path: Path | None, parent: int | None) -> None:
-    """Only HTTP: the door for workers on other machines, health and metrics."""
+    """Only HTTP: the API for workers on other machines, health and metrics."""
     from dicom_node.cli import processes
 
     processes.serve(start(config_path, "serve", parent))
@@ -153,12 +155,12 @@ def send(config_path: Path | None, parent: int | None) -> None:
 
 @main.command()
 @click.option("--film", "films", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A film.")
-@click.option("--pacs", metavar="HOST:PORT:AE", help="A real PACS in place of the stand-in.")
+@click.option("--pacs", metavar="HOST:PORT:AE", help="A real PACS in place of the demo PACS.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo-output"), show_default=True)
 @model_option("the shipped demo model")
 @json_option
 def demo(films: tuple[Path, ...], pacs: str | None, out: Path, model: Path | None, as_json: bool) -> None:
-    """The whole path, nothing to prepare: films go in by C-STORE, SEGs come back to a PACS."""
+    """The whole path with nothing to prepare: films go in by C-STORE, SEGs come back to a PACS."""
     from dicom_node.cli.demo import run_demo
 
     sys.exit(run_demo(films, pacs, out, as_json, model))
@@ -184,7 +186,7 @@ def segment(files: tuple[Path, ...], out: Path, model: Path | None, config_path:
 @config_option
 @json_option
 def status(config_path: Path | None, as_json: bool) -> None:
-    """How many films wait, were answered, skipped, failed; what is on its way to which destination."""
+    """How many films wait, were answered, skipped or failed; what is still to be sent to which destination."""
     from dicom_node.cli import tables
 
     config, ledger = open_ledger(config_path)
@@ -208,9 +210,19 @@ def _mode(name: str, mode: str, text: str, help_text: str) -> None:
         click.echo(text)
 
 
-_mode("pause", "paused", "paused: films are taken, nothing is segmented or sent", "The kill switch: take films, answer none.")
+_mode(
+    "pause",
+    "paused",
+    "paused: films are taken, nothing is segmented or sent",
+    "Stop segmenting and sending; films are still taken and kept.",
+)
 _mode("resume", "running", "running", "End a pause or a drain.")
-_mode("drain", "draining", "draining: no new films, what is here is finished", "Take no new films, finish the rest.")
+_mode(
+    "drain",
+    "draining",
+    "draining: no new films are taken, the films here are finished",
+    "Take no new films, finish those that are here.",
+)
 
 
 main.add_command(backup)
@@ -221,9 +233,9 @@ main.add_command(restore)
 @config_option
 @json_option
 def check(config_path: Path | None, as_json: bool) -> None:
-    """Say in plain words what is wrong with configuration, rules, disk, ledger, broker, model and destinations.
+    """Say what is wrong with configuration, rules, disk, ledger, broker, model and destinations, and how to fix it.
 
-    Destinations are asked whether they accept what they would get; nothing is stored. Exit code 4 when something is wrong.
+    Destinations are asked whether they accept our objects; nothing is stored. Exit code 4 when something is wrong.
     """
     from dicom_node.cli.check import checks
 

@@ -1,4 +1,4 @@
-"""One process each: receive, work, serve and send, built, wired, run until SIGTERM and stopped in order."""
+"""The processes receive, work, serve and send: each built, run until SIGTERM, and stopped in order."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
 
     spool, stop = Spool.of(config), stop_event()
     with only_instance(spool, "receive"):
-        tls.incoming(config.receive)  # what is wrong is said now, and not by every child
+        tls.incoming(config.receive)  # a fault is reported once here, and not by every child
         refuse_films_without_ledger(config)
         Ledger(config.ledger_path).store.close()  # here too; nothing of it crosses a fork
         listener = listener or bind(config.receive)
@@ -49,7 +49,7 @@ def receive(config: Config, listener: socket.socket | None = None) -> None:
 
 
 def _keep_receivers(config: Config, listener: socket.socket, processes: int, stop: threading.Event) -> None:
-    # Who waits for a seat is not rejected but replaced by the next one, so each process may have its own share.
+    # A pending connection is not counted over all processes: each accepts its share and evicts the oldest when it is full.
     silent = -(-config.receive.max_silent // processes)
     shared = config.model_copy(update={"receive": config.receive.model_copy(update={"max_silent": silent})})
 
@@ -104,21 +104,21 @@ def work(config: Config) -> int:
         from dicom_node.api.worker_client import refuse_plain
 
         refuse_plain(config.work)
-        runnable_model(config.segment)  # what is wrong with it is said now, and not by every child
+        runnable_model(config.segment)  # a fault is reported once here, and not by every child
         return run_worker(config)
     refuse_demo_model(config, runnable_model(config.segment).manifest.intended_use)
     with only_instance(Spool.of(config), "work"):
         return run_worker(config)
 
 
-def verify_door(settings: Serve) -> None:
-    """Raises ConfigError when tokens and films would cross the network in plain, or the certificate cannot be used."""
+def verify_serve(settings: Serve) -> None:
+    """Raises ConfigError when tokens and films would cross the network unencrypted, or the certificate cannot be used."""
     from dicom_node.dimse.hosts import is_loopback
 
     if not (settings.tls_certificate or settings.allow_plain or is_loopback(settings.host)):
         raise ConfigError(
-            f"serve.host: {settings.host} is not this machine, and without TLS tokens and films would cross the network in "
-            "plain; set serve.tls_certificate and serve.tls_key (or serve.allow_plain = true behind a proxy)"
+            f"serve.host: {settings.host} is not this machine, and without TLS tokens and films would cross the network "
+            "unencrypted; set serve.tls_certificate and serve.tls_key (or serve.allow_plain = true behind a proxy)"
         )
     if settings.tls_certificate:
         tls.days_left(tls.Identity("serve", settings.tls_certificate, settings.tls_key, True))
@@ -136,7 +136,7 @@ def serve(config: Config) -> None:
     from dicom_node.work.model import model_in_force
 
     settings, stop = config.serve, stop_event()
-    verify_door(settings)
+    verify_serve(settings)
     with only_instance(Spool.of(config), "serve"):
         api, listener = WorkerApi(config), listening(settings.host, settings.port, "serve.host, serve.port")
         server = uvicorn.Server(
@@ -157,16 +157,16 @@ def serve(config: Config) -> None:
         )
         dispatcher = None
         if not config.queue.broker.startswith("memory://"):
-            dispatcher = wakeup.Dispatcher(celery_app(config.queue, config.work), api.queue, 0.1)
+            dispatcher = wakeup.Dispatcher(celery_app(config.queue, config.work), api.queue.ready, 0.1)
             dispatcher.start()
-        # Not in the main thread: there uvicorn would take the signals, and stop before distant benches are clear.
+        # Not in the main thread: there uvicorn would take the signals, and stop before remote workers have finished.
         serving = EssentialThread(target=server.run, args=([listener],), name="http")
         serving.start()
         while not stop.wait(0.2) and serving.is_alive():
             pass
         api.hands_out_work = False
         until = time.monotonic() + config.node.stop_seconds / 3
-        while serving.is_alive() and _has_distant_claims(api.ledger) and time.monotonic() < until:
+        while serving.is_alive() and _has_remote_claims(api.ledger) and time.monotonic() < until:
             time.sleep(0.1)
         if dispatcher is not None:
             dispatcher.stop()
@@ -176,8 +176,8 @@ def serve(config: Config) -> None:
             raise NodeError(f"the HTTP server on {settings.host}:{settings.port} ended by itself")
 
 
-def _has_distant_claims(ledger: Ledger) -> bool:
-    """False too when the ledger cannot say: a damaged one must not keep the server from stopping."""
+def _has_remote_claims(ledger: Ledger) -> bool:
+    """False too when the ledger cannot be read: a damaged one must not delay the stop."""
     try:
         return bool(ledger.remote_claims())
     except sqlite3.Error:
@@ -193,8 +193,8 @@ def send(config: Config) -> None:
     spool, stop = Spool.of(config), stop_event()
     try:
         tls.verify(config)
-    except ConfigError as problem:  # no reason to keep from the destinations that are called without it
-        log.error("deliveries by TLS wait: %s", problem)
+    except ConfigError as problem:  # no reason to hold back deliveries without TLS
+        log.error("deliveries over TLS wait: %s", problem)
     with only_instance(spool, "send"):
         ledger = Ledger(config.ledger_path)
         sender = Sender(config, spool, ledger, Outbox(ledger.store))
@@ -202,12 +202,12 @@ def send(config: Config) -> None:
 
 
 def refuse_films_without_ledger(config: Config) -> None:
-    """Raises LedgerUnusable when a new ledger would be begun beside films: retention would remove what no row of it names."""
+    """Raises LedgerUnusable when a new ledger would be created beside films: retention would remove what no row names."""
     ledger = config.ledger_path
     if any(file.is_file() and file.stat().st_size for file in (ledger, ledger.with_name(f"{ledger.name}-wal"))):
         return
     if not ledger.is_dir() and next((config.spool_directory / "arrivals").rglob("*.dcm"), None) is not None:
         raise LedgerUnusable(
-            f"{ledger}: is not there or empty, but films are in {config.spool_directory}; restore a backup (`restore FILE`), "
+            f"{ledger}: missing or empty, but there are films in {config.spool_directory}; restore a backup (`restore FILE`), "
             "or move that folder away and send its films again"
         )

@@ -36,7 +36,7 @@ def segment_files(config: Config, files: Sequence[Path], out: Path, as_json: boo
     return film_report.exit_code(found)
 
 
-def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tuple[str, ...]) -> film_report.Answer:
+def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tuple[str, ...]) -> film_report.FilmAnswer:
     started = time.monotonic()
     try:
         source = parse(file.read_bytes())
@@ -55,12 +55,12 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tup
     for one in made:
         target = out / f"{name}-{one.kind}.dcm"
         one.dataset.save_as(target, enforce_file_format=True)
-        sha256 = film_report.sha256_of(target)
-        stored.append(film_report.Stored(one.role, one.sop_class_uid, one.sop_instance_uid, sha256, str(target), one.kind))
+        sop = one.sop_class_uid, one.sop_instance_uid
+        stored.append(film_report.WrittenObject(one.role, *sop, film_report.sha256_of(target), str(target), one.kind))
     decision, side = finding.decision, None
     if finding.radiograph is not None and decision is not None:
         side = ", ".join(outline_png(finding, out / f"{name}.png", demo=segmenter.identity.demo)) or None
-    return film_report.Answer(
+    return film_report.FilmAnswer(
         file=str(file),
         truth=None,
         outcome=finding.outcome,
@@ -78,8 +78,8 @@ def _answer(segmenter: Segmenter, file: Path, out: Path, name: str, objects: tup
     )
 
 
-def _failed(file: Path, code: str, sentence: str, seconds: float = 0.0) -> film_report.Answer:
-    return film_report.Answer(str(file), None, "failed", code, None, None, None, None, seconds, (), sentence)
+def _failed(file: Path, code: str, sentence: str, seconds: float = 0.0) -> film_report.FilmAnswer:
+    return film_report.FilmAnswer(str(file), None, "failed", code, None, None, None, None, seconds, (), sentence)
 
 
 def _distinct_names(files: Sequence[Path]) -> dict[Path, str]:

@@ -1,13 +1,13 @@
 """The composition root: builds, wires, starts and stops in a written order; supervises the child processes.
 
-`run` is children of one parent: receive, work, send, and serve where it is enabled. The parent binds the listening
-socket and the receivers inherit it, so a restart of one refuses nobody. `receive` is a parent itself where
-receive.processes says so: copies of it take films, the first keeps retention. Stop order, each step before the next:
+`run` is the parent of receive, work, send, and serve where it is enabled. The parent binds the listening socket and the
+receivers inherit it, so a restart of one refuses nobody. `receive` is a parent itself where receive.processes says so:
+copies of it take films, and the first also runs retention. Stop order, each step before the next:
 
 1. receive: no new association, running ones finish      (nothing new comes in)
-2. serve: no new claims, films on distant benches finish  (nothing new is made there)
-3. work: the film on the bench is finished                (nothing new is made here)
-4. send: the object on the wire is finished               (what is left waits in the ledger)
+2. serve: no new claims, films of remote workers finish   (nothing new is made there)
+3. work: the films in work are finished                   (nothing new is made here)
+4. send: the C-STORE in progress is finished              (what is left waits in the ledger)
 """
 
 from __future__ import annotations
@@ -20,19 +20,14 @@ import socket
 import sqlite3
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dicom_node.cli.processes import refuse_films_without_ledger
 from dicom_node.dimse import tls
 from dicom_node.runtime.child_processes import ChildProcesses, verb_process
 from dicom_node.runtime.config import Config
 from dicom_node.runtime.shutdown import stop_event
 from dicom_node.storage.instance_lock import VERBS, only_instance
 from dicom_node.storage.spool import Spool, is_locked
-
-if TYPE_CHECKING:
-    pass
-
-from dicom_node.cli.processes import refuse_films_without_ledger
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +48,7 @@ class Supervisor:
         self._announce_at = 0.0  # monotonic seconds
 
     def run(self) -> None:
+        """Until SIGTERM. Raises ConfigError and Missing for what only an administrator can change."""
         from dicom_node.receive.storage_scp import bind
         from dicom_node.work.model import refuse_demo_model, runnable_model
 

@@ -1,4 +1,4 @@
-"""What `status`, `jobs`, `show` and `model list` say: plain values for programs, tables for people. No patient data."""
+"""What `status`, `jobs`, `show` and `model list` print: plain values for programs, tables for people. No patient data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MODES = {"paused": "paused: films are taken, nothing is segmented or sent", "dr
 
 
 def status(config: Config, ledger: Ledger) -> dict[str, Any]:
-    """The node at a glance: the same figures as /metrics."""
+    """The node in figures, the same as /metrics."""
     from dicom_node.storage import statistics
     from dicom_node.storage.instance_lock import running_verbs
     from dicom_node.storage.spool import Spool
@@ -72,6 +72,7 @@ def status(config: Config, ledger: Ledger) -> dict[str, Any]:
 
 
 def print_status(values: dict[str, Any], warn_days: float) -> None:
+    """`values` of `status`; `warn_days`: how long before its removal a film is announced."""
     console = terminal.console(soft_wrap=True)
     jobs, model, mode = values["jobs"], values["model"], values["mode"]
     standing = _MODES.get(mode) or ("" if values["running"] else "not paused")
@@ -110,7 +111,7 @@ def print_status(values: dict[str, Any], warn_days: float) -> None:
 
 
 def _disk(values: dict[str, Any]) -> str:
-    """The same number as in `check`."""
+    """The same figures as in `check`."""
     text = f"{terminal.megabytes(values['free_bytes'])} free, {terminal.megabytes(values['reserve_bytes'])} stay free"
     if values["free_bytes"] < values["reserve_bytes"]:
         return text + " [red](under the reserve: films are refused)[/]"
@@ -156,6 +157,7 @@ def job_values(job: Job) -> dict[str, Any]:
 
 
 def delivery_values(delivery: Delivery) -> dict[str, Any]:
+    """A delivery as `--json` prints it; times in ISO 8601, local."""
     return {
         "destination": delivery.destination,
         "role": delivery.object.role,
@@ -172,7 +174,7 @@ def delivery_values(delivery: Delivery) -> dict[str, Any]:
 
 
 def print_jobs(jobs: Sequence[Job]) -> None:
-    """In 80 columns: there the state stands above its code, and a long AE title breaks."""
+    """Fits 80 columns: there the code is below the state, and a long AE title breaks."""
     console = terminal.console()
     columns, numbers = ("job", "received", "from", "result", "prob.", "mm²", "s"), ("prob.", "mm²", "s")
     table = terminal.table(console, *columns, whole=("job", "received", "result"), numbers=numbers)
@@ -182,7 +184,7 @@ def print_jobs(jobs: Sequence[Job]) -> None:
             terminal.short_time(job.received_at),
             escape(job.arrival.calling_ae),
             (" " if terminal.is_wide(console) else "\n").join(_result(job)),
-            "" if job.probability is None else terminal.percent(job.probability, job.threshold),
+            terminal.percent(job.probability, job.threshold),
             "" if job.area_mm2 is None else f"{job.area_mm2:.0f}",
             "" if job.seconds is None else f"{job.seconds:.1f}",
         )
@@ -190,7 +192,7 @@ def print_jobs(jobs: Sequence[Job]) -> None:
 
 
 def _result(job: Job) -> list[str]:
-    """What became of it: the finding or the state, the code of one that has none or is indeterminate; a mark in shadow mode."""
+    """The finding or the state, with the code where there is one; marked in shadow mode."""
     head = job.finding or _styled(job.state)
     said = [f"{head}:", job.code] if job.code else [head]
     said += ["(shadow)"] if job.arrival.mode == "shadow" else []
@@ -237,20 +239,20 @@ def _delivery(one: Delivery) -> str:
     waits = f", next try {values['next_try_at']}" if values["next_try_at"] else ""
     tries = "1 try" if one.attempts == 1 else f"{one.attempts} tries"
     committed = f" (committed {values['committed_at']})" if values["committed_at"] else ""
-    reason = escape(one.reason or "waits for the sender")
+    reason = escape(one.reason or "not sent yet")
     return f"{one.object.kind} to {one.destination}: {_styled(one.state)}{status} after {tries}, {reason}{waits}{committed}"
 
 
 def _print_remedies(job: Job, deliveries: Sequence[Delivery]) -> None:
     if any(one.state is DeliveryState.REFUSED and one.object.path for one in deliveries):
-        terminal.console(soft_wrap=True).print(f"`retry {job.job_id}` sends what was refused again")
+        terminal.console(soft_wrap=True).print(f"`retry {job.job_id}` sends the refused objects again")
     waiting = {one.destination for one in deliveries if one.state is DeliveryState.PENDING and one.attempts}
     for destination in sorted(waiting):
-        terminal.console(soft_wrap=True).print(f"`deliver --now {destination}` sends what waits there at once")
+        terminal.console(soft_wrap=True).print(f"`deliver --now {destination}` sends the waiting objects at once")
 
 
 def models(config: Config) -> list[dict[str, Any]]:
-    """The shipped model and the configured one, each with what is wrong with it, if anything."""
+    """The shipped model and the configured one, each with its problem, if it has one."""
     from dicom_node.runtime.config import Segment
     from dicom_node.runtime.errors import ConfigError
     from dicom_node.work.model import load_model, model_folder

@@ -1,4 +1,4 @@
-"""How values read in a terminal: tables that fit 80 columns, numbers rounded, with their units. Programs get --json."""
+"""How values are printed in a terminal: tables that fit 80 columns, numbers rounded, with units. Programs read --json."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from segmenter.notes import NoteCode
+from segmenter.objects import sentences
 
 _SENTENCES = {note.value: note.sentence for note in NoteCode}
-_THROUGH_A_PIPE = 140  # columns, when nobody says how many there are
+_THROUGH_A_PIPE = 140  # columns, when neither a terminal nor COLUMNS says how many
 
 
 def console(*, soft_wrap: bool = False) -> Console:
@@ -36,23 +37,18 @@ def is_wide(on: Console) -> bool:
     return on.width >= 110
 
 
-def percent(value: float, other: float | None = None) -> str:
-    """A probability in percent: whole, with more digits where it would read like `other` without being it. As in the pictures
-    and reports (`segmenter.objects.sentences`)."""
-    texts = ((f"{100 * value:.{digits}f}", f"{100 * (other or 0):.{digits}f}") for digits in range(4))
-    return next((text for text, its in texts if other is None or value == other or text != its), f"{100 * value:.4f}") + " %"
-
-
 def probability(value: float | None, threshold: float | None) -> str:
-    """Such as "34 % (threshold 11 %)": a probability says little without the threshold that it was compared with."""
-    if value is None:
-        return ""
-    if threshold is None:
-        return percent(value)
-    return f"{percent(value, threshold)} (threshold {percent(threshold, value)})"
+    """Such as "34 % (threshold 11 %)", as in pictures and reports. `value` in [0, 1]; "" for None."""
+    return "" if value is None else sentences.percent(value, threshold, sentences.ENGLISH.threshold)
+
+
+def percent(value: float | None, threshold: float | None) -> str:
+    """Such as "34 %": `probability` without its threshold."""
+    return probability(value, threshold).partition(" (")[0]
 
 
 def area(square_mm: float | None) -> str:
+    """Such as "1234 mm²"; "" for None."""
     return "" if square_mm is None else f"{square_mm:.0f} mm²"
 
 

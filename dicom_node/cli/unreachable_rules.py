@@ -1,7 +1,7 @@
 """Which of [[rules]] can never match, and why: found from the configuration alone, before a film finds out.
 
-Patterns are compared as text, and by the values of those that list them ("^(CR|DX)$"). What cannot be decided that way
-counts as possible: a rule that is named here can never match, one that is not may still be of no use.
+Patterns are compared as text, and by their values where they list them ("^(CR|DX)$"). A rule named here can never match;
+one that is not named may still match nothing, where this cannot be decided.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`segmenter-worker workers`: who may work for this node from another machine."""
+"""`segmenter-worker workers`: which workers on other machines may work for this node."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def list_(config_path: Path | None, as_json: bool) -> None:
         seen = f"last seen {row['last_seen']} with {row['model']}" if row["last_seen"] else "never seen"
         click.echo(f"{row['name']}: {row['state']}, {seen}")
     if not rows:
-        click.echo("no worker was added; `segmenter-worker workers add NAME` makes a token for one")
+        click.echo("no worker was added; `segmenter-worker workers add NAME` makes a token")
 
 
 def _workers(config_path: Path | None):  # type: ignore[no-untyped-def]  # imports inside keep every start fast

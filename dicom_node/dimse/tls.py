@@ -8,21 +8,25 @@ the line of a sender that closes at once.
 
 from __future__ import annotations
 
+import datetime
 import logging
 import ssl
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from dicom_node.runtime.config import Config, Receive, Send
 from dicom_node.runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 log = logging.getLogger(__name__)
 
 SOON_DAYS = 30.0
 _SUITES_1_2 = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20"
 _DAY = 86_400.0
-_EXPIRED, _NOT_YET, _PURPOSE = 10, 9, 26  # X509_V_ERR_* of OpenSSL
 
 
 class Identity(NamedTuple):
@@ -124,7 +128,7 @@ def identities(config: Config) -> Iterator[Identity]:
 
 
 def days_left(identity: Identity) -> float:
-    """Until it expires. Raises ConfigError when it cannot be used, has expired, or is not valid yet."""
+    """Days until it expires. Raises ConfigError when it cannot be used, has expired, or is not valid yet."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _narrow(context)
     return (_show(context, identity) - time.time()) / _DAY
@@ -159,7 +163,7 @@ def _show(context: ssl.SSLContext, identity: Identity) -> float:
         else:
             text = f"{certificate} and {key} are not a certificate and a key in PEM ({problem.reason}); convert them"
         raise ConfigError(f"{section}.tls_certificate, {section}.tls_key: {text}") from problem
-    return _expiry(identity)
+    return _valid_until(identity)
 
 
 def _trust(context: ssl.SSLContext, name: str, file: str) -> None:
@@ -179,45 +183,39 @@ def _readable(name: str, file: str) -> None:
         raise ConfigError(text) from problem
 
 
-def _expiry(identity: Identity) -> float:
-    """Epoch seconds until which it is good, found by a handshake with ourselves in memory, which also tries its use.
+def _valid_until(identity: Identity) -> float:
+    """Epoch seconds. Raises ConfigError outside its validity (RFC 5280 4.1.2.5), or when it was made for another use."""
+    from cryptography import x509
 
-    Both ends hold the certificate; the end that would be the peer's verifies it, with the certificate as its own root.
-    """
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
-    for end in (server, client):
-        end.load_cert_chain(identity.certificate, identity.key)
-    judge = client if identity.is_server else server
-    judge.verify_mode = ssl.CERT_REQUIRED
-    judge.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    judge.load_verify_locations(identity.certificate)
-    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = {server: server.wrap_bio(there, back, server_side=True), client: client.wrap_bio(back, there)}
+    name = f"{identity.section}.tls_certificate: {identity.certificate}"
     try:
-        _shake(ends[client], ends[server])
-    except ssl.SSLCertVerificationError as problem:
-        raise ConfigError(
-            f"{identity.section}.tls_certificate: {identity.certificate} {_fault(identity, problem)}"
-        ) from problem
-    shown = ends[judge].getpeercert() or {}
-    return float(ssl.cert_time_to_seconds(str(shown["notAfter"])))
-
-
-def _shake(client: ssl.SSLObject, server: ssl.SSLObject) -> None:
-    for end in (client, server) * 3:
-        try:
-            end.do_handshake()
-        except ssl.SSLWantReadError:
-            pass
-
-
-def _fault(identity: Identity, problem: ssl.SSLCertVerificationError) -> str:
-    if problem.verify_code == _EXPIRED:
-        return "has expired; renew it"
-    if problem.verify_code == _NOT_YET:
-        return "is not valid yet; is the clock of this machine right?"
-    if problem.verify_code == _PURPOSE:
+        leaf = x509.load_pem_x509_certificate(Path(identity.certificate).read_bytes())
+        is_for_us = _is_made_for(leaf, identity)
+    except ValueError as problem:
+        raise ConfigError(f"{name} cannot be used ({problem}); have another one issued") from problem
+    if not is_for_us:
         purpose = "serverAuth" if identity.is_server else "clientAuth"
-        return f"was not made for this use; have one issued with extendedKeyUsage {purpose}"
-    return f"cannot be used ({problem.verify_message}); have another one issued"
+        raise ConfigError(f"{name} was not made for this use; have one issued with extendedKeyUsage {purpose}")
+    now = datetime.datetime.now(datetime.UTC)
+    if now > leaf.not_valid_after_utc:
+        raise ConfigError(f"{name} has expired; renew it")
+    if now < leaf.not_valid_before_utc:
+        raise ConfigError(f"{name} is not valid yet; is the clock of this machine right?")
+    return leaf.not_valid_after_utc.timestamp()
+
+
+def _is_made_for(leaf: x509.Certificate, identity: Identity) -> bool:
+    """By its key usage and extended key usage, where it has them (RFC 5280 4.2.1.3, 4.2.1.12; the bits by OpenSSL's check)."""
+    from cryptography.x509 import ExtendedKeyUsage, KeyUsage
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    wanted = ExtendedKeyUsageOID.SERVER_AUTH if identity.is_server else ExtendedKeyUsageOID.CLIENT_AUTH
+    for extension in leaf.extensions:
+        said = extension.value
+        if isinstance(said, ExtendedKeyUsage) and wanted not in said:
+            return False
+        if isinstance(said, KeyUsage):
+            encipherment = identity.is_server and said.key_encipherment
+            if not (said.digital_signature or said.key_agreement or encipherment):
+                return False
+    return True

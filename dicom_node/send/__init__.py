@@ -1,2 +1,2 @@
-"""The storage SCU: sends stored bytes and turns each answer into delivered, warned, try later or refused; asks for commitment.
-"""
+"""The storage SCU: sends stored bytes, turns each status into delivered, warned, try later or refused, and asks for storage
+commitment."""

@@ -1,4 +1,4 @@
-"""An association that we open: plain or TLS as [peers] says, or the sentence why there is none."""
+"""An association that we open, plain or TLS as [peers] says; or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETD
 
 
 class NoAssociation(NodeError):
-    """There is none; the message says why, `verdict` what follows: only a class that is not accepted is permanent."""
+    """The message says why; `verdict` says what follows: only a SOP class that is not accepted is permanent."""
 
     def __init__(self, verdict: Verdict, reason: str, rejected: Sequence[PresentationContext] = ()) -> None:
         super().__init__(reason)
         self.verdict = verdict
-        self.rejected = rejected  # contexts, when it is they that are not accepted
+        self.rejected = rejected  # contexts, where they are the reason
 
 
-def unit(config: Config) -> ApplicationEntity:
-    """Our application entity as an SCU, with the configured waits."""
+def application_entity(config: Config) -> ApplicationEntity:
+    """Our application entity as an SCU, with the configured timeouts."""
     ae = ApplicationEntity(ae_title=config.send.ae_title)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
@@ -56,16 +56,16 @@ def associate(
     peer: Peer | None = None,
     handlers: Sequence[evt.EventHandlerType] = (),
 ) -> RequestorAssociation:
-    """An established association with the peer `name`, or with `peer` where another service of it is meant. It is to be closed.
+    """An established association with the peer `name`, or with `peer` for another service of it. The caller closes it.
 
-    The TLS files are read each time: a renewed certificate needs no restart. Raises NoAssociation.
+    The TLS files are read each time: a renewed certificate needs no restart. Raises NoAssociation (PS3.8 9.3.3, 9.3.4).
     """
     peer = peer or config.peers[name]
     try:
         context = tls.outgoing(config.send) if peer.tls else None
     except ConfigError as problem:
         raise NoAssociation(Verdict.TRY_LATER, f"{name}: {problem}") from problem
-    association = RequestorAssociation(unit(config), name, _address(name, peer))
+    association = RequestorAssociation(application_entity(config), name, _address(name, peer))
     try:
         association.propose(peer.ae_title or name, contexts, handlers, (context, peer.host) if context else None)
     except (OSError, RuntimeError, TypeError, ValueError) as error:  # no more threads or descriptors, for one
@@ -86,9 +86,9 @@ def not_accepted(contexts: Iterable[PresentationContext], sop_class: str) -> str
     which = f"{UID(sop_class).name} ({sop_class})"
     if NO_TRANSFER_SYNTAX in results:
         offered = "neither Explicit nor Implicit VR Little Endian"
-        why = f"it takes {which}, but in {offered} (transfer syntaxes not supported); allow one of them there"
+        why = f"it accepts {which}, but in {offered} (transfer syntaxes not supported); allow one of them there"
     elif NO_ABSTRACT_SYNTAX in results:
-        why = f"it does not take {which} (abstract syntax not supported); enable this SOP class there"
+        why = f"it does not accept {which} (abstract syntax not supported); enable this SOP class there"
     elif 1 in results:
         why = f"it does not let us send {which} (user rejection); allow it there"
     else:
@@ -112,7 +112,7 @@ def _why_not(association: RequestorAssociation, config: Config, name: str, peer:
         classes = {str(one.abstract_syntax) for one in association.rejected_contexts}
         reason = "; ".join(not_accepted(association.rejected_contexts, one) for one in sorted(classes))
         return NoAssociation(Verdict.REFUSED, reason, association.rejected_contexts)
-    return NoAssociation(Verdict.TRY_LATER, f"{name} {_silence(association, name, peer)}")
+    return NoAssociation(Verdict.TRY_LATER, f"{name} {_no_answer(association, name, peer)}")
 
 
 def _rejection(association: RequestorAssociation, config: Config, name: str, peer: Peer) -> str:
@@ -121,33 +121,33 @@ def _rejection(association: RequestorAssociation, config: Config, name: str, pee
     given = None if answer is None else (answer.result_source, answer.diagnostic)
     match given:
         case (1, 3):
-            return f"it does not know us, calling as {config.send.ae_title}; enter this AE title and our address there"
+            return f"it does not know our AE title {config.send.ae_title}; enter this AE title and our address there"
         case (1, 7):
             called = peer.ae_title or name
-            return f"{called} is not the AE title that it listens to; correct peers.{name}.ae_title"
+            return f"{called} is not its AE title; correct peers.{name}.ae_title"
         case (1, 2):
-            return "it does not take the application context of DICOM; is it a DICOM node?"
+            return "it does not accept the application context of DICOM; is it a DICOM node?"
         case (2, 2):
             return "it does not speak version 1 of the DICOM protocol"
         case (3, _):
-            return f"it is busy ({_said(association)}); it will be asked again"
-    ours = f"is our AE title {config.send.ae_title} known there, and its own {peer.ae_title or name}?"
-    return f"{_said(association)}; {ours}"
+            return f"it is busy ({_reason(association)}); will retry"
+    ours = f"is our AE title {config.send.ae_title} known there, and is its own {peer.ae_title or name}?"
+    return f"{_reason(association)}; {ours}"
 
 
-def _said(association: RequestorAssociation) -> str:
+def _reason(association: RequestorAssociation) -> str:
     answer = association.acceptor.primitive
     return str(answer.reason_str).lower() if answer is not None else "no reason given"
 
 
-def _silence(association: RequestorAssociation, name: str, peer: Peer) -> str:
-    """Neither accepted nor rejected: the line, or an answer that is none."""
+def _no_answer(association: RequestorAssociation, name: str, peer: Peer) -> str:
+    """Neither accepted nor rejected: a network problem, or an answer that is not DICOM."""
     where, problem = f"{peer.host}:{peer.port}", association.transport.problem
     if problem is None:
         if association.has_answered:
-            return "cannot be reached: what it answered is no DICOM that can be read"
+            return "cannot be reached: its answer is not readable DICOM"
         if association.has_aborted:
-            return "cannot be reached: it aborted the association request; does its log say why?"
+            return "cannot be reached: it aborted the association request; its log may say why"
         if association.is_silent:
             return f"cannot be reached: {where} takes the connection and does not answer; is it a DICOM port?"
         if not peer.tls and tls_errors.speaks_tls(peer.host, peer.port):

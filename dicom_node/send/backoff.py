@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from dicom_node.dimse.status import Verdict
 from dicom_node.storage.records import DeliveryState
 
-DAY = 86_400.0
-
 
 @dataclass(frozen=True)
 class Policy:
-    """Seconds. The wait doubles from `first_delay` up to `max_delay`; after `give_up` the delivery is refused."""
+    """All in seconds. The wait doubles from `first_delay` up to `max_delay`; after `give_up` the delivery is refused."""
 
     first_delay: float
     max_delay: float
@@ -21,12 +19,14 @@ class Policy:
 
 @dataclass(frozen=True)
 class Decision:
+    """The delivery's next state."""
+
     state: DeliveryState
     delay: float = 0.0  # seconds until the next try, when the state is PENDING
 
 
 def decide(verdict: Verdict, attempts: int, age: float, policy: Policy, jitter: float) -> Decision:
-    """What follows from one try.
+    """What follows from one try, by its verdict.
 
     `attempts`: tries so far, this one included; `age`: seconds since the delivery was created; `jitter`: a random
     number in [0, 1) that spreads the tries of many deliveries over the second half of the wait.

@@ -1,8 +1,8 @@
-"""Asks destinations for storage commitment (PS3.4 J.3.2): N-ACTION with what was delivered, in batches per destination.
+"""Requests storage commitment (PS3.4 J.3.2): N-ACTION with the delivered objects, in batches per destination.
 
-Order: association, request row committed in the ledger, N-ACTION. So an answer always finds its request, and a sender
-that is killed in between loses nothing. After the N-ACTION the association stays open for a moment: some destinations
-answer on it. The others open one to our receiver, minutes or days later.
+Order: association, request row committed in the ledger, N-ACTION. So a report always finds its request, and a sender that
+is killed in between loses nothing. After the N-ACTION the association stays open for a moment: some destinations report on
+it. The others open one to our receiver, minutes or days later.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ log = logging.getLogger(__name__)
 NOT_SUPPORTED = "the destination does not support storage commitment: enable it there, or set commit = false for it"
 AT_ONCE = 4  # destinations
 PER_REQUEST = 500  # references
-LOOK_SECONDS = 1.0  # between two looks at the ledger
+POLL_SECONDS = 1.0  # between two looks at the ledger
 LEDGER_TROUBLE_SECONDS = 5.0  # until the next look when it could not be written
 GATHER_SECONDS = 2.0  # the first object of a batch waits so long for others
 LINGER_SECONDS = 10.0  # the association stays open for a report on it
 
-# No such SOP class or action, not supported, not authorised, operation unknown: does not pass by waiting minutes.
+# No such SOP class or action, not supported, not authorised, unrecognised operation (PS3.7 annex C): waiting does not help.
 PERMANENT = (0x0118, 0x0122, 0x0123, 0x0124, 0x0211)
 
 
 class CommitmentRequests:
-    """Asks whatever is due; the sender calls `look` in every round."""
+    """Makes the requests that are due; the sender calls `start_due` in every round."""
 
     def __init__(self, config: Config, commitments: Commitments, stop: threading.Event) -> None:
         self._config = config
@@ -56,7 +56,7 @@ class CommitmentRequests:
         self._policy = Policy(config.send.first_delay_seconds, config.send.max_delay_seconds, float("inf"))
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="commit")
         self._busy: dict[str, Future[None]] = {}
-        self._next_look = 0.0  # monotonic seconds, as in _not_before
+        self._next_poll = 0.0  # monotonic seconds, as in _not_before
         self._not_before: dict[str, float] = {}
         self._failures: dict[str, int] = {}  # in a row
 
@@ -68,21 +68,21 @@ class CommitmentRequests:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def look(self) -> None:
-        """Start a request to every destination that has something to commit to and is not waited for."""
+    def start_due(self) -> None:
+        """Start a request to every destination that has objects to commit to and no request in progress."""
         now = time.monotonic()
-        if not self._peers or now < self._next_look:
+        if not self._peers or now < self._next_poll:
             return
-        self._next_look = now + LOOK_SECONDS
+        self._next_poll = now + POLL_SECONDS
         try:
-            self._look(now)
-        except sqlite3.OperationalError as error:  # a full disk, for one; what was asked meanwhile is overdue one day
-            log.error("commitment waits for the ledger", extra={"error": str(error)})
-            self._next_look = now + LEDGER_TROUBLE_SECONDS
+            self._start_due(now)
+        except sqlite3.OperationalError as error:  # a full disk, for one; a lost request is overdue one day
+            log.error("commitment requests wait for the ledger", extra={"error": str(error)})
+            self._next_poll = now + LEDGER_TROUBLE_SECONDS
 
-    def _look(self, now: float) -> None:
+    def _start_due(self, now: float) -> None:
         for name in [name for name, future in self._busy.items() if future.done()]:
-            self._busy.pop(name).result()  # an error of ours ends the process: the supervisor restarts it
+            self._busy.pop(name).result()  # an internal error ends the process: the supervisor restarts it
         for name, peer in self._peers.items():
             if name in self._busy or now < self._not_before.get(name, 0.0):
                 continue
@@ -90,35 +90,37 @@ class CommitmentRequests:
                 log.warning("commitment requests were not answered", extra={"destination": name, "requests": overdue})
             batch = self._commitments.uncommitted(name, GATHER_SECONDS, PER_REQUEST)
             if batch:
-                self._busy[name] = self._pool.submit(self._ask, name, peer, batch)
+                self._busy[name] = self._pool.submit(self._request, name, peer, batch)
 
-    def _ask(self, name: str, peer: Peer, batch: Sequence[UncommittedDelivery]) -> None:
-        """One request. Only what the ledger raises gets out: whatever a destination does is settled as its failure."""
+    def _request(self, name: str, peer: Peer, batch: Sequence[UncommittedDelivery]) -> None:
+        """One request. Raises only what the ledger raises: whatever a destination does counts as its failure."""
         try:
-            self._associate_and_ask(name, peer, batch)
+            self._associate_and_request(name, peer, batch)
         except sqlite3.Error:
             raise
         except Exception as problem:  # noqa: BLE001  see above
-            self._hinder(name, batch, f"an error of ours ({type(problem).__name__})", permanent=False)
+            self._put_off(name, batch, f"an internal error ({type(problem).__name__})", permanent=False)
 
-    def _associate_and_ask(self, name: str, peer: Peer, batch: Sequence[UncommittedDelivery]) -> None:
-        replied = Replied()
+    def _associate_and_request(self, name: str, peer: Peer, batch: Sequence[UncommittedDelivery]) -> None:
+        response = ReportResponse()
         handlers: list[evt.EventHandlerType] = [
-            (evt.EVT_N_EVENT_REPORT, self._report, [name, replied]),
-            (evt.EVT_PDU_SENT, replied.sent),
+            (evt.EVT_N_EVENT_REPORT, self._report, [name, response]),
+            (evt.EVT_PDU_SENT, response.sent),
         ]
         try:
-            association = associate(self._config, name, [request_context()], who_commits(name, peer), handlers)
+            association = associate(self._config, name, [request_context()], commitment_peer(name, peer), handlers)
         except NoAssociation as why:
             is_permanent = why.verdict is Verdict.REFUSED
-            self._hinder(name, batch, NOT_SUPPORTED if is_permanent else str(why), permanent=is_permanent)
+            self._put_off(name, batch, NOT_SUPPORTED if is_permanent else str(why), permanent=is_permanent)
             return
         try:
-            self._request(association, name, batch, replied)
+            self._send_request(association, name, batch, response)
         finally:
             association.close()
 
-    def _request(self, association: Association, name: str, batch: Sequence[UncommittedDelivery], replied: Replied) -> None:
+    def _send_request(
+        self, association: Association, name: str, batch: Sequence[UncommittedDelivery], response: ReportResponse
+    ) -> None:
         uid = self._commitments.open(name, batch)
         if uid is None:
             return
@@ -129,7 +131,7 @@ class CommitmentRequests:
             status = answer.get("Status")
         except sqlite3.Error:
             raise  # the ledger is in trouble, not the destination
-        except Exception as problem:  # noqa: BLE001  the association died under it, or its answer is none
+        except Exception as problem:  # noqa: BLE001  the association ended, or the answer is unreadable
             log.warning("the N-ACTION failed", extra={"destination": name, "error": type(problem).__name__})
             association.abort()
             status = None
@@ -137,8 +139,8 @@ class CommitmentRequests:
             self._failures.pop(name, None)
             self._not_before.pop(name, None)
             self._commitments.accepted(uid)
-            log.info("commitment asked for", extra={"destination": name, "transaction_uid": uid, "objects": len(batch)})
-            self._wait(association, uid, replied)
+            log.info("commitment requested", extra={"destination": name, "transaction_uid": uid, "objects": len(batch)})
+            self._wait(association, uid, response)
             return
         if status in PERMANENT:
             reason = f"{NOT_SUPPORTED} (N-ACTION was answered with {status:04X})"
@@ -149,63 +151,65 @@ class CommitmentRequests:
         self._commitments.failed(uid, reason)
         self._back_off(name, reason, permanent=status in PERMANENT)
 
-    def _wait(self, association: Association, uid: str, replied: Replied) -> None:
+    def _wait(self, association: Association, uid: str, response: ReportResponse) -> None:
         """Leave the association open until the report was answered, here or at our receiver."""
         until = time.monotonic() + LINGER_SECONDS
         while time.monotonic() < until and association.is_established and not self._stop.is_set():
-            if replied.done.wait(0.1) or (not replied.due and self._commitments.is_answered(uid)):
+            if response.done.wait(0.1) or (not response.due and self._commitments.is_answered(uid)):
                 return
 
-    def _report(self, event: evt.Event, name: str, replied: Replied) -> tuple[int, None]:
+    def _report(self, event: evt.Event, name: str, response: ReportResponse) -> tuple[int, None]:
         """An N-EVENT-REPORT on our own association; runs in the association's thread."""
-        replied.due = True
+        response.due = True
         request = cast(N_EVENT_REPORT, event.request)
         try:
             return int(self._reports.answer(request, event.context.transfer_syntax, {name}, name)), None
         finally:
             self._commitments.close()  # the connection of this thread
 
-    def _hinder(self, name: str, batch: Sequence[UncommittedDelivery], reason: str, *, permanent: bool) -> None:
+    def _put_off(self, name: str, batch: Sequence[UncommittedDelivery], reason: str, *, permanent: bool) -> None:
         self._commitments.not_requested(batch, reason)
         self._back_off(name, reason, permanent=permanent)
 
     def _back_off(self, name: str, reason: str, *, permanent: bool) -> None:
-        """As a delivery that failed; what only an administrator can change is tried again as late as an unanswered request."""
+        """Wait as after a failed delivery; what only an administrator can change, as long as for an unanswered request."""
         self._failures[name] = self._failures.get(name, 0) + 1
         delay = decide(Verdict.TRY_LATER, self._failures[name], 0.0, self._policy, random.random()).delay
         if permanent:
             delay = max(delay, self._again_seconds)
         self._not_before[name] = time.monotonic() + delay
         log.warning(
-            "commitment cannot be asked for",
+            "commitment cannot be requested",
             extra={"destination": name, "reason": reason, "next_try_seconds": round(delay, 1)},
         )
 
 
-class Replied:
-    """Whether our response to a report is on the wire: before that the association must not be released."""
+class ReportResponse:
+    """Whether our response to a report was sent: before that the association must not be released."""
 
     def __init__(self) -> None:
         self.due = False
         self.done = threading.Event()
 
     def sent(self, event: evt.Event) -> None:
+        """Called by pynetdicom for every PDU that was sent."""
         if self.due and isinstance(event.pdu, P_DATA_TF):
             self.done.set()
 
 
-def who_commits(name: str, peer: Peer) -> Peer:
-    """The AE that is asked: the destination itself, or another one at its host."""
+def commitment_peer(name: str, peer: Peer) -> Peer:
+    """The AE that commitment is requested from: the destination, or another AE at its host."""
     ae_title = peer.commit_ae_title or peer.ae_title or name
     return peer.model_copy(update={"ae_title": ae_title, "port": peer.commit_port or peer.port})
 
 
 def request_context() -> PresentationContext:
+    """The push model SOP class, to be proposed (PS3.4 J.3)."""
     return build_context(PUSH_MODEL, list(SYNTAXES))
 
 
 def action_information(transaction_uid: str, references: Sequence[tuple[str, str]]) -> Dataset:
-    """PS3.4 table J.3-1: Transaction UID and Referenced SOP Sequence."""
+    """The N-ACTION's Transaction UID and Referenced SOP Sequence of (class UID, instance UID) (PS3.4 table J.3-1)."""
     items = []
     for class_uid, instance_uid in references:
         item = Dataset()

@@ -1,7 +1,7 @@
-"""What a destination says before anything is sent to it: C-ECHO, and which classes of our results it accepts.
+"""What a destination accepts, before anything is sent to it: C-ECHO, and the SOP classes of our results.
 
-An association proposes all of them at once, as the sender would, and is released: nothing is stored. An archive that looks
-at the calling AE title only when a C-STORE comes cannot be found out this way; what became of earlier tries tells that.
+An association proposes all of them at once, as the sender would, and is released: nothing is stored. An archive that checks
+the calling AE title only at the C-STORE is not found this way; only the outcome of earlier tries shows it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from segmenter.objects.kinds import SOP_CLASSES
 
 @dataclass(frozen=True)
 class Negotiated:
-    """`ok`: everything that it is to get would be accepted. `answered`: it was there, and said something."""
+    """`ok`: it accepts every SOP class that it is to get. `answered`: the destination was reached."""
 
     ok: bool
     text: str
@@ -29,7 +29,7 @@ class Negotiated:
 
 
 def negotiate(config: Config, destination: str) -> Negotiated:
-    """One association with the peer `destination`."""
+    """One association with the peer `destination`, released without a C-STORE (PS3.8 9.3.2). Never raises for the network."""
     peer = config.peers[destination]
     roles = list(dict.fromkeys(kind.role for kind in Router.of(config).kinds_of(destination)))
     contexts = [echo_context(), *(storage_context(SOP_CLASSES[role], ExplicitVRLittleEndian) for role in roles)]

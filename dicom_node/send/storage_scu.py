@@ -22,7 +22,6 @@ import pydicom
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.dimse.association_pdu import is_uid
-from dicom_node.dimse.contexts import echo_context
 from dicom_node.dimse.hosts import is_loopback
 from dicom_node.dimse.implicit_vr import EXPLICIT, IMPLICIT, implicit
 from dicom_node.dimse.requestor import RequestorAssociation
@@ -30,7 +29,7 @@ from dicom_node.dimse.status import Verdict, sentence, verdict
 from dicom_node.runtime.config import Config, Peer
 from dicom_node.send.associate import NoAssociation, associate, not_accepted
 from dicom_node.send.backoff import Decision, Policy, decide
-from dicom_node.send.commitment_request import NOT_SUPPORTED, CommitmentRequests, request_context, who_commits
+from dicom_node.send.commitment_request import NOT_SUPPORTED, CommitmentRequests, commitment_peer, request_context
 from dicom_node.storage.commitments import Commitments
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.outbox import MAX_CRASHES, Outbox
@@ -41,13 +40,13 @@ from dicom_node.storage.spool import Spool
 log = logging.getLogger(__name__)
 
 DESTINATIONS_AT_ONCE = 8
-PER_ASSOCIATION = 50
+PER_ASSOCIATION = 50  # objects
 LEDGER_TROUBLE_SECONDS = 2.0
-_DAMAGED = "the stored object does not have its sha256 any more: restore it from a backup, then `retry`"
+_DAMAGED = "the stored object no longer has its sha256: restore it from a backup, then `retry`"
 
 
 class Sender:
-    """Delivers what is due, one association per destination at a time, destinations side by side."""
+    """Sends the deliveries that are due: one association per destination at a time, several destinations at once."""
 
     def __init__(self, config: Config, spool: Spool, ledger: Ledger, outbox: Outbox) -> None:
         self._config = config
@@ -60,13 +59,14 @@ class Sender:
         self._longest_try = send.max_delay_seconds + send.connect_seconds + send.response_seconds
 
     def run(self, stop: threading.Event, poll_seconds: float) -> None:
-        """Until `stop` is set: then the object on the wire is finished and no other is begun."""
+        """Until `stop` is set: then the C-STORE in progress is finished and no other is begun. The ledger is read every
+        `poll_seconds`. Raises what the ledger raises; the supervisor starts another sender."""
         self._stop = stop
         again = self._outbox.recover()
         if again:
-            log.warning("deliveries with an unknown outcome go again", extra={"deliveries": again})
+            log.warning("deliveries with an unknown outcome will be sent again", extra={"deliveries": again})
         busy: dict[str, Future[None]] = {}
-        alone: Future[None] | None = None  # of a delivery that may be what kills us
+        alone: Future[None] | None = None  # of a delivery during which senders died
         commitments = Commitments(self._ledger.store, self._policy.max_delay)
         with (
             CommitmentRequests(self._config, commitments, stop) as requests,
@@ -74,7 +74,7 @@ class Sender:
         ):
             while not stop.wait(poll_seconds):
                 for destination in [name for name, future in busy.items() if future.done()]:
-                    busy.pop(destination).result()  # an error of ours ends the process: the supervisor restarts it
+                    busy.pop(destination).result()  # an internal error ends the process: the supervisor restarts it
                 if self._ledger.mode() == "paused":
                     continue
                 if self._config.work.on_resend == "redeliver":
@@ -88,7 +88,7 @@ class Sender:
                 for destination, dues in self._outbox.due(self._policy.max_delay, besides=busy, limit=PER_ASSOCIATION).items():
                     if len(busy) < DESTINATIONS_AT_ONCE:
                         busy[destination] = pool.submit(self._serve, destination, dues, stop)
-                requests.look()
+                requests.start_due()
 
     def _serve(self, destination: str, dues: Sequence[Delivery], stop: threading.Event) -> None:
         """Send to one destination what is due. Raises what the ledger raises, and nothing else."""
@@ -102,11 +102,11 @@ class Sender:
         except NoAssociation as why:
             for one, _ in sendable:
                 reason = not_accepted(why.rejected, one.object.sop_class_uid) if why.rejected else str(why)
-                self._hinder([one], destination, why.verdict, reason)
+                self._settle_all([one], destination, why.verdict, reason)
             return
-        except Exception as problem:  # noqa: BLE001  an error of ours: of this destination, not of all
-            reason = f"no association, by an error of ours ({type(problem).__name__})"
-            self._hinder([one for one, _ in sendable], destination, Verdict.TRY_LATER, reason)
+        except Exception as problem:  # noqa: BLE001  an internal error: of this destination, not of all
+            reason = f"no association, by an internal error ({type(problem).__name__})"
+            self._settle_all([one for one, _ in sendable], destination, Verdict.TRY_LATER, reason)
             return
         try:
             for one, syntax in sendable:
@@ -116,7 +116,7 @@ class Sender:
         finally:
             association.close()
 
-    def _hinder(self, deliveries: Sequence[Delivery], destination: str, what: Verdict, reason: str) -> None:
+    def _settle_all(self, deliveries: Sequence[Delivery], destination: str, what: Verdict, reason: str) -> None:
         for one in deliveries:
             if self._outbox.sending(one):
                 self._settle(one, destination, what, None, reason)
@@ -126,13 +126,13 @@ class Sender:
             return self._syntax_to_go(delivery, destination, peer)
         except sqlite3.Error:
             raise
-        except Exception as problem:  # noqa: BLE001  an object that we stumble over
+        except Exception as problem:  # noqa: BLE001  an internal error with this object
             if self._outbox.sending(delivery):
                 self._settle_crash(delivery, destination, problem)
             return None
 
     def _syntax_to_go(self, delivery: Delivery, destination: str, peer: Peer | None) -> str | None:
-        """The transfer syntax of what may go out: the last door before the network. None, and settled, for the rest."""
+        """The transfer syntax of an object that may be sent; None, and settled, for others. The last check."""
         what = Verdict.REFUSED
         if peer is None:
             reason = f"[peers] has no entry {destination}: add host and port, then `retry`"
@@ -169,7 +169,7 @@ class Sender:
         return str(meta.get("TransferSyntaxUID", ""))
 
     def _send(self, association: RequestorAssociation, delivery: Delivery, syntax: str, destination: str) -> None:
-        context = chosen(association.accepted_contexts, delivery.object.sop_class_uid, syntax)
+        context = accepted_context(association.accepted_contexts, delivery.object.sop_class_uid, syntax)
         if not self._outbox.sending(delivery):
             return
         if context is None:
@@ -190,7 +190,7 @@ class Sender:
             self._settle_crash(delivery, destination, problem)
         else:
             if status is None:
-                reason = "no answer: the outcome is unknown, the identical bytes go again"
+                reason = "no answer: the outcome is unknown, the identical bytes will be sent again"
                 self._settle(delivery, destination, Verdict.TRY_LATER, None, reason)
             else:
                 self._settle(delivery, destination, verdict(status), status, sentence(status))
@@ -208,10 +208,10 @@ class Sender:
         return association.store(context, what.sop_class_uid, what.sop_instance_uid, dataset)
 
     def _settle_crash(self, delivery: Delivery, destination: str, problem: Exception) -> None:
-        """An error of ours with this object: it is tried again, and not for ever."""
+        """An internal error with this object: it is tried again, but not for ever."""
         crashes = delivery.crashes + 1
         log.error("an object cannot be sent", exc_info=problem, extra={"job": delivery.job_id, "destination": destination})
-        what, reason = Verdict.TRY_LATER, f"the sender stumbled over this object ({type(problem).__name__})"
+        what, reason = Verdict.TRY_LATER, f"the sender met an unexpected error with this object ({type(problem).__name__})"
         if crashes >= MAX_CRASHES:
             what, reason, crashes = Verdict.REFUSED, f"{reason}, {crashes} times; look at the object, then `retry`", 0
         self._settle(delivery, destination, what, None, reason, crashes=crashes)
@@ -223,7 +223,7 @@ class Sender:
         # The wall clock may have been set forward: no more time has passed than so many tries and waits can take.
         age = min(time.time() - delivery.created_at, tries * self._longest_try)
         decision = decide(what, tries, age, self._policy, random.random())
-        self._write_down(delivery, decision, status, reason, crashes)
+        self._record(delivery, decision, status, reason, crashes)
         level = logging.INFO if decision.state is DeliveryState.DELIVERED else logging.WARNING
         context = {
             "job": delivery.job_id,
@@ -235,8 +235,8 @@ class Sender:
         }
         log.log(level, "delivery %s", decision.state, extra=context)
 
-    def _write_down(self, delivery: Delivery, decision: Decision, status: int | None, reason: str, crashes: int) -> None:
-        """Settle. An outcome that is known is kept until the ledger takes it: to forget it would send the object again."""
+    def _record(self, delivery: Delivery, decision: Decision, status: int | None, reason: str, crashes: int) -> None:
+        """Settle. A known outcome is kept until the ledger can be written: without it the object would be sent again."""
         while True:
             try:
                 self._outbox.settle(
@@ -250,48 +250,35 @@ class Sender:
 
 
 class _Damaged(Exception):
-    """The stored object is not what was stored."""
+    """The bytes on disk are not those that were stored."""
 
 
-def commits(config: Config, destination: str) -> str | None:
-    """Whether a peer takes requests for storage commitment; None when it does, else the sentence that says what is wrong."""
-    peer = who_commits(destination, config.peers[destination])
+def commitment_problem(config: Config, destination: str) -> str | None:
+    """Why a peer does not accept requests for storage commitment (PS3.4 J.3); None when it does. Nothing is requested."""
+    peer = commitment_peer(destination, config.peers[destination])
     where = f"({peer.ae_title} at {peer.host}:{peer.port})"
     try:
         associate(config, destination, [request_context()], peer).close()
     except NoAssociation as why:
         return f"{NOT_SUPPORTED if why.verdict is Verdict.REFUSED else why} {where}"
-    except Exception as problem:  # noqa: BLE001  whatever a peer answers is a sentence, not a traceback
-        return f"{destination}: what it answers cannot be used ({type(problem).__name__}) {where}"
+    except Exception as problem:  # noqa: BLE001  whatever a peer answers becomes a sentence
+        return f"{destination}: its answer cannot be used ({type(problem).__name__}) {where}"
     return None
 
 
 def storage_context(sop_class: str, syntax: str) -> PresentationContext:
-    """What is proposed for objects of one class and syntax: that, and the default that everybody takes (PS3.5 10.1 a)."""
+    """What is proposed for objects of one SOP class and transfer syntax: that one, and the default that everybody accepts
+    (PS3.5 10.1 a)."""
     return build_context(sop_class, [syntax, IMPLICIT] if syntax == EXPLICIT else [syntax])
 
 
 def storage_contexts(pairs: Sequence[tuple[str, str]]) -> list[PresentationContext]:
-    """For each class and syntax two contexts: where the destination picks the default in the first, the second still lets the
-    stored bytes go out as they are."""
+    """Two contexts for each SOP class and transfer syntax: where the destination chooses the default in the first, the stored
+    bytes can still be sent unchanged in the second (PS3.8 9.3.2.2)."""
     return [one for pair in pairs for one in (storage_context(*pair), build_context(pair[0], [pair[1]]))]
 
 
-def chosen(accepted: Sequence[PresentationContext], sop_class: str, syntax: str) -> PresentationContext | None:
-    """The accepted context in which an object goes: in its own syntax, else in the default; None when there is neither."""
+def accepted_context(accepted: Sequence[PresentationContext], sop_class: str, syntax: str) -> PresentationContext | None:
+    """The accepted context to send an object in: its own transfer syntax, else the default; None when there is neither."""
     of_class = {str(one.transfer_syntax[0]): one for one in accepted if one.abstract_syntax == sop_class}
     return of_class.get(syntax) or (of_class.get(IMPLICIT) if syntax == EXPLICIT else None)
-
-
-def echo(config: Config, destination: str) -> str | None:
-    """A real C-ECHO to a peer; None when it answered, else the sentence that says what is wrong."""
-    peer = config.peers[destination]
-    try:
-        association = associate(config, destination, [echo_context()])
-    except NoAssociation as why:
-        return f"{why} at {peer.host}:{peer.port}"
-    status = association.send_c_echo().get("Status")
-    association.close()
-    if status is None:
-        return f"{destination}: C-ECHO was not answered at {peer.host}:{peer.port}"
-    return None if status == 0x0000 else f"{destination}: C-ECHO was answered with {status:04X}"

@@ -17,7 +17,7 @@ QUEUE = "films"
 
 
 def celery_app(queue: Queue, work: Work) -> Celery:
-    """The Celery application; every setting that differs from Celery's default has its reason here."""
+    """The Celery application of `queue` (broker) and `work` (processes, time limit in seconds)."""
     memory = queue.broker.startswith("memory://")
     app = Celery("segmenter", broker="memory://localhost//" if memory else queue.broker)
     app.conf.update(
@@ -37,7 +37,7 @@ def celery_app(queue: Queue, work: Work) -> Celery:
         task_ignore_result=True,
         task_time_limit=work.time_limit_seconds,
         worker_enable_remote_control=not memory,  # without it Celery never reconnects to a Redis that went away
-        worker_cancel_long_running_tasks_on_connection_loss=False,  # the claim protects the film, not the bell
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # the claim protects the film, not the message
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={"polling_interval": queue.poll_seconds}
@@ -54,10 +54,10 @@ def celery_app(queue: Queue, work: Work) -> Celery:
 
 
 def _tls(queue: Queue, work: Work) -> dict[str, object] | None:
-    """Whom to trust; without it Celery would believe whoever answers a rediss:// URL."""
+    """Which certificates to trust; without it Celery would believe whoever answers a rediss:// URL."""
     url = urlsplit(queue.broker)
     if url.scheme != "rediss" or "ssl_" in url.query:
-        return None  # plain, or as the URL says; then the Redis client verifies, unless it says otherwise
+        return None  # plain, or as the URL says; the Redis client verifies by default
     return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": queue.broker_ca or work.node_ca or None}
 
 
@@ -73,4 +73,5 @@ def problem_of(queue: Queue, work: Work, seconds: float = 3.0) -> str | None:
 
 
 def why_unreachable(error: BaseException, broker: str) -> str:
+    """The clause for `error`, met on the way to the URL `broker`: never with its password."""
     return connection_errors.why(error, host=urlsplit(broker).hostname or "", ca_key="queue.broker_ca")

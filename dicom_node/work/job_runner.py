@@ -1,7 +1,7 @@
 """The story on one page: a claimed job -> its film -> the findings -> its objects, fixed on disk -> the outcome.
 
-No Celery and no pynetdicom here: whoever rings, the work is the same. It may run twice, on two machines at once; the
-identity of what it makes is derived, and the ledger lets one of them finish.
+No Celery and no pynetdicom here: the work is the same, whoever sends the wake-up. It may run twice, on two machines at once;
+the identity of what it makes is derived, and the ledger lets one of them finish.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DISK_TROUBLE_SECONDS = 5.0
-# Failures that may be about the moment and not about the film: charged like a crash and tried again, but not for ever.
-PASSING = ("out-of-memory", "internal-error")
+# Failures that need not be the film's fault: charged like a crash and tried again, but not for ever.
+TRANSIENT = ("out-of-memory", "internal-error")
 
 T = TypeVar("T")
 
 
-class Node(Protocol):
+class JobQueue(Protocol):
     """Where films come from and answers go: the ledger and spool of this machine, or a node on another one.
 
-    Whatever says LostClaim means: another worker has the job now. NodeAway, SpoolError and sqlite3.OperationalError
-    speak of the node and never of the film.
+    LostClaim, from any of these: another worker has the job now. NodeAway, SpoolError and sqlite3.OperationalError are about
+    the node and never about the film.
     """
 
     @property
@@ -54,13 +54,14 @@ class Node(Protocol):
         beside others."""
 
     def renew(self, claims: Sequence[Claim]) -> Collection[str]:
-        """Heartbeat of all of them in one go; the owner tokens of those that are lost."""
+        """Renew all these leases at once; the owner tokens of those that are lost."""
 
     def release(self, claim: Claim) -> None:
         """Give the job back untouched."""
 
     def charge(self, claim: Claim, code: str, sentence: str) -> None:
-        """Charge the job with a crash and give it back; the third ends it. One that had company is not charged."""
+        """Charge the job with a crash and give it back; the third ends it. A job that was worked on beside others is not
+        charged."""
 
     def source(self, claim: Claim) -> bytes:
         """The Part 10 file of the film. Raises SourceDamaged when it is gone."""
@@ -76,21 +77,21 @@ class Node(Protocol):
 
 
 @dataclass
-class OnBench:
-    """A film in work: what the claim promised, what was read, and the outcome as soon as there is one."""
+class FilmInWork:
+    """What the claim promised, what was read, and the outcome as soon as there is one."""
 
     claim: Claim
     started: float  # monotonic seconds
     source: pydicom.FileDataset | None = None
-    film: Film | None = None
+    prepared: Film | None = None  # decoded and placed by the segmenter
     outcome: Outcome | None = None
 
 
 class Heartbeat:
-    """Renews the leases of all films on a bench from one thread, while the block lasts."""
+    """Renews the leases of all films in work from one thread, while the block lasts."""
 
-    def __init__(self, node: Node, *claims: Claim) -> None:
-        self._node = node
+    def __init__(self, queue: JobQueue, *claims: Claim) -> None:
+        self._queue = queue
         self._held = {claim.owner: claim for claim in claims}
         self._done = threading.Event()
         self._thread = EssentialThread(target=self._beat, name="heartbeat", daemon=True)
@@ -107,71 +108,73 @@ class Heartbeat:
         return len(self._held)
 
     def hold(self, claim: Claim) -> None:
+        """Renew this lease too."""
         self._held[claim.owner] = claim
 
     def drop(self, claim: Claim) -> None:
+        """Renew it no more: its job ended or was released."""
         self._held.pop(claim.owner, None)
 
     def _beat(self) -> None:
-        while not self._done.wait(self._node.heartbeat_seconds):
+        while not self._done.wait(self._queue.heartbeat_seconds):
             if not (claims := list(self._held.values())):
                 continue
             try:
-                for owner in self._node.renew(claims):
-                    self._held.pop(owner, None)  # finish() will say so
+                for owner in self._queue.renew(claims):
+                    self._held.pop(owner, None)  # finish() raises LostClaim
             except (NodeAway, sqlite3.Error):
-                pass  # the next beat may get through
+                pass  # the next renewal may get through
 
 
 @dataclass(frozen=True)
-class Workbench:
+class JobRunner:
     """All that one worker process needs to answer films. `read`, `forward` and `finish` may run in a thread each."""
 
-    node: Node
+    queue: JobQueue
     segmenter: Segmenter
 
     def claim(self, *, beside: bool = False) -> Claim | None:
-        """The next job; None when there is none, or while the node's disk is in trouble. `beside`: other films are on the
-        bench already."""
+        """The next job; None when there is none, or while the node's disk is in trouble. `beside`: other films are in work
+        already."""
         try:
-            return self.node.claim(beside=beside)
+            return self.queue.claim(beside=beside)
         except sqlite3.OperationalError as problem:
             log.error("no film can be claimed, they wait", extra={"error": str(problem)})
             time.sleep(DISK_TROUBLE_SECONDS)
             return None
 
-    def stumbled(self, claim: Claim, problem: Exception) -> None:
-        """An error that nobody foresaw: charged like a crash, so that it is tried again, but not for ever."""
-        sentence = f"The worker met an error that it does not know ({type(problem).__name__})."
-        self.node.charge(claim, "internal-error", sentence)
+    def record_crash(self, claim: Claim, problem: Exception) -> None:
+        """Charge an unforeseen error like a crash: the film is tried again, but not for ever."""
+        sentence = f"The worker met an unexpected error ({type(problem).__name__})."
+        self.queue.charge(claim, "internal-error", sentence)
 
     def answer(self, claim: Claim) -> Job | None:
         """Answer the film and finish its job. None when the claim was lost or the node is in trouble."""
-        with Heartbeat(self.node, claim):
-            piece = self.read(claim)
-            if piece is None:
+        with Heartbeat(self.queue, claim):
+            film = self.read(claim)
+            if film is None:
                 return None
-            self.forward([piece])
-            return self.finish(piece)
+            self.forward([film])
+            return self.finish(film)
 
-    def read(self, claim: Claim) -> OnBench | None:
+    def read(self, claim: Claim) -> FilmInWork | None:
         """Fetch, parse, gate, decode and place the film. None when the claim was lost or the node is in trouble."""
-        return self._on_the_node(claim, lambda: self._read(claim))
+        return self._guarded(claim, lambda: self._read(claim))
 
-    def forward(self, pieces: Sequence[OnBench]) -> bool:
-        """One forward pass about all of them that have no outcome yet. False when the device failed one of them: it may be
-        the film, and it may be that nothing works in this process any more (a lost GPU, its memory taken by others)."""
-        films = [piece.film for piece in pieces if piece.film is not None and piece.film.finding is None]
-        self.segmenter.forward(films)
-        return not any(film.finding is not None and film.finding.code in PASSING for film in films)
+    def forward(self, films: Sequence[FilmInWork]) -> bool:
+        """One forward pass over all of them that have no outcome yet. False when the device failed on one of them: that may be
+        the film's fault, or nothing works in this process any more (a lost GPU, its memory taken by others)."""
+        undecided = [one.prepared for one in films if one.prepared is not None and one.prepared.finding is None]
+        self.segmenter.forward(undecided)
+        return not any(one.finding is not None and one.finding.code in TRANSIENT for one in undecided)
 
     def give_back(self, claim: Claim) -> None:
-        """Leave a film that was not begun to others."""
-        self._on_the_node(claim, lambda: self.node.release(claim))
+        """Release a film that was not begun."""
+        self._guarded(claim, lambda: self.queue.release(claim))
 
-    def finish(self, piece: OnBench) -> Job | None:
+    def finish(self, film: FilmInWork) -> Job | None:
         """Mask, objects, the bytes on disk and the end of the job. None as in `answer`."""
-        job = self._on_the_node(piece.claim, lambda: self._finish(piece))
+        job = self._guarded(film.claim, lambda: self._finish(film))
         if job is not None:
             log.info(
                 "job %s",
@@ -181,72 +184,74 @@ class Workbench:
             )
         return job
 
-    def _on_the_node(self, claim: Claim, step: Callable[[], T]) -> T | None:
-        """What goes wrong with the node is no fault of the film."""
+    def _guarded(self, claim: Claim, step: Callable[[], T]) -> T | None:
+        """What goes wrong with the node is not the film's fault."""
         try:
             return step()
         except NodeAway as problem:
-            # The line, not the film. Nothing is charged: the lease runs out, and whoever claims it next begins anew.
+            # The connection, not the film. Nothing is charged: the lease runs out, and the next claim begins anew.
             log.error("the film is left to other workers", extra=claim.job.log_context() | {"error": str(problem)})
         except (SpoolError, sqlite3.OperationalError) as problem:
             # The node's disk, not the film: nothing is charged, and the film waits until the disk is well again.
             log.error(
                 "a result cannot be written, the film waits", extra=claim.job.log_context() | {"error": type(problem).__name__}
             )
-            self._give_back(claim)
+            self._release_later(claim)
         except LostClaim:
             log.warning("claim lost, another worker has the job", extra=claim.job.log_context())
         return None
 
-    def _give_back(self, claim: Claim) -> None:
+    def _release_later(self, claim: Claim) -> None:
         try:
-            self.node.release(claim)
+            self.queue.release(claim)
         except (NodeError, sqlite3.OperationalError):
             pass  # the same trouble: the lease runs out instead
         time.sleep(DISK_TROUBLE_SECONDS)
 
-    def _read(self, claim: Claim) -> OnBench:
-        piece, uid = OnBench(claim, time.monotonic()), claim.job.arrival.sop_instance_uid
+    def _read(self, claim: Claim) -> FilmInWork:
+        film, uid = FilmInWork(claim, time.monotonic()), claim.job.arrival.sop_instance_uid
         try:
-            piece.source = read_film(self.node.source(claim), claim.job)
-            own_uid = str(piece.source.get("SOPInstanceUID") or uid)
+            film.source = read_film(self.queue.source(claim), claim.job)
+            own_uid = str(film.source.get("SOPInstanceUID") or uid)
         except Refused as problem:
-            piece.outcome = Outcome(State.FAILED, code=problem.code, sentence=problem.sentence)
+            film.outcome = Outcome(State.FAILED, code=problem.code, sentence=problem.sentence)
         except SourceDamaged as problem:
-            piece.outcome = Outcome(State.FAILED, code="source-damaged", sentence=str(problem))
+            film.outcome = Outcome(State.FAILED, code="source-damaged", sentence=str(problem))
         except UNREADABLE as problem:
             sentence = f"The film cannot be read as DICOM ({type(problem).__name__})."
-            piece.outcome = Outcome(State.FAILED, code="not-dicom", sentence=sentence)
+            film.outcome = Outcome(State.FAILED, code="not-dicom", sentence=sentence)
         else:
             if own_uid == uid:
-                piece.film = self.segmenter.read(piece.source)
+                film.prepared = self.segmenter.read(film.source)
             else:
                 sentence = "The SOP Instance UID of the dataset is not the one that the C-STORE command named."
-                piece.outcome = Outcome(State.FAILED, code="uid-mismatch", sentence=sentence)
-        return piece
+                film.outcome = Outcome(State.FAILED, code="uid-mismatch", sentence=sentence)
+        return film
 
-    def _finish(self, piece: OnBench) -> Job | None:
-        claim, outcome = piece.claim, piece.outcome or process(piece, self.segmenter, self.node)
-        if outcome.code in PASSING:
+    def _finish(self, film: FilmInWork) -> Job | None:
+        claim, outcome = film.claim, film.outcome or outcome_of(film, self.segmenter, self.queue)
+        if outcome.code in TRANSIENT:
             log.warning("film not answered, tried again", extra=claim.job.log_context() | {"code": outcome.code})
-            self.node.charge(claim, str(outcome.code), outcome.sentence or "")
+            self.queue.charge(claim, str(outcome.code), outcome.sentence or "")
             return None
-        return self.node.finish(claim, outcome)
+        return self.queue.finish(claim, outcome)
 
 
-def process(piece: OnBench, segmenter: Segmenter, node: Node) -> Outcome:
-    """The answer to a film that was on the device: its objects' bytes are fixed, unless it was answered before."""
-    assert piece.film is not None and piece.source is not None
-    claim, started, finding = piece.claim, piece.started, segmenter.decided(piece.film)
+def outcome_of(film: FilmInWork, segmenter: Segmenter, queue: JobQueue) -> Outcome:
+    """The answer to a film that was on the device. Its objects' bytes are fixed, unless it was answered before.
+
+    Raises what the job queue raises."""
+    assert film.prepared is not None and film.source is not None
+    claim, started, finding = film.claim, film.started, segmenter.decided(film.prepared)
     if finding.radiograph is None or finding.decision is None:
         state = State.SKIPPED if finding.outcome == "skipped" else State.FAILED
         return Outcome(state, code=finding.code, sentence=finding.sentence, seconds=time.monotonic() - started)
     content = finding.radiograph.content_sha256
-    known = node.known(claim, content, segmenter.identity.digest)
+    known = queue.known(claim, content, segmenter.identity.digest)
     try:
         # Known: the ledger holds the bytes that were fixed then, and sends no others of the same kind.
         kinds = [Kind(kind) for kind in claim.kinds if kind not in (known.kinds or ())]
-        objects = _fix(claim, piece.source, finding, segmenter, node, known.revision, kinds)
+        objects = _fix(claim, film.source, finding, segmenter, queue, known.revision, kinds)
     except Refused as problem:
         seconds = time.monotonic() - started
         return Outcome(State.FAILED, code=problem.code, sentence=problem.sentence, seconds=seconds)
@@ -273,7 +278,7 @@ def _fix(
     source: pydicom.FileDataset,
     finding: Finding,
     segmenter: Segmenter,
-    node: Node,
+    queue: JobQueue,
     revision: int,
     kinds: Sequence[Kind],
 ) -> tuple[StoredObject, ...]:
@@ -282,7 +287,7 @@ def _fix(
     for one in segmenter.objects(source, finding, revision=revision, kinds=kinds):
         buffer = io.BytesIO()
         one.dataset.save_as(buffer, enforce_file_format=True)
-        path, sha256 = node.store(claim, f"{one.kind}.dcm", buffer.getvalue())
+        path, sha256 = queue.store(claim, f"{one.kind}.dcm", buffer.getvalue())
         stored.append(
             StoredObject(
                 role=one.role,

@@ -20,6 +20,7 @@ class Transport(memory.Transport):
     implements = memory.Transport.implements.extend(asynchronous=True)
 
     def register_with_event_loop(self, connection: Any, loop: Hub) -> None:
+        """Called by kombu once per connection: look for messages every `polling_interval` seconds."""
         loop.call_repeatedly(self.polling_interval, self._take, connection)
 
     def _take(self, connection: Any) -> None:

@@ -1,4 +1,4 @@
-"""From the [segment] section to the artifact and the settings of the core; the rule for demo models."""
+"""From the [segment] section to the artifact and the settings of the segmenter; the rule for demo models."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def load_model(settings: Segment) -> Artifact:
 
 
 def runnable_model(settings: Segment) -> Artifact:
-    """The same, on a machine that can run it: with torch or ONNX Runtime installed."""
+    """As `load_model`; raises ConfigError too when neither torch nor ONNX Runtime can run it here."""
     artifact = load_model(settings)
     try:
         engine_for(artifact, settings.device, settings.engine)
@@ -62,6 +62,7 @@ def runnable_model(settings: Segment) -> Artifact:
 
 
 def segment_settings(settings: Segment) -> Settings:
+    """The section as the segmenter takes it."""
     return Settings(
         operating_point=settings.operating_point,
         device=settings.device,

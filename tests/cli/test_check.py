@@ -191,9 +191,9 @@ def test_the_http_server_is_looked_at(tmp_path: Path) -> None:
             assert looked(tmp_path, door)["serve"] == Check("serve", True, f"running on port {port}"), "it is ours"
     assert not busy.ok and "stop what listens there, or choose another port" in busy.text
     plain = looked(tmp_path, f"{door}host = '0.0.0.0'\n")["serve"]
-    assert not plain.ok and "in plain; set serve.tls_certificate" in plain.text
+    assert not plain.ok and "unencrypted; set serve.tls_certificate" in plain.text
     allowed = looked(tmp_path, f"{door}host = '0.0.0.0'\nallow_plain = true\n")["serve"]
-    assert allowed.ok and allowed.warning and "in plain" in allowed.text
+    assert allowed.ok and allowed.warning and "unencrypted" in allowed.text
     same = looked(tmp_path, f"[receive]\nport = {port}\n{door}")["serve"]
     assert not same.ok and "receive.port" in same.text
     assert "serve" not in looked(tmp_path, "")

@@ -323,7 +323,7 @@ def test_what_we_do_with_each_status_is_what_the_statement_says(tmp_path: Path) 
             done, row = films.delivery(uid), expected[answers[uid]]
             what = {
                 "delivered": DeliveryState.DELIVERED,
-                "the identical": DeliveryState.PENDING,
+                "sent again": DeliveryState.PENDING,
                 "refused": DeliveryState.REFUSED,
             }
             assert [state for words, state in what.items() if row["What we do"].startswith(words)] == [done.state], row

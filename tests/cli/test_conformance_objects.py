@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from answered_films import EXPLICIT, running_sender
 from conformance_page import Row, Statement
+from echo_scu import echo
 from instant_model import MIN_SIDE_PX, film
 from pydicom import dcmread
 from pydicom.datadict import keyword_for_tag
@@ -28,7 +29,7 @@ from small_film import read_back, small_film
 
 from dicom_node.dimse.commitment_report import PUSH_MODEL
 from dicom_node.runtime.config import Config, load
-from dicom_node.send.storage_scu import commits, echo
+from dicom_node.send.storage_scu import commitment_problem
 from dicom_node.storage.destinations import Route
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.outbox import Outbox
@@ -159,7 +160,7 @@ def test_our_associations_are_those_of_the_statement(site: Site) -> None:
     with pacs.serving():
         assert echo(config, "CLINICAL") is None
         assert pacs.proposed == set(said.contexts("presentation contexts proposed"))
-        assert commits(asked, "CLINICAL") is None
+        assert commitment_problem(asked, "CLINICAL") is None
     assert pacs.proposed == set(Statement.of(asked).contexts("presentation contexts proposed"))
     for request in pacs.requests:
         assert request.primitive.calling_ae_title.strip() == "RESULTS"

@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 from programs import program
 from terminals import in_terminal
 
-from dicom_node.cli import film_report, main, terminal
+from dicom_node.cli import film_report, terminal
+from dicom_node.cli.main import main
 from dicom_node.storage.destinations import Route
 from dicom_node.storage.records import Arrival, DeliveryState, Outcome, State, StoredObject
 
@@ -146,7 +147,7 @@ def test_the_table_of_demo_and_segment_says_all_of_an_answer(
 ) -> None:
     """DEMO mark, side, probability with its threshold, what was assumed; a finding that is new here is shown too."""
     monkeypatch.setenv("COLUMNS", "80")
-    one = film_report.Answer(
+    one = film_report.FilmAnswer(
         "/in/a.dcm", None, "done", None, "pneumothorax", 0.3412, 1234.5, 0.98, 1.2, (), None, 0.1125, "left", ("view-assumed",)
     )
     two = replace(
@@ -217,7 +218,7 @@ def test_purge_asks_and_without_a_terminal_it_wants_yes(films: AnsweredFilms) ->
     silent = says(films, "purge", job)
     assert silent.exit_code == 2 and "add --yes" in silent.output and films.ledger.job(job).arrival.path
     code, shown = in_terminal(films.config_file, "purge", job, answer="n\n")
-    assert code == 1 and "PACS did not get all of the results." in shown and "nothing was deleted" in shown
+    assert code == 1 and "PACS did not get all of the results." in shown and "Nothing was deleted" in shown
     assert films.ledger.job(job).arrival.path
     code, shown = in_terminal(films.config_file, "purge", UID, answer="y\n")
     assert code == 0 and f"Delete the film and the results (seg) of job {job} for good?" in shown.replace("\n", "")

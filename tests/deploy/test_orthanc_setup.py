@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
+from echo_scu import echo
 from quick_model import quick_film, quick_settings
 from servers import SENDER, Node, free_port, running_orthanc, store, wait_for
 
-from dicom_node.send.storage_scu import echo
 from segmenter.equipment import MANUFACTURER, MODEL_NAME
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "orthanc"

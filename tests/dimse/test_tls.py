@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from certificates import Authority, Pair, TlsPacs, server_context
+from echo_scu import echo
 from raw_peer import ASSOCIATE_AC, RawPeer, associate_rq, c_store, drip
 from receiver_node import Node, eventually, film, running
 from receiver_node import send as store_once
@@ -33,7 +34,6 @@ from dicom_node.receive.pending import PendingConnections
 from dicom_node.receive.storage_scp import bind
 from dicom_node.runtime.config import Receive, load
 from dicom_node.runtime.errors import ConfigError
-from dicom_node.send.storage_scu import echo
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.records import DeliveryState
 

@@ -114,19 +114,17 @@ class Node:
     def renew(self, claims): raise KeyError("nobody foresaw this")
 Heartbeat(Node(), types.SimpleNamespace(owner="a")).__enter__()
 """,
-    "ringer": """
-from dicom_node.work.celery_app import celery_app
-from dicom_node.work.wakeup import Ringer
-class Node:
+    "pool-watch": """
+from dicom_node.work.pool_watch import ForkGuard, PoolWatch, StallWatch, ZombieWatch
+class Queue:
     def reap(self): raise KeyError("nobody foresaw this")
-Ringer(celery_app(config.queue, config.work), Node(), children=1, poll_seconds=0.01).start()
+PoolWatch(ForkGuard(Queue()), None, StallWatch(), ZombieWatch(), poll_seconds=0.01).start()
 """,
     "dispatcher": """
 from dicom_node.work.celery_app import celery_app
 from dicom_node.work.wakeup import Dispatcher
-class Node:
-    def ready(self): raise KeyError("nobody foresaw this")
-Dispatcher(celery_app(config.queue, config.work), Node(), 0.01).start()
+def ready(): raise KeyError("nobody foresaw this")
+Dispatcher(celery_app(config.queue, config.work), ready, 0.01).start()
 """,
     "retention": """
 from dicom_node.cli import processes

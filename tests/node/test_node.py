@@ -20,7 +20,7 @@ from pynetdicom import AE
 from pynetdicom.presentation import build_context
 from servers import Node, running_node, running_redis, store, wait_for
 
-from dicom_node.cli.demo_pacs import StandInPacs
+from dicom_node.cli.demo_pacs import DemoPacs
 from dicom_node.cli.main import main
 from dicom_node.receive.storage_scp import part10_head
 from dicom_node.runtime.config import Segment
@@ -34,13 +34,13 @@ PATIENT = "Zzyzx^Quilliam"
 
 
 @pytest.fixture(scope="module")
-def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInPacs]:
-    with StandInPacs(tmp_path_factory.mktemp("pacs"), ae_title="PACS").serving() as standin:
+def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoPacs]:
+    with DemoPacs(tmp_path_factory.mktemp("pacs"), ae_title="PACS").serving() as standin:
         yield standin
 
 
 @pytest.fixture(scope="module")
-def node(pacs: StandInPacs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def node(pacs: DemoPacs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     with running_node(tmp_path_factory.mktemp("node"), ("PACS", pacs.port)) as running:
         yield running
 
@@ -52,7 +52,7 @@ def film(seed: int, pneumothorax: bool = True) -> pydicom.Dataset:
     return dataset
 
 
-def segs_of(pacs: StandInPacs, source: pydicom.Dataset) -> list[tuple[str, bytes]]:
+def segs_of(pacs: DemoPacs, source: pydicom.Dataset) -> list[tuple[str, bytes]]:
     """(SOP Instance UID, dataset bytes) of every SEG of this film that the PACS was ever sent."""
     found = []
     for uid, file in pacs.received:
@@ -68,7 +68,7 @@ def claimed_pid(node: Node, uid: str) -> int | None:
     return found["pid"] if found else None
 
 
-def test_kill_9_of_the_worker_in_the_middle_of_a_film_is_one_seg(node: Node, pacs: StandInPacs) -> None:
+def test_kill_9_of_the_worker_in_the_middle_of_a_film_is_one_seg(node: Node, pacs: DemoPacs) -> None:
     source = film(7)
     assert store(source, node.port) == 0x0000
     os.kill(wait_for(lambda: claimed_pid(node, source.SOPInstanceUID), 120, "a claim"), signal.SIGKILL)
@@ -78,7 +78,7 @@ def test_kill_9_of_the_worker_in_the_middle_of_a_film_is_one_seg(node: Node, pac
     assert len(segs_of(pacs, source)) == 1
 
 
-def test_kill_9_of_the_whole_node_loses_nothing_and_charges_nobody(node: Node, pacs: StandInPacs) -> None:
+def test_kill_9_of_the_whole_node_loses_nothing_and_charges_nobody(node: Node, pacs: DemoPacs) -> None:
     source = film(10)
     children = node.children()
     assert store(source, node.port) == 0x0000
@@ -141,7 +141,7 @@ def bad_films() -> dict[str, tuple[pydicom.Dataset, State, str]]:
     return films
 
 
-def test_bad_films_are_answered_with_a_code_and_the_worker_goes_on(node: Node, pacs: StandInPacs) -> None:
+def test_bad_films_are_answered_with_a_code_and_the_worker_goes_on(node: Node, pacs: DemoPacs) -> None:
     films = bad_films()
     for dataset, _, _ in films.values():
         assert store(dataset, node.port) == 0x0000
@@ -182,7 +182,7 @@ def test_garbage_that_is_no_dataset_is_kept_and_answered(
     assert job.crashes == 0
 
 
-def test_the_same_uid_with_other_pixels_is_a_listed_conflict(node: Node, pacs: StandInPacs) -> None:
+def test_the_same_uid_with_other_pixels_is_a_listed_conflict(node: Node, pacs: DemoPacs) -> None:
     first, second = film(29), film(29)
     second.PixelData = bytes(reversed(first.PixelData))
     for one in (first, second):
@@ -220,7 +220,7 @@ def test_no_patient_data_in_logs_names_or_ledger_and_nobody_else_may_read(node: 
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, f"{path} can be read by others"
 
 
-def test_sigterm_stops_in_order_and_quickly(pacs: StandInPacs, tmp_path: Path) -> None:
+def test_sigterm_stops_in_order_and_quickly(pacs: DemoPacs, tmp_path: Path) -> None:
     node = Node(tmp_path, ("PACS", pacs.port)).start()
     source = film(54)
     assert store(source, node.port) == 0x0000
@@ -233,7 +233,7 @@ def test_sigterm_stops_in_order_and_quickly(pacs: StandInPacs, tmp_path: Path) -
     node.stop()
 
 
-def test_redis_as_the_broker_and_redis_dying_loses_no_film(tool, pacs: StandInPacs, tmp_path: Path) -> None:
+def test_redis_as_the_broker_and_redis_dying_loses_no_film(tool, pacs: DemoPacs, tmp_path: Path) -> None:
     with (
         running_redis(tool("redis-server"), tmp_path / "redis") as redis,
         running_node(tmp_path / "node", ("PACS", pacs.port), SEGMENTER_QUEUE__BROKER=redis.url) as node,

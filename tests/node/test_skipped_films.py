@@ -22,7 +22,7 @@ from dicom_node.dimse.contexts import SOP_CLASSES
 from dicom_node.storage.local_queue import IGNORED, IGNORED_SENTENCE, LocalQueue
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import State
-from dicom_node.work.job_runner import Workbench
+from dicom_node.work.job_runner import JobRunner
 from dicom_node.work.model import load_model, segment_settings
 from segmenter.engine import Segmenter
 from segmenter.film.gate import SkipCode
@@ -67,9 +67,9 @@ def test_every_skip_is_counted_under_its_code_and_notes_reach_the_report(tmp_pat
     finally:
         house.stop()
     node = LocalQueue.of(house.config, "worker")
-    bench = Workbench(node, Segmenter(load_model(house.config.segment), segment_settings(house.config.segment)))
-    while claim := bench.claim():
-        bench.answer(claim)
+    runner = JobRunner(node, Segmenter(load_model(house.config.segment), segment_settings(house.config.segment)))
+    while claim := runner.claim():
+        runner.answer(claim)
     with watched(house.config) as url:
         counted = samples(get(url + "/metrics")[1])["segmenter_jobs_skipped"]
     told = json.loads(CliRunner().invoke(main, ["status", "--json", "--config", str(house.file)]).stdout)

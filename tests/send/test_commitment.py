@@ -29,7 +29,7 @@ from dicom_node.receive.storage_scp import Receiver, bind
 from dicom_node.runtime.config import Config, load
 from dicom_node.send import commitment_request
 from dicom_node.send.storage_scu import Sender
-from dicom_node.send.storage_scu import commits as takes_requests
+from dicom_node.send.storage_scu import commitment_problem as takes_requests
 from dicom_node.storage import commitments
 from dicom_node.storage.commitments import UNCOMMITTED, Commitments, UncommittedDelivery, committing_json
 from dicom_node.storage.destinations import Router

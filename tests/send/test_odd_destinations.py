@@ -21,6 +21,7 @@ from typing import Any
 import pydicom
 import pytest
 from answered_films import SEG, AnsweredFilms
+from echo_scu import echo
 from ledger_counts import open_deliveries
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -31,7 +32,7 @@ from servers import free_port, wait_for
 from dicom_node.dimse.association_pdu import LONGEST, UNSAID_LENGTH
 from dicom_node.dimse.implicit_vr import implicit
 from dicom_node.runtime.config import load
-from dicom_node.send.storage_scu import commits, echo
+from dicom_node.send.storage_scu import commitment_problem
 from dicom_node.storage.outbox import MAX_CRASHES
 from dicom_node.storage.records import DeliveryState
 
@@ -139,14 +140,14 @@ def rejects(result: int, source: int, reason: int) -> Callable[[bytes], bytes]:
 
 # What a PACS says to an association request, or to a C-STORE, and words of the sentence about it.
 RUBBISH: dict[str, tuple[Callable[[bytes], bytes] | None, Any, str]] = {
-    "not our title": (rejects(1, 1, 3), None, "does not know us, calling as PTXSEG"),
+    "not our title": (rejects(1, 1, 3), None, "does not know our AE title PTXSEG"),
     "not its title": (rejects(1, 1, 7), None, "peers.PACS.ae_title"),
     "busy": (rejects(2, 3, 1), None, "busy"),
     "a rejection without a name": (rejects(7, 9, 200), None, "rejected the association"),
     "an abort without a name": (lambda request: struct.pack(">BBLBBBB", 7, 0, 4, 0, 0, 9, 77), None, "aborted"),
     "a page": (lambda request: b"HTTP/1.1 400 Bad Request\r\n\r\n", None, "DICOM"),
-    "an acceptance of nothing but its header": (lambda request: b"\2\0\0\0\0\0", None, "no DICOM that can be read"),
-    "an acceptance that ends in an item": (lambda request: _cut(accept(request)), None, "no DICOM that can be read"),
+    "an acceptance of nothing but its header": (lambda request: b"\2\0\0\0\0\0", None, "not readable DICOM"),
+    "an acceptance that ends in an item": (lambda request: _cut(accept(request)), None, "not readable DICOM"),
     "a release": (lambda request: struct.pack(">BBLL", 6, 0, 4, 0), None, "cannot be reached"),
     "data first": (lambda request: pdv(1, 3, b"x" * 20), None, "cannot be reached"),
     "nothing": (lambda request: b"", None, "does not answer"),
@@ -163,7 +164,7 @@ RUBBISH: dict[str, tuple[Callable[[bytes], bytes] | None, Any, str]] = {
         None, lambda context, command: pdv(context, 3, response(command, e0100=struct.pack("<H", 0x8030))), "no answer",
     ),
     "a response without a status": (
-        None, lambda context, command: pdv(context, 3, response(command, e0900=b"")), "no answer|stumbled",
+        None, lambda context, command: pdv(context, 3, response(command, e0900=b"")), "no answer|unexpected error",
     ),
     "an associate request": (None, lambda context, command: b"\1\0\0\0\0\4abcd", "ended while sending|no answer"),
     "a rejection in the middle": (None, lambda context, command: rejects(1, 1, 1)(b""), "ended while sending|no answer"),
@@ -192,7 +193,7 @@ def test_every_rubbish_is_a_sentence_and_the_others_do_not_wait(
         assert delivery.state is not DeliveryState.DELIVERED
         assert any(word in (delivery.reason or "") for word in words.split("|")), delivery.reason
         if opening is not None:
-            assert echo(films.config, "PACS") and commits(films.config, "PACS")
+            assert echo(films.config, "PACS") and commitment_problem(films.config, "PACS")
         wait_for(lambda: odd.open_lines == 0 and sound.open_lines == 0, 120, "sockets were left open")
     assert not [thread for thread in threading.enumerate() if thread.name == "reports"]
     said = capfd.readouterr()
@@ -204,7 +205,7 @@ def test_what_is_wrong_with_the_line_is_named(tmp_path: Path) -> None:
     assert "connection refused" in (echo(films.config, "PACS") or "")
     peers = {"PACS": films.config.peers["PACS"].model_copy(update={"host": "nowhere.invalid"})}
     elsewhere = films.config.model_copy(update={"peers": peers})
-    assert "DNS" in (echo(elsewhere, "PACS") or "") and "DNS" in (commits(elsewhere, "PACS") or "")
+    assert "DNS" in (echo(elsewhere, "PACS") or "") and "DNS" in (commitment_problem(elsewhere, "PACS") or "")
 
 
 def test_an_object_that_raises_is_refused_after_three_tries_and_the_others_go(

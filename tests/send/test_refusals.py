@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority, Pair
+from echo_scu import echo
 from receiver_node import running as receiving
 from servers import free_port, running_orthanc, wait_for
 
 from dicom_node.runtime.config import load
-from dicom_node.send.storage_scu import echo
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +66,16 @@ def test_orthanc_says_whose_ae_title_it_does_not_know(tool: Callable[[str], str]
     closed |= {"DicomAlwaysAllowStore": False}
     with running_orthanc(tool("Orthanc"), folder / "orthanc", modalities=ours, more=closed) as orthanc:
         called = said(folder, orthanc.dicom_port)
-        assert "PACS is not the AE title that it listens to; correct peers.PACS.ae_title" in called
+        assert "PACS is not its AE title; correct peers.PACS.ae_title" in called
         calling = said(folder, orthanc.dicom_port, "ae_title = 'ORTHANC'", send="ae_title = 'NOBODY'")
-        assert "does not know us" in calling and "NOBODY" in calling
+        assert "does not know our AE title" in calling and "NOBODY" in calling
         assert said(folder, orthanc.dicom_port, "ae_title = 'ORTHANC'") == ""
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--refuse",), "PACS rejected the association: .*is our AE title PTXSEG known there, and its own PACS"),
+        (("--refuse",), "PACS rejected the association: .*is our AE title PTXSEG known there, and is its own PACS"),
         (("+xi",), None),
     ],
 )

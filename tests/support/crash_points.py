@@ -63,12 +63,12 @@ WORKING = (
     ),  # answer, objects, deliveries: inserted, not committed
 )
 FINISHED = Point("work", "dicom_node.storage.ledger:Ledger.finish", "after")
-RINGING = (
-    Point("work", "dicom_node.work.wakeup:Ringer._ring", "before"),
-    Point("work", "dicom_node.work.wakeup:Ringer._ring", "after"),
+WAKING = (
+    Point("work", "dicom_node.work.wakeup:Wakeups._send", "before"),
+    Point("work", "dicom_node.work.wakeup:Wakeups._send", "after"),
 )
-BURYING = Point("work", "dicom_node.storage.ledger:Ledger.release_worker", "before")
-BURIED = Point("work", "dicom_node.storage.ledger:Ledger.release_worker", "after")
+REAPING = Point("work", "dicom_node.storage.ledger:Ledger.release_worker", "before")
+REAPED = Point("work", "dicom_node.storage.ledger:Ledger.release_worker", "after")
 FREEING = (
     Point("work", "dicom_node.storage.ledger:Ledger.release_others", "before"),
     Point("work", "dicom_node.storage.ledger:Ledger.release_others", "after"),
@@ -109,9 +109,9 @@ SCENES = (
     *(Scene((point,)) for point in CLAIMING),
     *(Scene((point,), charged=1) for point in WORKING),
     Scene((FINISHED,)),
-    Scene(RINGING),
-    Scene((WORKING[1], BURYING, *FREEING)),  # the group is lost before the crash was charged, and twice more at its start
-    Scene((WORKING[1], BURIED), charged=1),
+    Scene(WAKING),
+    Scene((WORKING[1], REAPING, *FREEING)),  # the group is lost before the crash was charged, and twice more at its start
+    Scene((WORKING[1], REAPED), charged=1),
     *(Scene((point,)) for point in SEND),
     Scene((ANSWERED, *RECOVERING)),
     Scene(STARTING, lead="start"),

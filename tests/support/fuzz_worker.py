@@ -18,7 +18,7 @@ from dicom_node.storage.destinations import Router
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.local_queue import LocalQueue
 from dicom_node.storage.spool import Spool
-from dicom_node.work.job_runner import Workbench
+from dicom_node.work.job_runner import JobRunner
 from segmenter.engine import Segmenter
 from segmenter.model.artifact import load_artifact
 from segmenter.settings import Settings
@@ -33,19 +33,19 @@ def main(folder: Path) -> None:
     segmenter = Segmenter(load_artifact(folder / "artifact"), SETTINGS)
     ledger, spool = Ledger(folder / "ledger.sqlite"), Spool(folder / "spool", 0)
     router = Router(Send(destinations=("PACS",)), {})
-    bench = Workbench(LocalQueue(ledger, spool, Work(max_crashes=MAX_CRASHES), router, 300.0, NAME), segmenter)
+    runner = JobRunner(LocalQueue(ledger, spool, Work(max_crashes=MAX_CRASHES), router, 300.0, NAME), segmenter)
     limit = _kb("VmSize") * 1024 + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     say(ready=True)
-    while claim := bench.claim():
+    while claim := runner.claim():
         say(job=claim.job.job_id, uid=claim.job.arrival.sop_instance_uid)
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again
         before, started = _kb("VmRSS"), time.monotonic()
         try:
-            bench.answer(claim)
+            runner.answer(claim)
         except Exception as problem:  # noqa: BLE001  stands in for the task edge
             print(f"{type(problem).__name__} in {claim.job.arrival.sop_instance_uid}", file=sys.stderr)
-            bench.stumbled(claim, problem)
+            runner.record_crash(claim, problem)
         peak = (_kb("VmHWM") - before) // 1024
         say(job=claim.job.job_id, seconds=round(time.monotonic() - started, 3), peak_mb=peak)
 

@@ -1,4 +1,4 @@
-"""Several films on one bench: what is claimed beside what, and that no film disturbs another."""
+"""Several films in work: what is claimed beside what, and that no film disturbs another."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from dicom_node.api.schemas import ClaimReply, claim_from
 from dicom_node.storage.leases import Claim
-from dicom_node.work.job_runner import OnBench
-from dicom_node.work.pipeline import Conveyor
+from dicom_node.work.job_runner import FilmInWork
+from dicom_node.work.pipeline import Pipeline
 
 
 def film(number: int, attempts: int = 1) -> Claim:
@@ -25,13 +25,13 @@ def film(number: int, attempts: int = 1) -> Claim:
 
 
 @dataclass
-class Bench:
-    """A workbench that writes down what happens on it. `trouble`: number of a film and the stage in which it raises."""
+class Runner:
+    """A job runner that writes down what happens to its films. `trouble`: number of a film and the stage in which it raises."""
 
     waiting: list[Claim]
     trouble: tuple[int, str] = (-1, "")
     seconds: float = 0.0
-    node: Any = None
+    queue: Any = None
     beside: list[bool] = field(default_factory=list)
     together: int = 0
     held: set[str] = field(default_factory=set)
@@ -43,7 +43,7 @@ class Bench:
     heartbeat_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        self.node = self
+        self.queue = self
 
     def claim(self, *, beside: bool = False) -> Claim | None:
         with self.lock:
@@ -61,83 +61,83 @@ class Bench:
             if (int(claim.job.job_id, 16), stage) == self.trouble:
                 raise MemoryError(stage)
 
-    def read(self, claim: Claim) -> OnBench:
+    def read(self, claim: Claim) -> FilmInWork:
         self._step("read", [claim])
-        return OnBench(claim, time.monotonic() - self.seconds)
+        return FilmInWork(claim, time.monotonic() - self.seconds)
 
-    def forward(self, pieces: list[OnBench]) -> bool:
-        self._step("forward", [piece.claim for piece in pieces])
-        return not any(int(piece.claim.job.job_id, 16) in self.failed_by_the_device for piece in pieces)
+    def forward(self, films: list[FilmInWork]) -> bool:
+        self._step("forward", [film.claim for film in films])
+        return not any(int(film.claim.job.job_id, 16) in self.failed_by_the_device for film in films)
 
     def give_back(self, claim: Claim) -> None:
         with self.lock:
             self.held.discard(claim.owner)
             self.given_back.append(claim.job.job_id)
 
-    def finish(self, piece: OnBench) -> str:
-        self._step("finish", [piece.claim])
+    def finish(self, film: FilmInWork) -> str:
+        self._step("finish", [film.claim])
         with self.lock:
-            self.held.discard(piece.claim.owner)
-            self.finished.append(piece.claim.job.job_id)
+            self.held.discard(film.claim.owner)
+            self.finished.append(film.claim.job.job_id)
         return "a job"
 
-    def stumbled(self, claim: Claim, problem: Exception) -> None:
+    def record_crash(self, claim: Claim, problem: Exception) -> None:
         with self.lock:
             self.held.discard(claim.owner)
             self.charged.append(claim.job.job_id)
 
 
-def drained(bench: Bench, films: int, limit: float = 60.0, stopping: Callable[[], bool] = lambda: False) -> Conveyor:
-    belt = Conveyor(bench, films, limit, stopping)  # type: ignore[arg-type]
-    while bench.waiting:
-        belt.answer_ready()
-    return belt
+def drained(runner: Runner, films: int, limit: float = 60.0, stopping: Callable[[], bool] = lambda: False) -> Pipeline:
+    pipeline = Pipeline(runner, films, limit, stopping)  # type: ignore[arg-type]
+    while runner.waiting:
+        pipeline.answer_ready()
+    return pipeline
 
 
 @pytest.mark.parametrize("films", [1, 3, 12])
 @pytest.mark.parametrize("stage", ["read", "forward", "finish"])
 def test_a_film_that_fails_takes_no_other_with_it(films: int, stage: str) -> None:
     """Only in a forward pass that several films shared it cannot be told whose fault it was: all of these are tried again."""
-    bench = Bench([film(number) for number in range(20)], trouble=(7, stage))
-    drained(bench, films)
-    assert film(7).job.job_id in bench.charged and film(7).job.job_id not in bench.finished
-    assert len(bench.charged) <= (max(1, films // 3) if stage == "forward" else 1)
-    assert len(bench.finished) + len(bench.charged) == 20 and bench.held == set()
+    runner = Runner([film(number) for number in range(20)], trouble=(7, stage))
+    drained(runner, films)
+    assert film(7).job.job_id in runner.charged and film(7).job.job_id not in runner.finished
+    assert len(runner.charged) <= (max(1, films // 3) if stage == "forward" else 1)
+    assert len(runner.finished) + len(runner.charged) == 20 and runner.held == set()
 
 
 @pytest.mark.parametrize("films", [1, 3, 12])
 def test_when_the_device_fails_nothing_more_is_claimed(films: int) -> None:
     """Result: what was on it ends as it ended, what was read ahead is given back untouched; the process is to be replaced."""
-    bench = Bench([film(number) for number in range(40)], failed_by_the_device={7})
-    belt = Conveyor(bench, films, 60.0)  # type: ignore[arg-type]
-    while not belt.worn_out:
-        belt.answer_ready()
-    assert film(7).job.job_id in bench.finished and bench.charged == [] and bench.held == set()
-    assert len(bench.finished) <= 8 + films and len(bench.given_back) <= films
-    assert len(bench.waiting) + len(bench.finished) + len(bench.given_back) == 40
-    assert not set(bench.given_back) & set(bench.finished)
+    runner = Runner([film(number) for number in range(40)], failed_by_the_device={7})
+    pipeline = Pipeline(runner, films, 60.0)  # type: ignore[arg-type]
+    while not pipeline.device_failed:
+        pipeline.answer_ready()
+    assert film(7).job.job_id in runner.finished and runner.charged == [] and runner.held == set()
+    assert len(runner.finished) <= 8 + films and len(runner.given_back) <= films
+    assert len(runner.waiting) + len(runner.finished) + len(runner.given_back) == 40
+    assert not set(runner.given_back) & set(runner.finished)
 
 
-def test_the_bench_holds_what_it_may_and_the_first_film_of_a_process_is_alone() -> None:
-    bench = Bench([film(number) for number in range(20)], seconds=0.01)
-    drained(bench, 3)
-    assert bench.beside[:3] == [False, False, True] and 1 < bench.together <= 3
-    singly = Bench([film(number) for number in range(5)])
+def test_as_many_films_are_in_work_as_may_be_and_the_first_film_of_a_process_is_alone() -> None:
+    runner = Runner([film(number) for number in range(20)], seconds=0.01)
+    drained(runner, 3)
+    assert runner.beside[:3] == [False, False, True] and 1 < runner.together <= 3
+    singly = Runner([film(number) for number in range(5)])
     drained(singly, 1)
     assert singly.beside == [False] * 5 and singly.together == 1
 
 
 def test_what_was_tried_before_is_alone() -> None:
-    bench = Bench([film(0), film(1), film(2), film(3, attempts=2), film(4), film(5)])
-    drained(bench, 12)
-    assert bench.beside[3] is False and bench.beside[4] is False, "neither beside others, nor others beside it"
-    assert len(bench.finished) == 6
+    runner = Runner([film(0), film(1), film(2), film(3, attempts=2), film(4), film(5)])
+    drained(runner, 12)
+    assert runner.beside[3] is False and runner.beside[4] is False, "neither beside others, nor others beside it"
+    assert len(runner.finished) == 6
 
 
 def test_nothing_is_claimed_beside_when_time_is_short_or_a_stop_was_asked_for() -> None:
-    slow = Bench([film(number) for number in range(4)], seconds=0.05)
+    slow = Runner([film(number) for number in range(4)], seconds=0.05)
     drained(slow, 12, limit=0.3)
     assert slow.beside == [False] * 4, "two films in a row come too near to the time limit"
-    stopped = Bench([film(number) for number in range(4)])
+    stopped = Runner([film(number) for number in range(4)])
     drained(stopped, 12, stopping=lambda: True)
     assert stopped.beside == [False] * 4

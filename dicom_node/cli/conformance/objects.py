@@ -1,11 +1,13 @@
-"""Annexes of the conformance statement: what the objects hold that we make, found out by making them.
+"""Annexes of the conformance statement: what the objects contain that we make, found by making them.
 
 Imports highdicom, so it is imported late.
 """
 
 from __future__ import annotations
 
-from dicom_node.cli.conformance.document import Section, Table
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from dicom_node.runtime.config import Config
 from dicom_node.storage.destinations import Router
 from dicom_node.work.model import segment_settings
@@ -14,9 +16,18 @@ from segmenter.conformance.attributes import Row
 from segmenter.conformance.examples import Specimen, specimens
 from segmenter.objects.kinds import Kind
 
-_ATTRIBUTES = "Tag | Attribute | VR | Source | Value or origin | Presence"
-_CONTENT = "Level | Relationship | Value type | Concept | Value"
 NEVER = "never"
+
+
+@dataclass(frozen=True)
+class MadeKind:
+    """One kind of object. `attributes`: all, of a variant (a kind that shares its role with a plain one) those that differ."""
+
+    kind: Kind
+    sop_class: str  # name (UID)
+    is_sent: bool
+    is_variant: bool
+    attributes: tuple[tuple[object, ...], ...]
 
 
 class Objects:
@@ -31,53 +42,33 @@ class Objects:
         made = [one for specimen in self._specimens for kind, one in specimen.objects.items() if kind in self._sent]
         return sorted({(str(one.SOPClassUID), str(one.file_meta.TransferSyntaxUID)) for one in made})
 
-    def annexes(self) -> list[Section]:
-        return [*self._attributes(), *self._content(), *self._codes()]
+    def private_attributes(self) -> list[str]:
+        """Of all objects; normally none."""
+        return list(attributes.private_elements(self._specimens))
 
-    def _attributes(self) -> list[Section]:
-        private = ", ".join(attributes.private_elements(self._specimens)) or "none"
-        sections = [Section("A", "Information object definitions of created objects", (
-            "Found by building each object about several made-up films with the code of this version, and comparing. `copied`: "
-            "the film's own value; `configured`: a setting; `fixed`: the value shown, always; `generated`: made for it; "
-            "`empty`: never a value. Sequence items are indented by `>`. A film on which nothing was marked has at most a "
-            "structured report.",
-            f"Private attributes: {private}. Standard extended or specialised SOP classes: none.",
-        ))]  # fmt: skip
-        for number, kind in enumerate(Kind, 1):
-            sections.append(Section(f"A.{number}", str(kind), tuple(self._about(kind))))
-        return sections
+    def kinds(self) -> Iterator[MadeKind]:
+        """Each kind, made once about every example film."""
+        for kind in Kind:
+            made = next(one.objects[kind] for one in self._specimens if kind in one.objects)
+            rows, plain = attributes.rows(self._specimens, kind), Kind(kind.role)
+            if kind is not plain:
+                rows = _differences(attributes.rows(self._specimens, plain), rows)
+            cells = tuple((one.tag, one.keyword, one.vr, one.source, one.value, one.presence) for one in rows)
+            sop_class = f"{made.SOPClassUID.name} ({made.SOPClassUID})"
+            yield MadeKind(kind, sop_class, kind in self._sent, kind is not plain, cells)
 
-    def _about(self, kind: Kind) -> list[str | Table]:
-        made = next(one.objects[kind] for one in self._specimens if kind in one.objects)
-        sent = "Sent by this configuration." if kind in self._sent else "Not sent by this configuration."
-        said = f"SOP class: {made.SOPClassUID.name} ({made.SOPClassUID}). {sent}"
-        rows, plain = attributes.rows(self._specimens, kind), Kind(kind.role)
-        if kind is not plain:
-            rows = _differences(attributes.rows(self._specimens, plain), rows)
-            said += f" As `{plain}`, with these differences:" if rows else f" As `{plain}` in every attribute."
-        if not rows:
-            return [said]
-        cells = [(one.tag, one.keyword, one.vr, one.source, one.value, one.presence) for one in rows]
-        return [said, Table.of(f"attributes of {kind}", _ATTRIBUTES, cells)]
-
-    def _content(self) -> list[Section]:
-        said = "Every kind of content item that occurs, in the order in which it appears. Root template: TID 1500 (PS3.16)."
-        sections = [Section("B", "Structured report content", (said,))]
+    def report_contents(self) -> Iterator[tuple[Kind, list[tuple[object, ...]]]]:
+        """The content items of each kind of structured report; none where they are those of the plain one."""
         plain = attributes.contents(self._specimens, Kind.SR)
-        for number, kind in enumerate((kind for kind in Kind if kind.role == "sr"), 1):
+        for kind in (kind for kind in Kind if kind.role == "sr"):
             found = attributes.contents(self._specimens, kind)
-            block: str | Table = f"As `{Kind.SR}`."
-            if kind is Kind.SR or found != plain:
-                cells = [(">" * one.level or "root", one.relationship, one.value_type, one.concept, one.value) for one in found]
-                block = Table.of(f"content of {kind}", _CONTENT, cells)
-            sections.append(Section(f"B.{number}", str(kind), (block,)))
-        return sections
+            shown = found if kind is Kind.SR or found != plain else []
+            yield kind, [(">" * one.level or "root", one.relationship, one.value_type, one.concept, one.value) for one in shown]
 
-    def _codes(self) -> list[Section]:
+    def coded_terms(self) -> list[tuple[object, ...]]:
+        """Code value, coding scheme, meaning, and the kinds that use it."""
         used = attributes.codes(self._specimens)
-        rows = [(*code, ", ".join(names)) for code, names in sorted(used.items(), key=lambda one: (one[0][1], one[0][0]))]
-        columns = "Code value | Coding scheme | Meaning | Used in"
-        return [Section("C", "Coded terms used", (Table.of("coded terms", columns, rows),))]
+        return [(*code, ", ".join(names)) for code, names in sorted(used.items(), key=lambda one: (one[0][1], one[0][0]))]
 
 
 def _differences(plain: list[Row], rows: list[Row]) -> list[Row]:

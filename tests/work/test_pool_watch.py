@@ -1,4 +1,4 @@
-"""The ringer: a pool that does not move is noticed, one that has nothing to do is not."""
+"""A pool that has stalled is noticed, one that has nothing to do is not; forks keep clear of the ledger."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from pathlib import Path
 from dicom_node.runtime.config import Config, Node, Queue, Work
 from dicom_node.storage.local_queue import LocalQueue
 from dicom_node.work.celery_app import celery_app
-from dicom_node.work.wakeup import Ringer
+from dicom_node.work.pool_watch import ForkGuard, PoolWatch, StallWatch, ZombieWatch
+from dicom_node.work.wakeup import Wakeups
 
 
 class Films:
-    """A node with so many films that are ready."""
+    """A job queue with so many films that are ready."""
 
     def __init__(self, ready: int, at_work: bool = False) -> None:
         self.films = ready
@@ -33,54 +34,54 @@ class Films:
         pass
 
 
-def gives_up(films: Films, *, hears: bool, seconds: float, **patience: float) -> bool:
-    """Whether the ringer gives up within `seconds`; with `hears` bells are heard all the while."""
+def gives_up(films: Films, *, receives: bool, seconds: float, stalled: float = 0.5, idle: float = float("inf")) -> bool:
+    """Whether the watch gives up within `seconds`; with `receives` wake-ups are received all the while."""
     given_up = threading.Event()
-    app = celery_app(Queue(), Work())
-    patience = {"stuck_seconds": 0.5, "unburied_seconds": 0.5} | patience
-    ringer = Ringer(app, films, children=1, poll_seconds=0.01, give_up=given_up.set, **patience)
-    ringer.start()
+    wakeups, stall = Wakeups(celery_app(Queue(), Work()), 1), StallWatch(stalled, idle)
+    watch = PoolWatch(ForkGuard(films), wakeups, stall, ZombieWatch(0.5), poll_seconds=0.01, give_up=given_up.set)
+    watch.start()
     until = time.monotonic() + seconds
     while time.monotonic() < until and not given_up.wait(0.05):
-        if hears:
-            ringer.heard()
-    ringer.stop()
+        if receives:
+            watch.received()
+    watch.stop()
     return given_up.is_set()
 
 
 def test_a_pool_that_does_not_move_while_films_are_ready_is_given_up() -> None:
-    assert gives_up(Films(3), hears=False, seconds=20)
-    assert not gives_up(Films(3), hears=True, seconds=1.5)
-    assert not gives_up(Films(0), hears=False, seconds=1.5)
+    assert gives_up(Films(3), receives=False, seconds=20)
+    assert not gives_up(Films(3), receives=True, seconds=1.5)
+    assert not gives_up(Films(0), receives=False, seconds=1.5)
 
 
 def test_a_pool_that_sleeps_while_films_are_ready_is_given_up_long_before_the_time_limit() -> None:
-    patience = {"stuck_seconds": 600.0, "asleep_seconds": 0.5}
-    assert gives_up(Films(3), hears=False, seconds=20, **patience)
-    assert not gives_up(Films(3, at_work=True), hears=False, seconds=1.5, **patience), "the time limit looks after that one"
-    assert not gives_up(Films(0), hears=False, seconds=1.5, **patience)
+    assert gives_up(Films(3), receives=False, seconds=20, stalled=600, idle=0.5)
+    busy = Films(3, at_work=True)
+    assert not gives_up(busy, receives=False, seconds=1.5, stalled=600, idle=0.5), "the time limit looks after that one"
+    assert not gives_up(Films(0), receives=False, seconds=1.5, stalled=600, idle=0.5)
 
 
 def test_a_dead_child_that_the_pool_does_not_notice_is_noticed() -> None:
     child = subprocess.Popen(["true"])  # a zombie until somebody asks how it ended
     try:
-        assert gives_up(Films(0), hears=True, seconds=20)
+        assert gives_up(Films(0), receives=True, seconds=20)
     finally:
         child.wait()
-    assert not gives_up(Films(0), hears=True, seconds=1.5)
+    assert not gives_up(Films(0), receives=True, seconds=1.5)
 
 
 def test_a_child_is_never_made_in_the_middle_of_a_look_at_the_ledger(tmp_path: Path) -> None:
-    """A process forks while its ringer looks all the time. Result: every child can write to the ledger."""
+    """A process forks while its watch asks the ledger all the time. Result: every child can write to the ledger."""
     config = Config(node=Node(directory=tmp_path))
     node = LocalQueue.of(config, "group", in_turn=True)
-    ringer = Ringer(celery_app(Queue(), Work()), node, children=1, poll_seconds=0.0, rings=True)
-    ringer.stand_apart_from_forks()
-    ringer.start()
+    guard, wakeups = ForkGuard(node), Wakeups(celery_app(Queue(), Work()), 1)
+    watch = PoolWatch(guard, wakeups, StallWatch(), ZombieWatch(), poll_seconds=0.0)
+    guard.register()
+    watch.start()
     try:
         assert [_forked(lambda: LocalQueue.of(config, "group").claim(), seconds=15) for _ in range(100)] == [0] * 100
     finally:
-        ringer.stop()
+        watch.stop()
 
 
 def _forked(run: Callable[[], object], seconds: float) -> int | None:
