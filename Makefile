@@ -58,7 +58,7 @@ fuzz: .make/test
 viewer: .make/test .make/tools .make/viewer/installed-$(OHIF)
 	$(BIN)/python tests/support/viewer.py --ohif $(OHIF) --out bench/viewer.json --pictures .make/viewer/pictures-$(OHIF)
 
-# Every kind of film through every judge: 7,488 films (two hours on two idle cores); MATRIX="--part 1/29" takes each 29th.
+# Every kind of film through every checker: 7,488 films (two hours on two idle cores); MATRIX="--part 1/29" takes each 29th.
 # bench/matrix.json holds the last run.
 matrix: .make/test .make/tools
 	$(BIN)/python tests/support/matrix.py --out bench/matrix.json $(MATRIX)
