@@ -63,6 +63,8 @@ def test_what_can_not_be_written_or_is_no_state_is_said(config_file: Path, tmp_p
     done = says(config_file, "backup", "/nonexistent/copy.sqlite")
     assert done.exit_code == 4 and "/nonexistent/copy.sqlite: No such file or directory" in done.output
     assert says(config_file, "jobs", "--state", "nonsense").exit_code == 2
+    for state in State:
+        assert says(config_file, "jobs", "--state", state).exit_code != 2, "each state of the ledger can be asked for"
 
 
 def test_who_may_not_look_is_told_as_whom_to_come(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -306,7 +306,7 @@ def information(transaction_uid: str, *uids: str) -> Dataset:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commitment_request, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(commitment_request, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(commitment_request, "GATHER_SECONDS", 0.5)
 
 
