@@ -227,8 +227,8 @@ BROKEN = {
     no_database: "is damaged",
     torn: "is damaged",
     a_folder: "is not a file",
-    lost: "films are in",
-    emptied: "films are in",
+    lost: "there are films in",
+    emptied: "there are films in",
 }
 
 
