@@ -196,6 +196,7 @@ class Orthanc:
             "RemoteAccessAllowed": False,
             "AuthenticationEnabled": False,
             "DicomCheckCalledAet": True,
+            "DicomScuTimeout": 120,  # seconds; a busy machine may be slow to answer it
             "DicomAlwaysAllowFind": True,
             "DicomAlwaysAllowGet": True,
             "Plugins": list(self.plugins),
