@@ -3,7 +3,7 @@
 TLS 1.3 is offered and preferred, 1.2 is taken, older is refused. For 1.2 only suites with ephemeral keys and
 authenticated encryption (ECDHE with AES-GCM or ChaCha20-Poly1305) and keys of at least 112 bits of strength (RSA from
 2048 bits). No renegotiation, and no session tickets: every association is verified anew, and nothing is left unread on
-the line of a sender that closes at once.
+the connection of a sender that closes at once.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Outgoing(ssl.SSLContext):
     problem: OSError | None = None
 
 
-class _Witness(ssl.SSLSocket):
-    """Tells its context of the first failure. With TLS 1.3 a refusal of our certificate comes with the first read."""
+class _RecordingSocket(ssl.SSLSocket):
+    """Records the first failure in its context. With TLS 1.3 a refusal of our certificate comes with the first read."""
 
     def do_handshake(self, block: bool = False) -> None:
         try:
@@ -53,7 +53,7 @@ class _Witness(ssl.SSLSocket):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except OSError as problem:
-            self._tell(problem)
+            self._record(problem)
             raise
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
@@ -62,10 +62,10 @@ class _Witness(ssl.SSLSocket):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as problem:
-            self._tell(problem)
+            self._record(problem)
             raise
 
-    def _tell(self, problem: OSError) -> None:
+    def _record(self, problem: OSError) -> None:
         context = cast(Outgoing, self.context)
         context.problem = context.problem or problem
 
@@ -86,7 +86,7 @@ def incoming(receive: Receive) -> ssl.SSLContext | None:
 def outgoing(send: Send) -> Outgoing:
     """How the SCU speaks to a peer with tls = true: it verifies chain and host name. Raises ConfigError."""
     context = Outgoing(ssl.PROTOCOL_TLS_CLIENT)
-    context.sslsocket_class = _Witness
+    context.sslsocket_class = _RecordingSocket
     _narrow(context)
     if not send.tls_ca:
         raise ConfigError(
