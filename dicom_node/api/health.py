@@ -78,6 +78,7 @@ class Cached(Generic[T]):
         self._made: tuple[float, T] | None = None
 
     def get(self) -> T:
+        """The value; raises what making it raises."""
         with self._lock:
             if self._made is None or time.monotonic() - self._made[0] > self._seconds:
                 self._made = None  # when this raises, the old value is not returned either

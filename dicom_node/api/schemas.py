@@ -27,6 +27,8 @@ OWNER_HEADER = "X-Claim-Owner"
 
 
 class RequestBody(BaseModel):
+    """What a worker sends; an unknown field is an error (422)."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 

@@ -91,6 +91,7 @@ class RemoteQueue:
 
     @property
     def heartbeat_seconds(self) -> float:
+        """Between two heartbeats of a claim: at most a quarter of the node's lease."""
         return min(self._work.heartbeat_seconds, self._lease_seconds / 4)
 
     def close(self) -> None:

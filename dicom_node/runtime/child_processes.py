@@ -100,6 +100,7 @@ class ChildProcesses:
 
     @property
     def pids(self) -> dict[str, int]:
+        """Pids by name; of a child that exited and is not yet restarted, the former one."""
         return {name: child.pid for name, child in self._processes.items()}
 
     def start(self, name: str, start: Callable[[], ChildProcess]) -> None:

@@ -15,6 +15,7 @@ class StopEvent(threading.Event):
     _signalled = False
 
     def set_by_signal(self) -> None:
+        """Set it in a signal handler."""
         self._signalled = True
 
     def is_set(self) -> bool:

@@ -89,9 +89,9 @@ def of_destination(problem: OSError, name: str = "*") -> str:
 def _verdict_of_destination(problem: ssl.SSLCertVerificationError, name: str) -> str:
     code = problem.verify_code
     if code == _HOST:
-        return f"names another host (host name mismatch); what peers.{name}.host says must stand in its subjectAltName"
+        return f"names another host (host name mismatch); what peers.{name}.host says must be in its subjectAltName"
     if code == _ADDRESS:
-        return f"names another host (IP address mismatch); what peers.{name}.host says must stand in its subjectAltName"
+        return f"names another host (IP address mismatch); what peers.{name}.host says must be in its subjectAltName"
     if code == _PURPOSE:
         return "was not made for a server; it needs extendedKeyUsage serverAuth"
     if code in _WRONG:
@@ -104,7 +104,7 @@ def of_server(problem: ssl.SSLCertVerificationError, host: str, ca_key: str) -> 
     that names the trusted CAs."""
     code = problem.verify_code
     if code in (_HOST, _ADDRESS):
-        return f"its certificate does not name {host} (subjectAltName); call it by a name that stands there, or have one issued"
+        return f"its certificate does not name {host} (subjectAltName); use a name from it, or have one issued for {host}"
     if code in (*_UNKNOWN_CA, _SELF_SIGNED):
         return f"its certificate {_WRONG[code]}; put it, or the CA that signed it, into {ca_key}"
     return f"its certificate {_WRONG.get(code, f'is not accepted ({problem.verify_message})')}; it must be renewed there"

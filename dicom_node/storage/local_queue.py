@@ -53,6 +53,7 @@ class LocalQueue:
 
     @property
     def heartbeat_seconds(self) -> float:
+        """Between two heartbeats of a claim."""
         return self.work.heartbeat_seconds
 
     def claim(self, pid: int | None = None, owner: str | None = None, *, beside: bool = False) -> Claim | None:

@@ -31,7 +31,7 @@ _RESENT = (
     "SELECT 1 FROM jobs INDEXED BY jobs_resent_unanswered WHERE resends > resends_answered AND state = 'segmented' LIMIT 1"
 )
 MAX_CRASHES = 3  # of the sender over one delivery; from the second on it is sent alone
-_CRASHED = f"the sending process died {MAX_CRASHES} times while it sent this object; look at the object, then `retry`"
+_CRASHED = f"the sending process died {MAX_CRASHES} times while it sent this object; check the object, then run `retry`"
 # Only bytes that are still on disk can be sent again.
 _ON_DISK = "(SELECT path FROM objects WHERE objects.id = object_id) IS NOT NULL"
 

@@ -47,7 +47,7 @@ def dataset_bytes(part10: bytes) -> memoryview:
 def header(
     data: bytes | memoryview, transfer_syntax_uid: str, keywords: Sequence[str], most: int = _MAX_HEADER_BYTES
 ) -> Dataset:
-    """The elements `keywords` of an encoded dataset, from its first `most` bytes, as far as readable. Never raises."""
+    """The elements `keywords` of an encoded dataset, from its first `most` bytes, as far as these are readable."""
     syntax, tags = UID(transfer_syntax_uid), [Tag(keyword) for keyword in keywords]
     last = max(tags)
     try:

@@ -501,7 +501,7 @@ def test_repetitions_end_with_a_sentence(tmp_path: Path, archive: Archive, monke
     archive.fails = {site.uids[0]: 0x0112}
     with site.sending():
         wait_for(lambda: site.deliveries[0].state is DeliveryState.REFUSED, 120, "refusal")
-        assert "taken 2 times" in (site.deliveries[0].reason or "") and "0112" in (site.deliveries[0].reason or "")
+        assert "accepted 2 times" in (site.deliveries[0].reason or "") and "0112" in (site.deliveries[0].reason or "")
         assert len(archive.stored) == 2 and site.kept() == set(site.jobs)
         archive.fails = {}
         assert site.outbox.retry(site.jobs[0]) == 1

@@ -124,7 +124,7 @@ def test_whose_certificate_it_is_and_what_is_wrong_with_it(
     show = "tls_certificate = '{0.certificate}'\ntls_key = '{0.key}'\n"
     cases: list[tuple[Pair, tuple[str | Path, ...], str, str]] = [
         (ca.issue("old", days=(-400, -1)), (), trust, "its certificate has expired; it must be renewed there"),
-        (ca.issue("far", host="10.9.9.9"), (), trust, "peers.PACS.host says must stand in its subjectAltName"),
+        (ca.issue("far", host="10.9.9.9"), (), trust, "peers.PACS.host says must be in its subjectAltName"),
         (foreign, (), trust, "its certificate comes from a CA that is not known here; put that CA into send.tls_ca"),
         (good, wants, trust, "it wants a certificate of ours; set send.tls_certificate"),
         (good, wants, trust + show.format(foreign), "does not know the CA of our certificate (send.tls_certificate)"),
