@@ -16,17 +16,17 @@ from pydicom.dataset import Dataset, FileDataset
 
 from segmenter.errors import Refused
 from segmenter.film.decode import decode
-from segmenter.film.gate import NotOurs, gate
-from segmenter.film.header import quietly, readable
+from segmenter.film.gate import SkippedFilm, gate
+from segmenter.film.header import for_reading, without_warnings
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.model.artifact import Artifact
-from segmenter.model.body import body_on
+from segmenter.model.body import body_mask
 from segmenter.model.identity import ModelIdentity, identify
-from segmenter.model.mask import decide, undecided
+from segmenter.model.mask import decide, indeterminate_decision
 from segmenter.model.placement import Placement
 from segmenter.model.predict import Predictor
 from segmenter.objects.build import applies, build
-from segmenter.objects.kinds import DEFAULT, Kind, kind_of
+from segmenter.objects.kinds import DEFAULT, ObjectKind, kind_of
 from segmenter.settings import Settings
 from segmenter.values import Finding, Image, Prediction, Radiograph
 
@@ -42,8 +42,8 @@ class ResultObject:
     dataset: FileDataset
 
     @property
-    def kind(self) -> Kind:
-        return Kind(kind_of(self.role, self.variant))
+    def kind(self) -> ObjectKind:
+        return ObjectKind(kind_of(self.role, self.variant))
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def _single_film(stage: str) -> Iterator[None]:
     their answers. The sentence names the exception's type only: messages of libraries quote header values."""
     try:
         yield
-    except (NotOurs, Refused):
+    except (SkippedFilm, Refused):
         raise
     except MemoryError as error:
         raise Refused("out-of-memory", f"There was not enough memory to {stage} this film.") from error
@@ -81,13 +81,13 @@ class Film:
         try:
             with _single_film(stage):
                 step(self)
-        except NotOurs as error:
-            self.end("skipped", error.skip.code, error.skip.sentence)
+        except SkippedFilm as error:
+            self.conclude("skipped", error.skip.code, error.skip.sentence)
         except Refused as error:
-            self.end("failed", error.code, error.sentence)
+            self.conclude("failed", error.code, error.sentence)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
-    def end(self, outcome: str, code: str | None = None, sentence: str | None = None, **answer: object) -> None:
+    def conclude(self, outcome: str, code: str | None = None, sentence: str | None = None, **answer: object) -> None:
         self.finding = Finding(outcome, code, sentence, seconds=self.seconds, **answer)  # type: ignore[arg-type]
 
 
@@ -114,7 +114,7 @@ class Segmenter:
         """
         films = [self.read(dataset) for dataset in datasets]
         self.forward(films)
-        return [self.decided(film) for film in films]
+        return [self.decide(film) for film in films]
 
     # The stages of `segment` one by one, for a caller that reads one film while another is on the device. Each may run in a
     # thread of its own.
@@ -122,7 +122,7 @@ class Segmenter:
     def read(self, dataset: Dataset) -> Film:
         """Gate, decode and place."""
         film = Film(dataset)
-        with quietly():
+        with without_warnings():
             film.run("gate", self._gate)
             film.run("decode", self._decode)
             film.run("place", self._place)
@@ -132,34 +132,34 @@ class Segmenter:
         """One forward pass about all that are still on their way."""
         self._predict([film for film in films if film.finding is None])
 
-    def decided(self, film: Film) -> Finding:
+    def decide(self, film: Film) -> Finding:
         """The answer, mask included."""
         film.run("mask", self._decide)
         assert film.finding is not None
         return film.finding
 
     def objects(
-        self, dataset: Dataset, finding: Finding, *, revision: int = 1, kinds: Sequence[Kind] = DEFAULT
+        self, dataset: Dataset, finding: Finding, *, revision: int = 1, kinds: Sequence[ObjectKind] = DEFAULT
     ) -> list[ResultObject]:
         """The DICOM objects of a finding, of the `kinds` that apply: a film without pneumothorax has no SEG, one without an
         answer nothing. `revision` 2 and up marks results of other pixels under a SOP Instance UID that was used
         before. Raises Refused when an object cannot be built."""
         if finding.decision is None or finding.radiograph is None:
             return []
-        view = readable(dataset)
+        view = for_reading(dataset)
         wanted = [kind for kind in kinds if applies(kind, view, finding, self._settings)]
         return [self._object(dataset, finding, revision, kind) for kind in wanted]
 
-    def _object(self, dataset: Dataset, finding: Finding, revision: int, kind: Kind) -> ResultObject:
-        with quietly(), _single_film(f"write the {kind} of"):
+    def _object(self, dataset: Dataset, finding: Finding, revision: int, kind: ObjectKind) -> ResultObject:
+        with without_warnings(), _single_film(f"write the {kind} of"):
             made = build(kind, dataset, finding, self.identity, self._settings, revision=revision)
         return ResultObject(kind.role, kind.variant, str(made.SOPClassUID), str(made.SOPInstanceUID), made)
 
     def _gate(self, film: Film) -> None:
-        film.dataset = readable(film.dataset)  # `objects` wants the bytes as they arrived
+        film.dataset = for_reading(film.dataset)  # `objects` wants the bytes as they arrived
         skip = gate(film.dataset, self._settings)
         if skip is not None:
-            film.end("skipped", skip.code, skip.sentence)
+            film.conclude("skipped", skip.code, skip.sentence)
 
     def _decode(self, film: Film) -> None:
         film.radiograph = decode(film.dataset)
@@ -192,11 +192,11 @@ class Segmenter:
         assert film.prediction is not None and film.placement is not None and film.radiograph is not None
         point, code = self.identity.thresholds, film.radiograph.indeterminate
         if code is None:
-            absurd, on_body = self._settings.absurd_fraction, partial(body_on, film.radiograph)
+            absurd, on_body = self._settings.absurd_fraction, partial(body_mask, film.radiograph)
             decision = decide(film.prediction, film.placement, point, film.radiograph.spacing, absurd, on_body)
             code = IndeterminateCode.NO_REGION if decision.lacks_region else None
         if code is None:
-            film.end("done", radiograph=film.radiograph, decision=decision)
+            film.conclude("done", radiograph=film.radiograph, decision=decision)
         else:
-            decision = undecided(film.prediction, film.placement.shape, point)
-            film.end("indeterminate", code.value, code.sentence, radiograph=film.radiograph, decision=decision)
+            decision = indeterminate_decision(film.prediction, film.placement.shape, point)
+            film.conclude("indeterminate", code.value, code.sentence, radiograph=film.radiograph, decision=decision)

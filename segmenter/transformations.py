@@ -21,7 +21,7 @@ class LookupTable:
     repaired: bool = False
 
     @property
-    def falls(self) -> bool:
+    def is_falling(self) -> bool:
         """Whether it turns black and white: its upper half is darker than its lower."""
         half = len(self.entries) // 2
         return half > 0 and float(self.entries[-half:].mean()) < float(self.entries[:half].mean())
@@ -53,7 +53,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Tone:
+class GreyscaleTransform:
     """Everything of a header that turns stored values into grey, as effective numbers: two headers that say the same in
     other words are equal."""
 
@@ -63,7 +63,7 @@ class Tone:
     voi: LookupTable | None
     window: Window | None
 
-    def described(self) -> bytes:
+    def digest_part(self) -> bytes:
         """For the content digest: equal for equal tones."""
         tables = [
             b"-" if table is None else table.entries.tobytes() + f"{table.first},{table.bits}".encode()
@@ -72,18 +72,18 @@ class Tone:
         return b"|".join([f"{self.slope!r},{self.intercept!r},{self.window!r}".encode(), *tables])
 
 
-AS_STORED = Tone(1.0, 0.0, None, None, None)
+AS_STORED = GreyscaleTransform(1.0, 0.0, None, None, None)
 
 
 @dataclass(frozen=True)
-class Shown:
+class Rendering:
     """How a film became grey: of its header's tone what was used, and the window that was made up where none could be.
     `inverted`: black and white are exchanged on top of that, because the header or the pixels say so, or a table that was not
     used would have done it."""
 
-    tone: Tone
+    transform: GreyscaleTransform
     inverted: bool = False
 
     @property
-    def exchanged(self) -> Shown:
+    def inverse(self) -> Rendering:
         return replace(self, inverted=not self.inverted)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.notes import NoteCode
-from segmenter.transformations import Shown
+from segmenter.transformations import Rendering
 
 Image = NDArray[np.float32]  # (H, W), [0, 1], lungs dark (the sense of MONOCHROME2)
 Probability = NDArray[np.float32]  # (S, S) on the model grid, [0, 1]
@@ -59,7 +59,7 @@ class Radiograph:
     turn: Turn
     spacing: Spacing | None
     content_sha256: str  # stored pixel values and every tag that affects decoding
-    shown: Shown  # how the stored values became `image`
+    rendering: Rendering  # how the stored values became `image`
     notes: tuple[NoteCode, ...] = ()  # what was assumed, guessed or repaired; not part of the content
     aspect: tuple[int, int] = (1, 1)  # height to width of a stored pixel, of the body that it shows
     indeterminate: IndeterminateCode | None = None  # why its pixels allow no answer, whatever the network says

@@ -33,7 +33,7 @@ def main() -> None:
 
 
 @contextmanager
-def _plainly() -> Iterator[None]:
+def _usage_errors() -> Iterator[None]:
     """What people can mend is told in one sentence, with exit code 2."""
     from segmenter.errors import SegmenterError
     from train.data.cases import DataError
@@ -62,11 +62,11 @@ def phantoms(
     out: Path, count: int, first_seed: int, longer_px: int, harder: float, pairs: bool, even_sites: bool, workers: int
 ) -> None:
     """Draw a data set in the layout of SIIM-ACR: DICOM films and train-rle.csv."""
-    from train.data import phantoms as room
+    from train.data.phantoms import PhantomPlan, write_phantoms
 
-    plan = room.Plan(first_seed, count, longer_px, harder, pairs, even_sites)
+    plan = PhantomPlan(first_seed, count, longer_px, harder, pairs, even_sites)
     try:
-        made = room.write(plan, out, _cores(workers))
+        made = write_phantoms(plan, out, _cores(workers))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     alike = f" ({count - made} less: a pair whose pneumothorax cannot be seen is one film)" if made < count else ""
@@ -91,7 +91,8 @@ def prepare(
     workers: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Decode SIIM-ACR (DICOM tree and csv, or its PNG export) into arrays, an index and folds by patient."""
-    from train.data import prepare as room
+    from train.data.prepare import PreparePlan
+    from train.data.prepare import prepare as prepare_set
 
     try:
         sides = tuple(sorted({int(s) for s in sizes.split(",")}, reverse=True))
@@ -99,10 +100,10 @@ def prepare(
         raise click.UsageError("--sizes takes numbers, such as 1024,512") from error
     if any(s < 32 or s % 32 for s in sides):
         raise click.UsageError("--sizes takes multiples of 32")
-    plan = room.Plan(source, out, labels, patients, sides, folds, seed, split, _cores(workers))
-    with _plainly():
-        about = room.prepare(plan)
-    _tell(about, as_json, lambda: (
+    plan = PreparePlan(source, out, labels, patients, sides, folds, seed, split, _cores(workers))
+    with _usage_errors():
+        about = prepare_set(plan)
+    _print_result(about, as_json, lambda: (
         f"{out}: {about['films']} films of {about['patients']} patients, {about['strata']}, folds of {about['films_of_fold']}; "
         f"left out: {about['left_out'] or 'none'} (report.json)"
     ))  # fmt: skip
@@ -125,15 +126,15 @@ def fit(
     start: Path | None, device: str, threads: int,
 ) -> None:  # fmt: skip
     """Train one fold, or go on with an interrupted training. Several GPUs: torchrun --nproc-per-node N -m -- train fit ..."""
-    from train.fit.fit import Order
+    from train.fit.fit import FitOptions
     from train.fit.fit import fit as train
     from train.fit.recipe import load_recipe, recipe_path, shortened
 
     if encoder is not None and not encoder_sha256:
         raise click.UsageError("--encoder wants --encoder-sha256, the digest that the file must have")
     _threads(threads)
-    order = Order(data, run, recipe_path(recipe), fold, resume, device, encoder, encoder_sha256, start)
-    with _plainly():
+    order = FitOptions(data, run, recipe_path(recipe), fold, resume, device, encoder, encoder_sha256, start)
+    with _usage_errors():
         settings = load_recipe(recipe)
         train(shortened(settings, minutes) if minutes else settings, order)
 
@@ -166,14 +167,14 @@ def calibrate(
     as_json: bool,
 ) -> None:
     """Temperature, thresholds and floor from out-of-fold predictions."""
-    from train.data.dataset import Prepared
-    from train.evaluate import calibrate as room
+    from train.data.dataset import PreparedSet
+    from train.evaluate.calibrate import calibrate as calibrate_runs
 
     _threads(threads)
-    with _plainly():
-        held = Prepared(on) if on else None
-        found = room.calibrate(Prepared(data), runs, out, on=held, size=size, which=weights, device=device)
-    _tell(found, as_json, lambda: "\n".join(
+    with _usage_errors():
+        held = PreparedSet(on) if on else None
+        found = calibrate_runs(PreparedSet(data), runs, out, on=held, size=size, which=weights, device=device)
+    _print_result(found, as_json, lambda: "\n".join(
         f"{name}: " + ", ".join(f"{k} {v:g}" for k, v in (point | found["figures"].get(name, {})).items())
         for name, point in found["operating_points"].items()
     ))  # fmt: skip
@@ -194,15 +195,17 @@ def export(
     operating_point: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Write one run, or an ensemble of one run for each fold, as an artifact with manifest and model card."""
-    from train.data.dataset import Prepared
-    from train.export import export as room
+    from train.data.dataset import PreparedSet
+    from train.export.export import ArtifactLabel
+    from train.export.export import export as export_artifact
 
-    with _plainly():
-        artifact = room.export(Prepared(data), runs, calibration, out, room.Label(name, version, flips, operating_point))
+    with _usage_errors():
+        label = ArtifactLabel(name, version, flips, operating_point)
+        artifact = export_artifact(PreparedSet(data), runs, calibration, out, label)
     m = artifact.manifest
-    told = {"folder": str(out), "name": m.name, "version": m.version, "intended_use": m.intended_use, "sha256": artifact.sha256}
-    _tell(
-        told,
+    summary = {"folder": str(out), "name": m.name, "version": m.version, "intended_use": m.intended_use, "sha256": artifact.sha256}
+    _print_result(
+        summary,
         as_json,
         lambda: f"{out}: {m.name} {m.version} ({m.intended_use}), {len(m.weights)} network(s), sha256 {artifact.sha256}",
     )
@@ -229,23 +232,23 @@ def evaluate(
     published: bool, record: bool, device: str, threads: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Take films with a known truth through the whole serving path and measure the answers."""
-    from train.evaluate import evaluate as room
-    from train.export.export import record as write_down
+    from train.evaluate.evaluate import evaluate as evaluate_artifact
+    from train.export.export import record_evaluation
     from train.report.tables import markdown
 
     _threads(threads)
     words = ["python -m train evaluate --artifact DIR --data", kind, *([] if kind == "phantoms" else ["--path DIR"])]
     words += [f"--fold {fold}"] * (kind == "siim-fold") + [f"--films {films}"] * bool(films)
     published = published or kind == "ptx498"
-    with _plainly():
-        report = room.evaluate(
+    with _usage_errors():
+        report = evaluate_artifact(
             artifact, _source(kind, path, fold, films), out, command=" ".join(words + ["--published"] * published),
             operating_point=operating_point, device=device, published=published,
         )  # fmt: skip
         if record:
             name = {"phantoms": "exam", "siim-fold": f"fold-{fold}"}.get(kind, kind)
-            write_down(artifact, name, report)
-    _tell(report, as_json, lambda: markdown(report))
+            record_evaluation(artifact, name, report)
+    _print_result(report, as_json, lambda: markdown(report))
 
 
 @main.command()
@@ -261,12 +264,12 @@ def pairs(
 ) -> None:  # fmt: skip
     """Take phantoms of one seed with and without a pneumothorax, and with and without a chest tube, through the whole serving
     path and tell how many answers turn."""
-    from train.evaluate import counterfactual as room
+    from train.evaluate.counterfactual import measure_pairs, summary
 
     _threads(threads)
-    with _plainly():
-        report = room.measure(artifact, count, first_seed, operating_point=operating_point, device=device)
-    _tell(report, as_json, lambda: room.sentence(report))
+    with _usage_errors():
+        report = measure_pairs(artifact, count, first_seed, operating_point=operating_point, device=device)
+    _print_result(report, as_json, lambda: summary(report))
 
 
 def _source(kind: str, path: Path | None, fold: int, films: int | None) -> Any:
@@ -285,7 +288,7 @@ def _source(kind: str, path: Path | None, fold: int, films: int | None) -> Any:
     return source
 
 
-def _tell(value: dict[str, Any], as_json: bool, sentence: Callable[[], str]) -> None:
+def _print_result(value: dict[str, Any], as_json: bool, sentence: Callable[[], str]) -> None:
     click.echo(json.dumps(value, indent=2) if as_json else sentence())
 
 

@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
-from segmenter.conformance.examples import Specimen
+from segmenter.conformance.examples import Example
 
 Path = tuple[BaseTag, ...]  # sequences from the outside in, then the element
 _SHOWN = 48  # characters of a fixed value
@@ -34,7 +34,7 @@ _MODEL = {
 
 
 @dataclass(frozen=True)
-class Row:
+class AttributeRow:
     """One element of an object. `presence`: always, or when."""
 
     path: Path
@@ -53,7 +53,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Content:
+class ContentItemRow:
     """One kind of content item of a structured report (PS3.3 C.17.3). `level` counts from 0, the root."""
 
     level: int
@@ -71,7 +71,7 @@ class _Found:
     by_specimen: dict[int, list[str]] = field(default_factory=dict)
 
 
-def rows(specimens: Sequence[Specimen], name: str) -> list[Row]:
+def attribute_rows(specimens: Sequence[Example], name: str) -> list[AttributeRow]:
     """Every element of the object `name`, in the order of the object; items of a sequence count as one. The content of a
     structured report is not in it: `contents`."""
     holders = [one for one in specimens if name in one.objects]
@@ -84,7 +84,7 @@ def rows(specimens: Sequence[Specimen], name: str) -> list[Row]:
     return [_row(path, found[path], holders, films) for path in sorted(found)]
 
 
-def codes(specimens: Sequence[Specimen]) -> dict[tuple[str, str, str], dict[str, None]]:
+def codes(specimens: Sequence[Example]) -> dict[tuple[str, str, str], dict[str, None]]:
     """(value, scheme, meaning) of every code that the objects hold -> the names of those objects."""
     used: dict[tuple[str, str, str], dict[str, None]] = {}
     for one in specimens:
@@ -96,7 +96,7 @@ def codes(specimens: Sequence[Specimen]) -> dict[tuple[str, str, str], dict[str,
     return used
 
 
-def contents(specimens: Sequence[Specimen], name: str) -> list[Content]:
+def content_rows(specimens: Sequence[Example], name: str) -> list[ContentItemRow]:
     """The kinds of content items of a structured report, in order of first appearance; none for other objects."""
     found: dict[tuple[Any, ...], dict[int, set[str]]] = {}
     order: list[tuple[Any, ...]] = []
@@ -110,7 +110,7 @@ def contents(specimens: Sequence[Specimen], name: str) -> list[Content]:
     return [_content_row(key, found[key]) for key in order]
 
 
-def private_elements(specimens: Sequence[Specimen]) -> list[str]:
+def private_elements(specimens: Sequence[Example]) -> list[str]:
     """Private elements of all objects; we promise that there are none."""
     items = (item for one in specimens for made in one.objects.values() for item in (made, *_items(made)))
     return sorted({str(element.tag) for item in items for element in item if element.tag.is_private})
@@ -155,26 +155,26 @@ def _content(item: Dataset, level: int, above: tuple[str, ...]) -> Iterator[tupl
         yield from _content(below, level + 1, path)
 
 
-def _content_row(key: tuple[Any, ...], values: Mapping[int, set[str]]) -> Content:
+def _content_row(key: tuple[Any, ...], values: Mapping[int, set[str]]) -> ContentItemRow:
     level, relationship, value_type, concept, _ = key
     said, every = {frozenset(one) for one in values.values()}, set().union(*values.values())
     is_coded = all(one.startswith(("(", "in (")) for one in every)
     is_fixed = len(said) == 1 and len(values) > 1
-    return Content(level, relationship, value_type, concept, " or ".join(sorted(every)) if is_coded or is_fixed else "")
+    return ContentItemRow(level, relationship, value_type, concept, " or ".join(sorted(every)) if is_coded or is_fixed else "")
 
 
-def _row(path: Path, found: _Found, holders: Sequence[Specimen], films: Sequence[Mapping[BaseTag, str]]) -> Row:
+def _row(path: Path, found: _Found, holders: Sequence[Example], films: Sequence[Mapping[BaseTag, str]]) -> AttributeRow:
     values = {number: "; ".join(dict.fromkeys(one for one in held if one)) for number, held in found.by_specimen.items()}
     filled = {number: value for number, value in values.items() if value}
     source, shown = _source(path, found.vr, filled, holders, films)
-    return Row(path, found.vr, source, shown, _presence(values, filled, holders))
+    return AttributeRow(path, found.vr, source, shown, _presence(values, filled, holders))
 
 
 def _source(
     path: Path,
     vr: str,
     filled: Mapping[int, str],
-    holders: Sequence[Specimen],
+    holders: Sequence[Example],
     films: Sequence[Mapping[BaseTag, str]],
 ) -> tuple[str, str]:
     if not filled:
@@ -204,7 +204,7 @@ def _source(
     return "generated", _of_the_model(filled, holders)
 
 
-def _of_the_model(filled: Mapping[int, str], holders: Sequence[Specimen]) -> str:
+def _of_the_model(filled: Mapping[int, str], holders: Sequence[Example]) -> str:
     named = [
         word
         for one in fields(holders[0].identity)
@@ -214,7 +214,7 @@ def _of_the_model(filled: Mapping[int, str], holders: Sequence[Specimen]) -> str
     return f"with the model's {', '.join(named)}" if named else ""
 
 
-def _presence(values: Mapping[int, str], filled: Mapping[int, str], holders: Sequence[Specimen]) -> str:
+def _presence(values: Mapping[int, str], filled: Mapping[int, str], holders: Sequence[Example]) -> str:
     bare = {number for number, one in enumerate(holders) if one.is_bare}
     negative = {number for number, one in enumerate(holders) if one.is_negative}
     everywhere = set(range(len(holders)))

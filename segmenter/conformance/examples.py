@@ -19,12 +19,12 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.tag import Tag
 
 from segmenter.film.decode import decode
-from segmenter.film.header import quietly
+from segmenter.film.header import without_warnings
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.model.artifact import OperatingPoint
 from segmenter.model.identity import ModelIdentity
 from segmenter.objects.build import applies, build
-from segmenter.objects.kinds import Kind
+from segmenter.objects.kinds import ObjectKind
 from segmenter.phantom.dicom import ImageIOD, phantom_dataset
 from segmenter.phantom.draw import draw_phantom
 from segmenter.settings import Settings
@@ -38,7 +38,7 @@ _CHARACTER_SETS = ("ISO_IR 100", "ISO_IR 192")
 
 
 @dataclass(frozen=True)
-class Specimen:
+class Example:
     """One film, and its objects by kind, as a reader finds them in their files. `is_bare`: the film holds only what it must;
     `is_negative`: nothing was marked on it."""
 
@@ -51,10 +51,10 @@ class Specimen:
 
 
 @functools.cache
-def specimens(settings: Settings, *, demo: bool) -> tuple[Specimen, ...]:
+def examples(settings: Settings, *, demo: bool) -> tuple[Example, ...]:
     """Five of them, made once, in a second or two. `demo`: whether the model is one, which our objects say."""
     other = replace(settings, series_number=settings.series_number + 100)
-    with quietly():
+    with without_warnings():
         return (
             _specimen(1, _full(1, "DX", (96, 80)), demo, settings),
             _specimen(2, _full(2, "CR", (80, 104)), demo, other),
@@ -68,7 +68,7 @@ def specimens(settings: Settings, *, demo: bool) -> tuple[Specimen, ...]:
 def _specimen(
     number: int, made: Dataset, demo: bool, settings: Settings, *,
     is_bare: bool = False, is_negative: bool = False, is_indeterminate: bool = False,
-) -> Specimen:  # fmt: skip
+) -> Example:  # fmt: skip
     film, identity = _as_read(made), _identity(number, demo)
     radiograph = decode(film)
     mask = np.zeros(radiograph.image.shape, bool)
@@ -83,9 +83,9 @@ def _specimen(
     if is_indeterminate:
         code = IndeterminateCode.NO_REGION
         finding = Finding("indeterminate", code.value, code.sentence, radiograph, decision)
-    kinds = [kind for kind in Kind if applies(kind, film, finding, settings)]
+    kinds = [kind for kind in ObjectKind if applies(kind, film, finding, settings)]
     objects = {str(kind): _as_read(build(kind, film, finding, identity, settings)) for kind in kinds}
-    return Specimen(film, identity, settings, is_bare, is_negative, objects)
+    return Example(film, identity, settings, is_bare, is_negative, objects)
 
 
 def _identity(number: int, demo: bool) -> ModelIdentity:

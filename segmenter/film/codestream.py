@@ -50,7 +50,7 @@ _J2K = (JPEG2000, JPEG2000Lossless)
 
 
 @dataclass(frozen=True)
-class Frame:
+class FrameHeader:
     """Size of the picture inside the stream."""
 
     rows: int
@@ -60,23 +60,23 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Stream:
+class Codestream:
     """One whole compressed picture: `data` from its start to its end, and nothing else. `frame` None: RLE, which does not
     name its size, but has one of the `segments` for each byte of a pixel. `surplus`: bytes that stood behind the end."""
 
     syntax: UID
     data: bytes
-    frame: Frame | None
+    frame: FrameHeader | None
     surplus: int = 0
     segments: int = 0
 
 
-def begins_like_one(data: bytes) -> bool:
+def is_codestream(data: bytes) -> bool:
     """Whether these bytes are the beginning of a compressed picture (and not of an offset table, or of pixels)."""
     return data.startswith(_JPEG_START) or data.find(_J2K_START, 0, 4096) >= 0 or _segments(data) is not None
 
 
-def read_stream(data: bytes, said: UID) -> Stream:
+def read_codestream(data: bytes, said: UID) -> Codestream:
     """The picture at the head of `data`. Its own syntax counts; `said` decides where several have the same stream.
 
     Raises Refused: `undecodable-pixel-data`, `truncated-pixel-data`.
@@ -91,7 +91,7 @@ def read_stream(data: bytes, said: UID) -> Stream:
         raise _truncated() if len(data) < _RLE_HEAD else _unreadable()
     if segments[-1] >= len(data):
         raise _truncated()
-    return Stream(RLELossless, data, None, segments=len(segments))
+    return Codestream(RLELossless, data, None, segments=len(segments))
 
 
 def _unreadable() -> Refused:
@@ -112,7 +112,7 @@ def _segments(data: bytes) -> list[int] | None:
     return begins if is_one else None
 
 
-def _jpeg(data: bytes, said: UID) -> Stream:
+def _jpeg(data: bytes, said: UID) -> Codestream:
     """Walk the marker segments up to the scan (ISO/IEC 10918-1 annex B.2), then to the end of the image. A header that cannot
     be walked is refused: GDCM ends the whole process on some of them."""
     at, frame, kind = 2, None, 0
@@ -127,12 +127,12 @@ def _jpeg(data: bytes, said: UID) -> Stream:
             candidates = _BY_FRAME.get(kind, ())
             if not candidates:
                 raise _unreadable()
-            return Stream(said if said in candidates else candidates[0], data[:end], frame, _surplus(data[end:]))
+            return Codestream(said if said in candidates else candidates[0], data[:end], frame, _surplus(data[end:]))
         if marker == _RESTART_INTERVAL:
             bad = _BAD_IN_SCAN
         if marker in _JPEG_FRAMES:
             rows, columns = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
-            frame, kind = Frame(rows, columns, samples=data[at + 9], precision=data[at + 4]), marker
+            frame, kind = FrameHeader(rows, columns, samples=data[at + 9], precision=data[at + 4]), marker
         if length < 2 or marker not in _IN_THE_HEAD or _UNKNOWN_JFIF.match(data, at):
             raise _unreadable()
         at += 2 + length
@@ -157,7 +157,7 @@ def _surplus(rest: bytes) -> int:
     return len(rest) if rest.strip(b"\0") else 0
 
 
-def _jpeg2000(data: bytes, said: UID) -> Stream:
+def _jpeg2000(data: bytes, said: UID) -> Codestream:
     """The SIZ segment: size of the reference grid less its offset (annex A.5.1); then the tile-parts. Refused when a tile is
     missing: decoders leave it black, and say nothing."""
     at = len(_J2K_START)
@@ -171,13 +171,13 @@ def _jpeg2000(data: bytes, said: UID) -> Stream:
     tiles = -(-(width - first_x) // across) * -(-(height - first_y) // down)
     if not 1 <= tiles <= _MOST_TILES:
         raise _unreadable()
-    frame = Frame(height - top, width - left, int.from_bytes(data[at + 36 : at + 38]), (data[at + 38] & 0x7F) + 1)
+    frame = FrameHeader(height - top, width - left, int.from_bytes(data[at + 36 : at + 38]), (data[at + 38] & 0x7F) + 1)
     end = _end_of_tiles(data, at + int.from_bytes(data[at : at + 2]), tiles)
     rest = data[end:]
     if rest.startswith(END_OF_IMAGE):
         rest = rest[len(END_OF_IMAGE) :]
     syntax = said if said in _J2K else _J2K[0]
-    return Stream(syntax, data[:end] + END_OF_IMAGE, frame, _surplus(rest))
+    return Codestream(syntax, data[:end] + END_OF_IMAGE, frame, _surplus(rest))
 
 
 def _end_of_tiles(data: bytes, at: int, tiles: int) -> int:

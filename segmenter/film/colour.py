@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import convert_color_space
 
-from segmenter.film.gate import NotOurs, SkipCode
+from segmenter.film.gate import SkipCode, SkippedFilm
 from segmenter.film.lookup import first_table
 from segmenter.transformations import LookupTable
 
@@ -21,7 +21,7 @@ _MOST_COLOURED = 0.001  # of the pixels
 _LOOKED_AT = 1 << 18  # pixels, where two arrangements are compared
 
 
-def grey_of(readings: Iterable[NDArray], bits: int) -> NDArray:
+def grey_channel(readings: Iterable[NDArray], bits: int) -> NDArray:
     """(H, W) of the first reading (H, W, 3) of `bits` bits that is grey: its middle channel where all three are equal, its
     first where the other two are constant (luminance and constant chroma). Raises NotOurs (`colour`) when none is."""
     limit = _TOLERANCE * (1 << bits) // 256
@@ -30,17 +30,17 @@ def grey_of(readings: Iterable[NDArray], bits: int) -> NDArray:
             return np.ascontiguousarray(reading[:, :, 1])
         if _is_mild(reading, bits) and float((_chroma(reading) > limit).mean()) <= _MOST_COLOURED:
             return np.ascontiguousarray(reading[:, :, 0])
-    raise NotOurs(SkipCode.COLOUR)
+    raise SkippedFilm(SkipCode.COLOUR)
 
 
-def readings(samples: NDArray, photometric: str) -> Iterator[NDArray]:
+def colour_spaces(samples: NDArray, photometric: str) -> Iterator[NDArray]:
     """(H, W, 3) uncompressed samples: as PhotometricInterpretation says, then as they are."""
     if photometric.startswith("YBR_FULL") and samples.dtype == np.uint8:
         yield convert_color_space(samples, "YBR_FULL", "RGB")
     yield samples
 
 
-def arranged(flat: NDArray, rows: int, columns: int, planar: int | None) -> tuple[NDArray, int]:
+def by_planar_configuration(flat: NDArray, rows: int, columns: int, planar: int | None) -> tuple[NDArray, int]:
     """The samples of a frame as (H, W, 3), and the PlanarConfiguration (PS3.3 C.7.6.3.1.3) by which they were arranged: the
     one that makes a grey film of them; what the header says (None: nothing) where both do or none."""
     both = flat.reshape(rows, columns, 3), flat.reshape(3, rows, columns).transpose(1, 2, 0)
@@ -60,13 +60,13 @@ def from_palette(dataset: Dataset, values: NDArray) -> tuple[NDArray, int]:
             [dataset], f"{name}PaletteColorLookupTableDescriptor", f"{name}PaletteColorLookupTableData", signed=False
         )
         if table is None:
-            raise NotOurs(SkipCode.COLOUR)
+            raise SkippedFilm(SkipCode.COLOUR)
         tables.append(table)
     bits = max(table.bits for table in tables)
     every = np.arange(int(values.min()), int(values.max()) + 1)
     kind = np.uint8 if bits <= 8 else np.uint16
     greys = np.stack([table(every) for table in tables], -1).astype(kind)[values.astype(np.int32) - every[0]]
-    return grey_of([greys], bits), bits
+    return grey_channel([greys], bits), bits
 
 
 def _spread(reading: NDArray) -> NDArray:

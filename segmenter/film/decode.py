@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from segmenter.film.gate import NotOurs, SkipCode, assumptions
+from segmenter.film.gate import SkipCode, SkippedFilm, gate_notes
 from segmenter.film.geometry import aspect_of, geometry_notes, spacing_of, turn_of
-from segmenter.film.greyscale import greys, tone_of, unread
+from segmenter.film.greyscale import render, transform_notes, transform_of
 from segmenter.film.header import integer, malformed
 from segmenter.film.intensity import Intensity, intensity_of, logarithm
-from segmenter.film.photometric import negative, photometric_of, settle
-from segmenter.film.pixels import Stored, Values, stored_values
+from segmenter.film.photometric import invert, photometric_of, resolve_polarity
+from segmenter.film.pixels import StoredPixels, stored_values
 from segmenter.film.shutter import shutter_of
+from segmenter.film.stored_bits import StoredValues
 from segmenter.notes import NoteCode
-from segmenter.transformations import AS_STORED, Tone
+from segmenter.transformations import AS_STORED, GreyscaleTransform
 from segmenter.values import Radiograph, Spacing, Turn
 
 _MOST_PADDING = 0.9  # of the film: such a padding value is the film's own black
@@ -37,14 +38,14 @@ def decode(dataset: Dataset) -> Radiograph:
     Raises Refused when pixels cannot be read (codes in `segmenter.film.pixels`), NotOurs for a colour or blank picture.
     """
     stored = stored_values(dataset)
-    tone, padding, raw = tone_of(dataset, stored.signed), _padding(dataset, stored), intensity_of(dataset)
+    tone, padding, raw = transform_of(dataset, stored.signed), _padding(dataset, stored), intensity_of(dataset)
     said = photometric_of(dataset, monochrome1=stored.monochrome1, intensity=raw)
     spacing, turn = spacing_of(dataset), turn_of(dataset)
     aspect = aspect_of(dataset, spacing)
     shutter, shut_notes = _shutter(dataset, stored, spacing)
     with ThreadPoolExecutor(1) as beside:  # the digest takes as long as all the rest, and needs no interpreter
         more = _more(raw, shutter)
-        digest = beside.submit(_digest, stored, tone, padding, said.described(), turn, spacing or aspect, more)
+        digest = beside.submit(_digest, stored, tone, padding, said.digest_part(), turn, spacing or aspect, more)
         film = padded = _film(stored.values, padding)
         if shutter is not None:
             film = shutter if padded is None else padded & shutter
@@ -52,19 +53,19 @@ def decode(dataset: Dataset) -> Radiograph:
         if raw is not None and raw.linear:
             values, used = logarithm(values, stored.bits, tone, raw.sign), AS_STORED
         try:
-            image, shown, assumed = greys(values, used, film, said.inverted)
+            image, shown, assumed = render(values, used, film, said.inverted)
         except ValueError as error:
-            raise NotOurs(SkipCode.BLANK) from error
+            raise SkippedFilm(SkipCode.BLANK) from error
         if film is not None:
             image[~film] = 0
         if used is AS_STORED:  # the logarithm is ours: viewers have the film's own values
-            shown = replace(shown, tone=tone)
-        settled = settle(image, film, turn, said)
+            shown = replace(shown, transform=tone)
+        settled = resolve_polarity(image, film, turn, said)
         if settled.exchanged:
-            image, shown = negative(image, film), shown.exchanged
+            image, shown = invert(image, film), shown.inverse
     processing = (NoteCode.FOR_PROCESSING,) if raw is not None else ()
     notes = (
-        *assumptions(dataset), *stored.notes, *processing, *_repaired(dataset), *unread(dataset, tone), *assumed,
+        *gate_notes(dataset), *stored.notes, *processing, *_repaired(dataset), *transform_notes(dataset, tone), *assumed,
         *_grey_notes(stored, padding, padded), *shut_notes, *geometry_notes(dataset, spacing, turn), *settled.notes,
     )  # fmt: skip
     said_once = tuple(dict.fromkeys(notes))
@@ -72,7 +73,7 @@ def decode(dataset: Dataset) -> Radiograph:
 
 
 def _shutter(
-    dataset: Dataset, stored: Stored, spacing: Spacing | None
+    dataset: Dataset, stored: StoredPixels, spacing: Spacing | None
 ) -> tuple[NDArray[np.bool_] | None, tuple[NoteCode, ...]]:
     """What the display shutter leaves open; None when it shuts nothing."""
     height, width = aspect_of(dataset, spacing)
@@ -81,7 +82,7 @@ def _shutter(
     return shutter, (*applied, *((NoteCode.SHUTTER_IGNORED,) if ignored else ()))
 
 
-def _padding(dataset: Dataset, stored: Stored) -> tuple[int, int] | None:
+def _padding(dataset: Dataset, stored: StoredPixels) -> tuple[int, int] | None:
     """Lowest and highest stored value that is padding (PS3.3 C.7.5.1.1.2)."""
     value = integer(dataset, "PixelPaddingValue")
     if value is None:
@@ -91,7 +92,7 @@ def _padding(dataset: Dataset, stored: Stored) -> tuple[int, int] | None:
     return min(ends), max(ends)
 
 
-def _as_stored(value: int, stored: Stored) -> int:
+def _as_stored(value: int, stored: StoredPixels) -> int:
     """The element may be US where pixels are signed, or SS where they are not; bits that were cut from the pixels are cut from
     it, too."""
     bits = stored.bits if NoteCode.UNUSED_BITS in stored.notes else 16
@@ -99,7 +100,7 @@ def _as_stored(value: int, stored: Stored) -> int:
     return value - (1 << bits) if stored.signed and value >> (bits - 1) else value
 
 
-def _film(values: Values, padding: tuple[int, int] | None) -> NDArray[np.bool_] | None:
+def _film(values: StoredValues, padding: tuple[int, int] | None) -> NDArray[np.bool_] | None:
     """(H, W) bool, False at padding; None when there is none, or so much that the header must be wrong."""
     if padding is None:
         return None
@@ -108,7 +109,7 @@ def _film(values: Values, padding: tuple[int, int] | None) -> NDArray[np.bool_] 
     return None if share == 1 or share < 1 - _MOST_PADDING else film
 
 
-def _grey_notes(stored: Stored, padding: tuple[int, int] | None, film: NDArray[np.bool_] | None) -> tuple[NoteCode, ...]:
+def _grey_notes(stored: StoredPixels, padding: tuple[int, int] | None, film: NDArray[np.bool_] | None) -> tuple[NoteCode, ...]:
     ignored = padding is not None and film is None
     if ignored and padding:
         ignored = bool(((stored.values >= padding[0]) & (stored.values <= padding[1])).any())  # else there is none in the film
@@ -126,8 +127,8 @@ def _more(raw: Intensity | None, shutter: NDArray[np.bool_] | None) -> bytes:
 
 
 def _digest(
-    stored: Stored,
-    tone: Tone,
+    stored: StoredPixels,
+    tone: GreyscaleTransform,
     padding: tuple[int, int] | None,
     inverted: str,
     turn: Turn,
@@ -138,7 +139,7 @@ def _digest(
     another lossless transfer syntax or VR has the same digest, a retagged one has not."""
     said = None if pixel == (1, 1) else pixel  # square pixels of unknown size say nothing
     digest = hashlib.sha256(f"1|{stored.values.shape}|{padding}|{inverted}|{turn}|{said}|".encode())
-    digest.update(tone.described())
+    digest.update(tone.digest_part())
     digest.update(more)
     rows = max(1, _DIGEST_PIXELS // stored.values.shape[1])
     for top in range(0, len(stored.values), rows):

@@ -9,7 +9,7 @@ import re
 
 from pydicom.dataset import Dataset
 
-from segmenter.film.header import items, plain, text, words
+from segmenter.film.header import items, normalised, text, words
 
 _WRITTEN = (
     "SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription", "AcquisitionDeviceProcessingCode",
@@ -62,12 +62,12 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 def is_derived(dataset: Dataset) -> bool:
     """Whether a picture says that it was made from a film and is none."""
-    said = [plain(text(dataset, keyword)) for keyword in _WRITTEN]
-    kinds = plain(" | ".join(words(dataset, "ImageType")[2:]))
+    said = [normalised(text(dataset, keyword)) for keyword in _WRITTEN]
+    kinds = normalised(" | ".join(words(dataset, "ImageType")[2:]))
     derivations = items(dataset, "DerivationCodeSequence")
-    meant = [plain(text(one, "CodeMeaning")) for one in derivations]
+    meant = [normalised(text(one, "CodeMeaning")) for one in derivations]
     coded = {text(one, "CodeValue") for one in derivations} & _DERIVATIONS
-    named = any(_DERIVED.search(one) for one in (*said, *meant, plain(" | ".join(words(dataset, "ImageType")))))
+    named = any(_DERIVED.search(one) for one in (*said, *meant, normalised(" | ".join(words(dataset, "ImageType")))))
     if text(dataset, "SOPClassUID").startswith(_SECONDARY_CAPTURE):
         named = named or any(re.search(r"\bA\.?I\b", one) for one in said)
     return bool(coded or named or _IMAGE_TYPES.search(kinds) or _by_reader(dataset, said) or _half_energy(said, kinds))
@@ -75,13 +75,13 @@ def is_derived(dataset: Dataset) -> bool:
 
 def is_dual_energy(dataset: Dataset) -> bool:
     """Whether a film belongs to an acquisition at two energies: its standard image is a film like others."""
-    said = [plain(text(dataset, keyword)) for keyword in _WRITTEN]
-    return any(_DUAL_ENERGY.search(one) for one in (*said, plain(" | ".join(words(dataset, "ImageType")))))
+    said = [normalised(text(dataset, keyword)) for keyword in _WRITTEN]
+    return any(_DUAL_ENERGY.search(one) for one in (*said, normalised(" | ".join(words(dataset, "ImageType")))))
 
 
 def _by_reader(dataset: Dataset, said: list[str]) -> bool:
     """By the name of a software that reads films, as the maker or in what it wrote."""
-    makers = [plain(text(dataset, keyword)) for keyword in ("Manufacturer", "ManufacturerModelName")]
+    makers = [normalised(text(dataset, keyword)) for keyword in ("Manufacturer", "ManufacturerModelName")]
     return any(_READERS.search(one) for one in (*makers, *said))
 
 

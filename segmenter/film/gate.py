@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from segmenter.equipment import MANUFACTURER, MODEL_NAME
 from segmenter.film.age import age_notes, is_under
 from segmenter.film.derived import is_derived, is_dual_energy
-from segmenter.film.header import described, integer, is_uid, items, plain, text, words
+from segmenter.film.header import integer, is_uid, items, joined_text, normalised, text, words
 from segmenter.film.intensity import is_for_processing
 from segmenter.film.projection import IMAGE_DESCRIPTIONS, View, view_notes, view_of
 from segmenter.film.terms import CHEST, NOT_CHEST
@@ -56,7 +56,7 @@ class SkipCode(Reason):
         return Skip(self.value, self.sentence)
 
 
-class NotOurs(Exception):
+class SkippedFilm(Exception):
     """Raised where only decoding shows that a film is not ours; carries the code."""
 
     def __init__(self, code: SkipCode) -> None:
@@ -98,7 +98,7 @@ _SKIPPED_VIEWS = {
 
 
 def _said(dataset: Dataset) -> str:
-    return described(dataset, _DESCRIPTIONS)
+    return joined_text(dataset, _DESCRIPTIONS)
 
 
 def _identity(dataset: Dataset, settings: Settings) -> SkipCode | None:
@@ -133,7 +133,7 @@ def _modality(dataset: Dataset, settings: Settings) -> SkipCode | None:
     if modality not in _UNSPECIFIC:
         return SkipCode.NOT_A_RADIOGRAPH
     captured = text(dataset, "SOPClassUID") in _SECONDARY_CAPTURE
-    chest = CHEST.search(_said(dataset) + " | " + plain(text(dataset, "BodyPartExamined")))
+    chest = CHEST.search(_said(dataset) + " | " + normalised(text(dataset, "BodyPartExamined")))
     return SkipCode.NOT_A_RADIOGRAPH if captured and not chest else None
 
 
@@ -143,7 +143,7 @@ def _burned_in(dataset: Dataset, settings: Settings) -> SkipCode | None:
         return None
     kinds = words(dataset, "ImageType")
     derived = "DERIVED" in kinds and text(dataset, "BurnedInAnnotation").upper() == "YES"
-    named = _RESULT.search(" ".join(kinds) + " | " + described(dataset, ("SeriesDescription", "DerivationDescription")))
+    named = _RESULT.search(" ".join(kinds) + " | " + joined_text(dataset, ("SeriesDescription", "DerivationDescription")))
     return SkipCode.BURNED_IN_RESULT if derived or named else None
 
 
@@ -176,14 +176,14 @@ def _region(dataset: Dataset, settings: Settings) -> SkipCode | None:
 
 def _body_part(dataset: Dataset) -> bool | None:
     """Whether BodyPartExamined says chest; None: it says nothing."""
-    part = plain(text(dataset, "BodyPartExamined"))
+    part = normalised(text(dataset, "BodyPartExamined"))
     return None if part in _NOTHING_SAID else bool(CHEST.search(part) and not NOT_CHEST.search(part))
 
 
 def _region_code(dataset: Dataset) -> bool | None:
     """Whether AnatomicRegionSequence (PS3.3 C.8.11.2) says chest; None: nothing that is known here."""
     found = items(dataset, "AnatomicRegionSequence")
-    meant = plain(" ".join(text(one, "CodeMeaning") for one in found))
+    meant = normalised(" ".join(text(one, "CodeMeaning") for one in found))
     if _names_another_region(meant):
         return False
     return True if CHEST.search(meant) or {text(one, "CodeValue").upper() for one in found} & _CHEST_CODES else None
@@ -230,7 +230,7 @@ def gate(dataset: Dataset, settings: Settings) -> Skip | None:
     return None
 
 
-def assumptions(dataset: Dataset) -> tuple[NoteCode, ...]:
+def gate_notes(dataset: Dataset) -> tuple[NoteCode, ...]:
     """What the header left open about a film that `gate` let through, or contradicts itself in. Never raises."""
     unspecific = text(dataset, "Modality").upper() in _UNSPECIFIC
     modality = (NoteCode.MODALITY_ASSUMED,) if unspecific else ()
@@ -242,7 +242,7 @@ def _region_notes(dataset: Dataset) -> tuple[NoteCode, ...]:
     part, coded, said = _body_part(dataset), _region_code(dataset), _said(dataset)
     decided: tuple[NoteCode, ...] = ()
     if part is None:
-        described = NoteCode.REGION_BY_TEXT if CHEST.search(said) else NoteCode.REGION_ASSUMED
-        decided = (NoteCode.REGION_BY_CODE if coded else described,)
+        by_text = NoteCode.REGION_BY_TEXT if CHEST.search(said) else NoteCode.REGION_ASSUMED
+        decided = (NoteCode.REGION_BY_CODE if coded else by_text,)
     conflict = coded is False or _names_another_region(said)
     return (*decided, *((NoteCode.REGION_CONFLICT,) if conflict else ()))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from segmenter.film.header import integer, number, numbers, present, words
+from segmenter.film.header import has_value, integer, number, numbers, words
 from segmenter.notes import NoteCode
 from segmenter.values import Spacing, Turn
 
@@ -51,10 +51,10 @@ def turn_of(dataset: Dataset) -> Turn:
     """How to bring the film upright from PatientOrientation (PS3.3 C.7.6.1.1.1): a frontal film read face to face has rows
     towards the patient's left and columns towards the feet, L\\F. What is absent or no frontal orientation is left as it
     is."""
-    return said_turn(dataset) or Turn()
+    return turn_of_orientation(dataset) or Turn()
 
 
-def said_turn(dataset: Dataset) -> Turn | None:
+def turn_of_orientation(dataset: Dataset) -> Turn | None:
     """None when PatientOrientation is absent or no frontal orientation."""
     found = words(dataset, "PatientOrientation")
     if len(found) != 2 or not all(found):
@@ -83,8 +83,8 @@ def turned_back(array: NDArray, turn: Turn) -> NDArray:
 def geometry_notes(dataset: Dataset, spacing: Spacing | None, turn: Turn) -> tuple[NoteCode, ...]:
     """PixelSpacing equal to ImagerPixelSpacing was not corrected for magnification (PS3.3 10.7.1.3)."""
     source = spacing.source if spacing else ""
-    ignored = present(dataset, "PixelSpacing") and source != "PixelSpacing"
-    ignored = ignored or (present(dataset, "ImagerPixelSpacing") and spacing is None)
+    ignored = has_value(dataset, "PixelSpacing") and source != "PixelSpacing"
+    ignored = ignored or (has_value(dataset, "ImagerPixelSpacing") and spacing is None)
     copied = source == "PixelSpacing" and numbers(dataset, "PixelSpacing") == numbers(dataset, "ImagerPixelSpacing")
     where: tuple[NoteCode, ...] = ()
     if spacing is None:
@@ -92,6 +92,6 @@ def geometry_notes(dataset: Dataset, spacing: Spacing | None, turn: Turn) -> tup
     elif spacing.corrected or spacing.in_detector_plane or copied:
         where = (NoteCode.SPACING_DERIVED if spacing.corrected else NoteCode.DETECTOR_SPACING,)
     upright: tuple[NoteCode, ...] = (NoteCode.TURNED_UPRIGHT,) if turn != Turn() else ()
-    if said_turn(dataset) is None:
+    if turn_of_orientation(dataset) is None:
         upright = (NoteCode.UPRIGHT_ASSUMED,)
     return (*((NoteCode.SPACING_IGNORED,) if ignored else ()), *where, *upright)

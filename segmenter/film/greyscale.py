@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
-from segmenter.film.header import items, number, numbers_or_gaps, present, words
+from segmenter.film.header import has_value, items, number, numbers_or_gaps, words
 from segmenter.film.lookup import first_table
 from segmenter.notes import NoteCode
-from segmenter.transformations import LookupTable, Shown, Tone, Window
+from segmenter.transformations import GreyscaleTransform, LookupTable, Rendering, Window
 
 _MOST_CLIPPED = 0.5  # of the film at black or white: such a window was made for other pixels
 _LEAST_CONTRAST = 0.25  # of the grey scale between the 2nd and the 98th percentile
@@ -25,7 +25,7 @@ _MOST_RESCALE = 1e9
 _SAMPLE = 1 << 20  # pixels that percentiles are taken from
 
 
-def tone_of(dataset: Dataset, signed: bool) -> Tone:
+def transform_of(dataset: Dataset, signed: bool) -> GreyscaleTransform:
     """Read from the header; what is absent or senseless (slope 0, width 0, an empty table) is left out.
 
     `signed`: stored values are; decides how a table's first input is read (C.11.1.1.1)."""
@@ -34,18 +34,18 @@ def tone_of(dataset: Dataset, signed: bool) -> Tone:
     modality = _table(dataset, "ModalityLUTSequence", signed)
     below_zero = signed if modality is None else False  # a modality LUT gives unsigned values
     below_zero = below_zero or (intercept or 0) < 0 or (slope or 0) < 0
-    return Tone(
+    return GreyscaleTransform(
         slope or _sign(dataset), intercept or 0.0, modality, _table(dataset, "VOILUTSequence", below_zero), _window(dataset)
     )
 
 
-def unread(dataset: Dataset, tone: Tone) -> tuple[NoteCode, ...]:
+def transform_notes(dataset: Dataset, tone: GreyscaleTransform) -> tuple[NoteCode, ...]:
     """What stands in the header, and `tone_of` could make no sense of it, or not without mending it."""
     intercept = abs(number(dataset, "RescaleIntercept") or 0) > _MOST_RESCALE
-    slope = intercept or (present(dataset, "RescaleSlope") and _slope(dataset) is None)
-    table = present(dataset, "ModalityLUTSequence") and tone.modality is None
-    window = (present(dataset, "WindowCenter") or present(dataset, "WindowWidth")) and tone.window is None
-    voi = present(dataset, "VOILUTSequence") and tone.voi is None
+    slope = intercept or (has_value(dataset, "RescaleSlope") and _slope(dataset) is None)
+    table = has_value(dataset, "ModalityLUTSequence") and tone.modality is None
+    window = (has_value(dataset, "WindowCenter") or has_value(dataset, "WindowWidth")) and tone.window is None
+    voi = has_value(dataset, "VOILUTSequence") and tone.voi is None
     repaired = any(one is not None and one.repaired for one in (tone.modality, tone.voi))
     return (
         *((NoteCode.TABLE_REPAIRED,) if repaired else ()),
@@ -54,9 +54,9 @@ def unread(dataset: Dataset, tone: Tone) -> tuple[NoteCode, ...]:
     )
 
 
-def greys(
-    values: NDArray, tone: Tone, film: NDArray[np.bool_] | None, inverted: bool = False
-) -> tuple[NDArray[np.float32], Shown, tuple[NoteCode, ...]]:
+def render(
+    values: NDArray, tone: GreyscaleTransform, film: NDArray[np.bool_] | None, inverted: bool = False
+) -> tuple[NDArray[np.float32], Rendering, tuple[NoteCode, ...]]:
     """(H, W) stored values of 8 or 16 bits -> (H, W) float32 [0, 1], how they became so, and what was assumed. `film` (H, W)
     bool: pixels that are not padding.
 
@@ -70,12 +70,12 @@ def greys(
     thin = values[::step, ::step] if film is None else values[::step, ::step][film[::step, ::step]]
     counts = np.bincount(thin.view(unsigned).ravel(), minlength=len(every))
     shown, notes = _shown(every, counts, tone)
-    shown = shown.exchanged if inverted else shown
+    shown = shown.inverse if inverted else shown
     table = _grey(shown, every)
     return np.asarray(cv2.LUT(values.view(unsigned), table[None]), np.float32), shown, notes
 
 
-def _shown(every: NDArray, counts: NDArray[np.intp], tone: Tone) -> tuple[Shown, tuple[NoteCode, ...]]:
+def _shown(every: NDArray, counts: NDArray[np.intp], tone: GreyscaleTransform) -> tuple[Rendering, tuple[NoteCode, ...]]:
     """What of the tone shows something of this film. `counts`: how often each of `every` occurs in the film's sample."""
     there = counts > 0
     tone, falls, notes = _fitting(every[there], tone)
@@ -86,45 +86,45 @@ def _shown(every: NDArray, counts: NDArray[np.intp], tone: Tone) -> tuple[Shown,
     for alike in ((table,) if table.voi else (), (window, _exact(window)) if window.window else ()):
         for one in alike:
             if _shows_something(sample, _displayed(one, sample.values)):
-                return Shown(one, falls), notes
+                return Rendering(one, falls), notes
         notes = (*notes, NoteCode.WINDOW_IGNORED) if alike else notes
-    falls ^= tone.voi is not None and tone.voi.falls  # the polarity that a table carries outlives it
+    falls ^= tone.voi is not None and tone.voi.is_falling  # the polarity that a table carries outlives it
     low, high = sample.percentiles(_PERCENTILES)
     if high <= low:  # nearly all pixels are equal: the whole range then
         low, high = float(sample.values.min()), float(sample.values.max())
     made_up = Window((low + high) / 2, high - low, "LINEAR_EXACT")
-    return Shown(replace(tone, voi=None, window=made_up), falls), (*notes, NoteCode.GREYS_ASSUMED)
+    return Rendering(replace(tone, voi=None, window=made_up), falls), (*notes, NoteCode.GREYS_ASSUMED)
 
 
-def _exact(tone: Tone) -> Tone:
+def _exact(tone: GreyscaleTransform) -> GreyscaleTransform:
     """A window that shows nothing as LINEAR may have been meant as LINEAR_EXACT: 0.5, 1 over values of 0 to 1."""
     is_linear = tone.window is not None and tone.window.function == "LINEAR"
     return replace(tone, window=replace(tone.window, function="LINEAR_EXACT")) if is_linear else tone  # type: ignore[type-var]
 
 
-def _fitting(values: NDArray, tone: Tone) -> tuple[Tone, bool, tuple[NoteCode, ...]]:
+def _fitting(values: NDArray, tone: GreyscaleTransform) -> tuple[GreyscaleTransform, bool, tuple[NoteCode, ...]]:
     """The tone without a modality LUT that makes all of the film equal, because it was made for other pixels; and whether that
     would have exchanged black and white."""
     without = replace(tone, modality=None)
     if tone.modality is None or np.ptp(_physical(values, tone)) > 0 or np.ptp(_physical(values, without)) == 0:
         return tone, False, ()
-    return without, tone.modality.falls, (NoteCode.RESCALE_IGNORED,)
+    return without, tone.modality.is_falling, (NoteCode.RESCALE_IGNORED,)
 
 
-def _grey(shown: Shown, values: NDArray) -> NDArray[np.float32]:
+def _grey(shown: Rendering, values: NDArray) -> NDArray[np.float32]:
     """Stored values -> [0, 1]."""
-    grey = _displayed(shown.tone, _physical(values, shown.tone))
+    grey = _displayed(shown.transform, _physical(values, shown.transform))
     return np.float32(1) - grey if shown.inverted else grey
 
 
-def _physical(values: NDArray, tone: Tone) -> NDArray[np.float32]:
+def _physical(values: NDArray, tone: GreyscaleTransform) -> NDArray[np.float32]:
     """Stored values -> output values of the modality LUT."""
     if tone.modality is not None:
         return tone.modality(values)
     return values.astype(np.float32) * np.float32(tone.slope) + np.float32(tone.intercept)
 
 
-def _displayed(tone: Tone, physical: NDArray[np.float32]) -> NDArray[np.float32]:
+def _displayed(tone: GreyscaleTransform, physical: NDArray[np.float32]) -> NDArray[np.float32]:
     """Output values of the modality LUT -> [0, 1]."""
     if tone.voi is not None:
         return np.clip(tone.voi(physical) / np.float32(2**tone.voi.bits - 1), 0, 1)

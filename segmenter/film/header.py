@@ -40,7 +40,7 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """No warnings of pydicom and highdicom inside: they quote header values, and header values are patient data.
 
     Changes settings of the process: the first thread that is inside sets them, the last one that leaves puts them back.
@@ -69,7 +69,7 @@ def _silence() -> None:
     warnings.simplefilter("ignore")
 
 
-def readable(dataset: Dataset) -> Dataset:
+def for_reading(dataset: Dataset) -> Dataset:
     """The same elements under another roof. pydicom converts an element when it is read; in the original, the bytes that
     it arrived in stay. Not for datasets that were read with `defer_size`."""
     view = Dataset({tag: dataset.get_item(tag, keep_deferred=True) for tag in dataset.keys()})  # noqa: SIM118
@@ -89,7 +89,7 @@ def value(dataset: Dataset, keyword: str) -> Any:
     return None if found is None or (isinstance(found, str | list | MultiValue) and len(found) == 0) else found
 
 
-def present(dataset: Dataset, keyword: str) -> bool:
+def has_value(dataset: Dataset, keyword: str) -> bool:
     """Whether the element holds anything, readable or not."""
     tag = Tag(keyword)
     if tag not in dataset:
@@ -113,16 +113,16 @@ def text(dataset: Dataset, keyword: str) -> str:
     return "\\".join(parts) if any(parts) else ""
 
 
-def plain(said: str) -> str:
+def normalised(said: str) -> str:
     """Upper case, without accents of Latin and Greek letters, full-width letters as usual ones, underscores as blanks: how
     descriptions are compared."""
     composed = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", said).replace("_", " ").upper().translate(_JOINED))
     return _ACCENTED.sub(lambda one: unicodedata.normalize("NFD", one[0])[0], composed)
 
 
-def described(dataset: Dataset, keywords: Sequence[str]) -> str:
+def joined_text(dataset: Dataset, keywords: Sequence[str]) -> str:
     """What these elements say, as one plain text."""
-    return plain(" | ".join(text(dataset, keyword) for keyword in keywords))
+    return normalised(" | ".join(text(dataset, keyword) for keyword in keywords))
 
 
 def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from segmenter.errors import Refused
 from segmenter.film.encapsulated import end_of_items
-from segmenter.film.header import quietly
+from segmenter.film.header import without_warnings
 
 MAX_INFLATED_BYTES = 512 * 2**20
 _INFLATED_AT_ONCE = 16 * 2**20  # bytes
@@ -48,7 +48,7 @@ def parse(part10: bytes) -> FileDataset:
     Raises one of UNREADABLE when it is no DICOM, Refused when it is cut off before its pixels (`truncated-dataset`) or would
     inflate beyond reason (`absurd-size`).
     """
-    with quietly():
+    with without_warnings():
         file = BytesIO(part10)
         file.seek(_PART10_PREFIX)
         meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 0x0002)

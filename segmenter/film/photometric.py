@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from segmenter.film.geometry import turned
 from segmenter.film.header import text
 from segmenter.film.intensity import Intensity
-from segmenter.film.polarity import polarity, stands
+from segmenter.film.polarity import is_upright, polarity_score
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.notes import NoteCode
 from segmenter.values import Image, Turn
@@ -32,15 +32,15 @@ class Photometric:
     none says anything."""
 
     inverted: bool
-    divided: bool
+    ambiguous: bool
     notes: tuple[NoteCode, ...] = ()
 
-    def described(self) -> str:
+    def digest_part(self) -> str:
         """For the content digest."""
-        return "divided" if self.divided else str(self.inverted)
+        return "divided" if self.ambiguous else str(self.inverted)
 
 
-class Verdict(Enum):
+class PolarityCheck(Enum):
     KEEP = "as the header says"
     INVERT = "the other way round"
     UNCLEAR = "not to be told"
@@ -60,7 +60,7 @@ def photometric_of(dataset: Dataset, *, monochrome1: bool, intensity: Intensity 
 
 
 @dataclass(frozen=True)
-class Settled:
+class ResolvedPolarity:
     """`exchanged`: black and white are to be, against what the header says. `unclear`: why it cannot be told."""
 
     notes: tuple[NoteCode, ...]
@@ -68,42 +68,42 @@ class Settled:
     unclear: IndeterminateCode | None = None
 
 
-def settle(image: Image, film: NDArray[np.bool_] | None, turn: Turn, said: Photometric) -> Settled:
+def resolve_polarity(image: Image, film: NDArray[np.bool_] | None, turn: Turn, said: Photometric) -> ResolvedPolarity:
     """`image` (H, W) as the header wants it, 0 where `film` (H, W) is False."""
-    verdict = judge(image, film, turn, divided=said.divided)
-    if verdict is Verdict.UNCLEAR:
-        return Settled((*said.notes, NoteCode.POLARITY_SUSPECT), unclear=IndeterminateCode.POLARITY)
-    if verdict is Verdict.KEEP:
-        return Settled(said.notes)
-    changed = () if said.divided else (NoteCode.POLARITY_CHANGED,)
-    return Settled((*said.notes, *changed), exchanged=True)
+    verdict = assess_polarity(image, film, turn, ambiguous=said.ambiguous)
+    if verdict is PolarityCheck.UNCLEAR:
+        return ResolvedPolarity((*said.notes, NoteCode.POLARITY_SUSPECT), unclear=IndeterminateCode.POLARITY)
+    if verdict is PolarityCheck.KEEP:
+        return ResolvedPolarity(said.notes)
+    changed = () if said.ambiguous else (NoteCode.POLARITY_CHANGED,)
+    return ResolvedPolarity((*said.notes, *changed), exchanged=True)
 
 
-def judge(image: Image, film: NDArray[np.bool_] | None, turn: Turn, *, divided: bool) -> Verdict:
+def assess_polarity(image: Image, film: NDArray[np.bool_] | None, turn: Turn, *, ambiguous: bool) -> PolarityCheck:
     """Against a header that is at one with itself only pixels that are sure count. A film that lies on its side and does not
     say so seems to have bright lungs: it is not to be inverted."""
     opposite = None
     if film is not None:  # black at the rim would speak for dark lungs, whichever way round the film is
         rows, columns = (np.flatnonzero(film.any(axis=axis)) for axis in (1, 0))
         shown = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        image, opposite = image[shown], negative(image[shown], film[shown])
+        image, opposite = image[shown], invert(image[shown], film[shown])
     upright = turned(image, turn)
-    score = polarity(upright)
+    score = polarity_score(upright)
     if opposite is not None:
-        score = (score - polarity(turned(opposite, turn))) / 2
-    if score >= 0 and not divided:
-        return Verdict.KEEP
+        score = (score - polarity_score(turned(opposite, turn))) / 2
+    if score >= 0 and not ambiguous:
+        return PolarityCheck.KEEP
     sense = 1 if score >= 0 else -1
-    elsewhere = max(-sense * polarity(np.rot90(upright, quarters)) for quarters in (1, 2, 3))
-    lies = not stands(upright)
-    if divided:
+    elsewhere = max(-sense * polarity_score(np.rot90(upright, quarters)) for quarters in (1, 2, 3))
+    lies = not is_upright(upright)
+    if ambiguous:
         unclear = abs(score) < _TELLING or (lies and elsewhere > abs(score))
     else:
         unclear = abs(score) < _SURE or lies or elsewhere > abs(score) + _MARGIN
-    return Verdict.UNCLEAR if unclear else Verdict.KEEP if sense > 0 else Verdict.INVERT
+    return PolarityCheck.UNCLEAR if unclear else PolarityCheck.KEEP if sense > 0 else PolarityCheck.INVERT
 
 
-def negative(image: Image, film: NDArray[np.bool_] | None) -> Image:
+def invert(image: Image, film: NDArray[np.bool_] | None) -> Image:
     """`image` (H, W) with black and white exchanged; what `film` (H, W) leaves out stays black."""
     found = np.float32(1) - image
     if film is not None:

@@ -28,13 +28,13 @@ from pydicom.uid import (
 )
 
 from segmenter.errors import Refused
-from segmenter.film.codestream import Stream, begins_like_one, read_stream
-from segmenter.film.colour import COLOUR_SPACES, PALETTE, arranged, from_palette, grey_of, readings
+from segmenter.film.codestream import Codestream, is_codestream, read_codestream
+from segmenter.film.colour import COLOUR_SPACES, PALETTE, by_planar_configuration, colour_spaces, from_palette, grey_channel
 from segmenter.film.decompress import decompress
 from segmenter.film.encapsulated import ITEM, fragments
-from segmenter.film.gate import NotOurs, SkipCode
+from segmenter.film.gate import SkipCode, SkippedFilm
 from segmenter.film.header import integer, is_uid, text
-from segmenter.film.stored_bits import Values, meant
+from segmenter.film.stored_bits import StoredValues, stored_values_of_cells
 from segmenter.notes import NoteCode
 
 NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
@@ -48,11 +48,11 @@ _UNDEFINED = 0xFFFFFFFF  # length
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredPixels:
     """`values` (H, W) as PS3.3 C.7.6.3.1 defines stored values, as narrow as they are stored: (u)int8 or (u)int16;
     `monochrome1`: the lowest is shown white."""
 
-    values: Values
+    values: StoredValues
     bits: int
     signed: bool
     monochrome1: bool
@@ -84,15 +84,15 @@ class _Description:
         return self.cells * self.allocated // 8
 
 
-def stored_values(dataset: Dataset) -> Stored:
+def stored_values(dataset: Dataset) -> StoredPixels:
     """Decode the one frame of a film. Raises Refused (`missing-transfer-syntax`, `unsupported-transfer-syntax`,
     `bad-pixel-description`, `truncated-pixel-data`, `absurd-size`, `undecodable-pixel-data`) and NotOurs (`colour`)."""
     syntax, said = _syntax(dataset), _description(dataset)
     element = dataset.get_item("PixelData", keep_deferred=True) if "PixelData" in dataset else None
     if element is None or not element.value:
-        raise NotOurs(SkipCode.NO_PIXELS)
+        raise SkippedFilm(SkipCode.NO_PIXELS)
     found = _found(element, syntax, said)
-    if isinstance(found, Stream):
+    if isinstance(found, Codestream):
         said = _as_in_stream(said, found)
         cells, more = _decompressed(found, said)
         is_other, is_surplus = found.syntax != syntax, found.surplus > 0
@@ -110,12 +110,12 @@ def stored_values(dataset: Dataset) -> Stored:
     )
     width = 8 * cells.dtype.itemsize
     if said.samples == 3:
-        return Stored(cells, width, False, False, (*notes, NoteCode.GREY_FROM_COLOUR))
-    values, bits, signed, more = meant(dataset, cells)
+        return StoredPixels(cells, width, False, False, (*notes, NoteCode.GREY_FROM_COLOUR))
+    values, bits, signed, more = stored_values_of_cells(dataset, cells)
     if said.photometric == PALETTE:
         values, bits = from_palette(dataset, values)
-        return Stored(values, bits, False, False, (*notes, *more, NoteCode.GREY_FROM_COLOUR))
-    return Stored(values, bits, signed, said.photometric == "MONOCHROME1", (*notes, *more))
+        return StoredPixels(values, bits, False, False, (*notes, *more, NoteCode.GREY_FROM_COLOUR))
+    return StoredPixels(values, bits, signed, said.photometric == "MONOCHROME1", (*notes, *more))
 
 
 def _syntax(dataset: Dataset) -> UID:
@@ -166,7 +166,7 @@ def _refuse_contradiction(said: _Description) -> None:
         raise Refused("bad-pixel-description", f"SamplesPerPixel {said.samples} does not fit PhotometricInterpretation.")
 
 
-def _found(element: Any, syntax: UID, said: _Description) -> Stream | bytes:
+def _found(element: Any, syntax: UID, said: _Description) -> Codestream | bytes:
     """The compressed stream, or the uncompressed pixels: what the element holds, whatever the transfer syntax calls it."""
     data: bytes = element.value
     has_items = element.length == _UNDEFINED if isinstance(element, RawDataElement) else element.is_undefined_length
@@ -174,17 +174,17 @@ def _found(element: Any, syntax: UID, said: _Description) -> Stream | bytes:
         return data
     if has_items or data.startswith(ITEM):
         parts = fragments(data)
-        has_table = bool(parts) and not begins_like_one(parts[0])  # else it was left out
+        has_table = bool(parts) and not is_codestream(parts[0])  # else it was left out
         data = b"".join(parts[has_table:])
-    elif not begins_like_one(data) and (syntax in NATIVE or len(data) >= said.needed):
+    elif not is_codestream(data) and (syntax in NATIVE or len(data) >= said.needed):
         return data
-    elif not begins_like_one(data):
+    elif not is_codestream(data):
         raise Refused("undecodable-pixel-data", "The pixel data is not encapsulated as it should be.")
-    if not begins_like_one(data) and said.needed <= len(data) <= said.needed + 1:
+    if not is_codestream(data) and said.needed <= len(data) <= said.needed + 1:
         return data
     if said.rows * said.columns > max(_ALWAYS_AFFORDABLE, len(data) * _MOST_PIXELS_PER_BYTE):
         raise Refused("absurd-size", f"{said.rows} x {said.columns} pixels are announced and only {len(data)} bytes are there.")
-    return read_stream(data, syntax)
+    return read_codestream(data, syntax)
 
 
 def _as_long(said: _Description, length: int) -> _Description:
@@ -198,7 +198,7 @@ def _as_long(said: _Description, length: int) -> _Description:
     return replace(said, samples=samples, photometric=photometric, notes=(*said.notes, NoteCode.SAMPLES_ASSUMED))
 
 
-def _as_in_stream(said: _Description, stream: Stream) -> _Description:
+def _as_in_stream(said: _Description, stream: Codestream) -> _Description:
     """A stream that names its size and samples is believed in its samples, and has to agree in its size."""
     frame = stream.frame
     if frame is not None and (frame.rows, frame.columns) != (said.rows, said.columns):
@@ -213,7 +213,7 @@ def _as_in_stream(said: _Description, stream: Stream) -> _Description:
     return said
 
 
-def _decompressed(stream: Stream, said: _Description) -> tuple[NDArray, tuple[NoteCode, ...]]:
+def _decompressed(stream: Codestream, said: _Description) -> tuple[NDArray, tuple[NoteCode, ...]]:
     """(H, W) cells, of three samples the grey."""
     precision = stream.frame.precision if stream.frame is not None else 0
     allocated = _allocated(stream, said)
@@ -228,10 +228,10 @@ def _decompressed(stream: Stream, said: _Description) -> tuple[NDArray, tuple[No
         return read("MONOCHROME2"), ()
     # As PhotometricInterpretation says, then the samples as they are in the stream.
     ways = ((said.photometric, False), ("YBR_FULL", True))
-    return grey_of((read(name, raw=raw) for name, raw in ways), said.bits or bits), ()
+    return grey_channel((read(name, raw=raw) for name, raw in ways), said.bits or bits), ()
 
 
-def _allocated(stream: Stream, said: _Description) -> int:
+def _allocated(stream: Codestream, said: _Description) -> int:
     """Bits of the cells that the decoder fills, by the stream where it says so."""
     if stream.frame is not None:
         lossy = stream.syntax in (JPEGBaseline8Bit, JPEGExtended12Bit)
@@ -258,9 +258,9 @@ def _native(data: bytes, said: _Description, big_endian: bool, *, swapped: bool)
     if said.photometric == "YBR_FULL_422":
         samples = _upsampled(cells, said)
     else:
-        samples, planar = arranged(cells, said.rows, said.columns, said.planar)
+        samples, planar = by_planar_configuration(cells, said.rows, said.columns, said.planar)
         notes = (NoteCode.PLANAR_ASSUMED,) if planar != said.planar else ()
-    return grey_of(readings(samples, said.photometric), said.bits or said.allocated), notes
+    return grey_channel(colour_spaces(samples, said.photometric), said.bits or said.allocated), notes
 
 
 def _upsampled(cells: NDArray, said: _Description) -> NDArray:

@@ -27,7 +27,7 @@ _WEIGHTS = (1.0, 0.5, 0.5)
 _SIZES = ((0.6, 0.6), (0.6, 0.75), (0.6, 0.9), (0.75, 0.6), (0.75, 0.75), (0.75, 0.9), (0.9, 0.75), (0.9, 0.9))  # of SIDE
 
 
-def polarity(image: Image) -> float:
+def polarity_score(image: Image) -> float:
     """Positive: lungs look dark; negative: bright. About -1 to 1; of the negative of a film, the same with the other sign. Of
     a film that lies on its side without saying so, a guess. `image` (H, W) float32, brought upright."""
     ranks = _ranks(_small(image))
@@ -35,7 +35,7 @@ def polarity(image: Image) -> float:
     return float(sum(weight * said for weight, said in zip(_WEIGHTS, witnesses, strict=True)))
 
 
-def stands(image: Image) -> bool:
+def is_upright(image: Image) -> bool:
     """Whether a film looks upright or upside down, not lying on its side: a chest is more like its mirror image than like its
     upside-down one, whichever way round the greys are."""
     ranks = _ranks(_small(image)).astype(np.float64)

@@ -14,7 +14,7 @@ from enum import Enum
 from pydicom.dataset import Dataset
 
 from segmenter.film import terms
-from segmenter.film.header import items, plain, text, words
+from segmenter.film.header import items, normalised, text, words
 from segmenter.notes import NoteCode
 
 # Written by the device for this one image.
@@ -47,15 +47,15 @@ class View(Enum):
 
 
 @dataclass(frozen=True)
-class Seen:
+class ViewEvidence:
     """`note`: who decided, None when it was ViewPosition; `contradicted`: somebody says another view."""
 
     view: View
     note: NoteCode | None
-    contradicted: bool
+    contradictory: bool
 
 
-def view_of(dataset: Dataset) -> Seen:
+def view_of(dataset: Dataset) -> ViewEvidence:
     """The view by the first witness that speaks; a film of which nobody speaks is assumed to be frontal."""
     written = [_views(said) for said in _said(dataset, _WRITTEN)]
     examination = _of_examination(dataset)
@@ -71,19 +71,19 @@ def view_of(dataset: Dataset) -> Seen:
     note, view = said[0] if said else (NoteCode.VIEW_ASSUMED, View.FRONTAL)
     others = {view for _, view in said} | ({examination} - {None})
     undecided = note is NoteCode.VIEW_BY_TEXT and len(set().union(*written)) > 1
-    return Seen(view, note, undecided or bool(others - {view}))
+    return ViewEvidence(view, note, undecided or bool(others - {view}))
 
 
 def view_notes(dataset: Dataset) -> tuple[NoteCode, ...]:
     """Of a film that is read as a frontal one."""
     seen = view_of(dataset)
-    return (*((seen.note,) if seen.note else ()), *((NoteCode.VIEW_CONFLICT,) if seen.contradicted else ()))
+    return (*((seen.note,) if seen.note else ()), *((NoteCode.VIEW_CONFLICT,) if seen.contradictory else ()))
 
 
 def _said(dataset: Dataset, keywords: tuple[str, ...]) -> list[str]:
     """What these elements say, each as a plain text; those that say nothing left out."""
     found = (text(dataset, keyword) for keyword in keywords)
-    return [plain(_apart(said)) + _otherwise(said) for said in found if said]
+    return [normalised(_apart(said)) + _otherwise(said) for said in found if said]
 
 
 def _apart(said: str) -> str:
@@ -103,7 +103,7 @@ def _otherwise(said: str) -> str:
             continue
         if encoding == "utf-8":  # no other text is valid UTF-8
             break
-    return "".join(" | " + plain(one) for one in found)
+    return "".join(" | " + normalised(one) for one in found)
 
 
 def _views(said: str, *, of_chest: bool | None = None) -> frozenset[View]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from segmenter.film.header import integer, number, numbers, present, words
+from segmenter.film.header import has_value, integer, number, numbers, words
 
 Open = NDArray[np.bool_]  # (H, W), True where the film shows
 _LEAST_OPEN = 0.1  # of the film: a shutter that leaves less was made for other pixels
@@ -26,7 +26,7 @@ def shutter_of(dataset: Dataset, shape: tuple[int, int], aspect: float = 1.0) ->
             ignored = True
             continue
         open_ &= part
-    ignored = ignored or (present(dataset, "ShutterShape") and not words(dataset, "ShutterShape"))
+    ignored = ignored or (has_value(dataset, "ShutterShape") and not words(dataset, "ShutterShape"))
     return (None if open_.all() else open_), ignored
 
 

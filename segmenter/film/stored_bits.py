@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from segmenter.film.header import integer
 from segmenter.notes import NoteCode
 
-Values = NDArray[np.uint8] | NDArray[np.int8] | NDArray[np.uint16] | NDArray[np.int16]
+StoredValues = NDArray[np.uint8] | NDArray[np.int8] | NDArray[np.uint16] | NDArray[np.int16]
 
 _LINES = 400  # rows, and as many columns, in which neighbours are compared
 _ALIKE = 95  # per cent of neighbours: their difference is what close means
@@ -29,25 +29,25 @@ _LEAST_VOTES = 1e-4  # of the neighbours that are compared
 
 
 @dataclass(frozen=True)
-class Reading:
+class BitLayout:
     """`bits` from `shift` upwards are the value; `signed`: in two's complement."""
 
     shift: int
     bits: int
     signed: bool
 
-    def of(self, cells: NDArray) -> NDArray[np.int32]:
+    def values(self, cells: NDArray) -> NDArray[np.int32]:
         inside = (cells.astype(np.int32) >> self.shift) & ((1 << self.bits) - 1)
         return np.where(inside >> (self.bits - 1) == 1, inside - (1 << self.bits), inside) if self.signed else inside
 
-    def cut(self, cells: NDArray) -> bool:
+    def loses_bits(self, cells: NDArray) -> bool:
         """Whether bits outside the value are set, and are not its sign, extended."""
         below = cells & ((1 << self.shift) - 1)
-        value = self.of(cells) << self.shift
+        value = self.values(cells) << self.shift
         return bool(((value & ((1 << 8 * cells.dtype.itemsize) - 1)) + below != cells).any() or below.any())
 
 
-def meant(dataset: Dataset, cells: NDArray) -> tuple[Values, int, bool, tuple[NoteCode, ...]]:
+def stored_values_of_cells(dataset: Dataset, cells: NDArray) -> tuple[StoredValues, int, bool, tuple[NoteCode, ...]]:
     """Stored values (H, W), their bits, whether they are signed, and what had to be assumed. `cells` (H, W) unsigned."""
     cells = cells.astype(cells.dtype.newbyteorder("="), copy=False)
     said, notes = _said(dataset, 8 * cells.dtype.itemsize)
@@ -61,13 +61,13 @@ def meant(dataset: Dataset, cells: NDArray) -> tuple[Values, int, bool, tuple[No
         notes = (*notes, NoteCode.SIGN_CONFLICT)
     if chosen.bits != placed.bits:
         notes = (*notes, NoteCode.WIDER_VALUES)
-    if not _has_embedded_overlay(dataset) and chosen.cut(cells):
+    if not _has_embedded_overlay(dataset) and chosen.loses_bits(cells):
         notes = (*notes, NoteCode.UNUSED_BITS)
     kind = f"{'i' if chosen.signed else 'u'}{cells.dtype.itemsize}"
-    return chosen.of(cells).astype(kind), chosen.bits, chosen.signed, notes
+    return chosen.values(cells).astype(kind), chosen.bits, chosen.signed, notes
 
 
-def _said(dataset: Dataset, width: int) -> tuple[Reading, tuple[NoteCode, ...]]:
+def _said(dataset: Dataset, width: int) -> tuple[BitLayout, tuple[NoteCode, ...]]:
     """The header's reading, made possible."""
     bits, high = integer(dataset, "BitsStored") or 0, integer(dataset, "HighBit")
     notes: tuple[NoteCode, ...] = ()
@@ -76,10 +76,10 @@ def _said(dataset: Dataset, width: int) -> tuple[Reading, tuple[NoteCode, ...]]:
     shift = -1 if high is None else high + 1 - bits
     if not 0 <= shift <= width - bits:
         shift, notes = 0, (*notes, NoteCode.HIGH_BIT_ASSUMED)
-    return Reading(shift, bits, integer(dataset, "PixelRepresentation") == 1), notes
+    return BitLayout(shift, bits, integer(dataset, "PixelRepresentation") == 1), notes
 
 
-def _placed(said: Reading, cells: NDArray) -> Reading:
+def _placed(said: BitLayout, cells: NDArray) -> BitLayout:
     """The same number of bits at the other end of the cell, when HighBit is wrong beyond doubt: the values stand where it says
     that there are none, and none stand where it says that they are."""
     width, used = 8 * cells.dtype.itemsize, int(np.bitwise_or.reduce(cells, axis=None))
@@ -91,16 +91,16 @@ def _placed(said: Reading, cells: NDArray) -> Reading:
     return said
 
 
-def _closest(said: Reading, cells: NDArray) -> Reading:
+def _closest(said: BitLayout, cells: NDArray) -> BitLayout:
     """The reading under which neighbours are closest; the header's unless another is so clearly."""
     others = [replace(said, signed=not said.signed)]
     widest = 8 * cells.dtype.itemsize - said.shift
     if int(cells.max()) >> (said.shift + said.bits):
         others += [replace(said, bits=bits) for bits in range(said.bits + 1, widest + 1)]
-        others += [Reading(said.shift, widest, not said.signed)]
+        others += [BitLayout(said.shift, widest, not said.signed)]
     steps = {one: _steps(one, cells) for one in (said, *others)}
     ours = steps[said]
-    unlike = {one: float(steps[one].mean()) / max(float(one.of(cells[::7, ::7]).std()), 1.0) for one in steps}
+    unlike = {one: float(steps[one].mean()) / max(float(one.values(cells[::7, ::7]).std()), 1.0) for one in steps}
     if unlike[said] > _NOISE:  # the lowest bits of a wide value look like noise
         smoothest = min(others, key=lambda one: unlike[one])
         return smoothest if unlike[smoothest] < unlike[said] / _FAR_SMOOTHER else said
@@ -115,10 +115,10 @@ def _closest(said: Reading, cells: NDArray) -> Reading:
     return best
 
 
-def _steps(reading: Reading, cells: NDArray) -> NDArray[np.int32]:
+def _steps(reading: BitLayout, cells: NDArray) -> NDArray[np.int32]:
     """How far neighbours are from each other, along some rows and columns."""
     rows, columns = (max(1, side // _LINES) for side in cells.shape)
-    across, down = reading.of(cells[::rows]), reading.of(cells[:, ::columns])
+    across, down = reading.values(cells[::rows]), reading.values(cells[:, ::columns])
     return np.concatenate([np.abs(np.diff(across, axis=1)).ravel(), np.abs(np.diff(down, axis=0)).ravel()])
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from segmenter.film.header import plain
+from segmenter.film.header import normalised
 
 _LETTER = "A-ZΑ-ΩА-ЯЁІЇЄҐ"
 _GLUED = "".join(f"|(?<={word})" for word in ("CHEST", "THORAX", "TORAX", "TORACE", "CXR"))  # CHESTLAT, ThoraxSeitlich
@@ -25,7 +25,7 @@ def _term(written: str) -> str:
     """One word or phrase as an expression; a blank stands for any blanks, points and hyphens, or none."""
     found = []
     for one in unicodedata.normalize("NFC", written.rstrip("*")):
-        bare = plain(one)
+        bare = normalised(one)
         if one == " ":
             found.append(r"[ .\-]*")
         elif bare != one.upper():

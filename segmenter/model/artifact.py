@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 3
 MANIFEST_FILE, CARD_FILE = "manifest.json", "MODEL_CARD.md"
-OUR_FILES = re.compile(r"model(-\d+)?\.(safetensors|onnx)")  # the names that are given here, and later cleared away
+ARTIFACT_FILES = re.compile(r"model(-\d+)?\.(safetensors|onnx)")  # the names that are given here, and later cleared away
 INTENDED_USES = ("demo", "research")
 # Operating points that repeat the conditions of a published figure (no image gate, mask threshold .05, no floor) so that
 # the figure can be compared. They call nearly every film positive: never to be served.
@@ -249,7 +249,7 @@ def write_artifact(
         for file in temporary.values():
             file.unlink(missing_ok=True)
     for file in folder.iterdir():  # of an earlier export with other members
-        if OUR_FILES.fullmatch(file.name) and file.name not in names:
+        if ARTIFACT_FILES.fullmatch(file.name) and file.name not in names:
             file.unlink()
     return load_artifact(folder)
 
@@ -278,7 +278,7 @@ def _save(state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
     from safetensors.torch import save
 
     # Not save_file: its files are for their owner's eyes only, and the worker may be another user.
-    path.write_bytes(save({name: stored(name, t) for name, t in state_dict.items()}, metadata={"format": "pt"}))
+    path.write_bytes(save({name: as_stored(name, t) for name, t in state_dict.items()}, metadata={"format": "pt"}))
 
 
 def _json(whole: dict[str, Any]) -> str:
@@ -286,7 +286,7 @@ def _json(whole: dict[str, Any]) -> str:
     return json.dumps({f.name: whole.pop(f.name) for f in fields(Manifest) if f.name in whole} | whole, indent=2) + "\n"
 
 
-def stored(name: str, tensor: torch.Tensor) -> torch.Tensor:
+def as_stored(name: str, tensor: torch.Tensor) -> torch.Tensor:
     """The tensor as it goes into the file: float16 for the big convolutions only. BatchNorm variances
     overflow or vanish in float16, heads act on the answer directly, and tensors under 64 Ki elements cost
     nothing but carry most of the error."""

@@ -26,14 +26,14 @@ _BLUR = 2  # px of the edge of such a frame
 _LEAST = 0.15  # of the film: a smaller body was not found
 
 
-def body_on(radiograph: Radiograph) -> Mask:
+def body_mask(radiograph: Radiograph) -> Mask:
     """(H, W) bool on the native matrix of a decoded film."""
     turn = radiograph.turn
     aspect = radiograph.aspect if turn.quarters % 2 == 0 else radiograph.aspect[::-1]
-    return np.ascontiguousarray(turned_back(body_of(turned(radiograph.image, turn), aspect), turn))
+    return np.ascontiguousarray(turned_back(upright_body_mask(turned(radiograph.image, turn), aspect), turn))
 
 
-def body_of(image: Image, aspect: tuple[float, float] = (1, 1)) -> NDArray[np.bool_]:
+def upright_body_mask(image: Image, aspect: tuple[float, float] = (1, 1)) -> NDArray[np.bool_]:
     """(H, W) bool, True on the body, of an upright `image` (H, W) in [0, 1], air dark; `aspect`: height and width of a pixel.
     All of a film on which no body stands out."""
     height, width = image.shape
@@ -103,8 +103,8 @@ def _between(body: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return above & below
 
 
-def extent_of(image: Image, aspect: tuple[float, float] = (1, 1)) -> tuple[slice, slice]:
+def body_extent(image: Image, aspect: tuple[float, float] = (1, 1)) -> tuple[slice, slice]:
     """The rows and columns that the body of an upright `image` reaches over."""
-    body = body_of(image, aspect)
+    body = upright_body_mask(image, aspect)
     rows, columns = (np.flatnonzero(body.any(axis=axis)) for axis in (1, 0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)

@@ -37,7 +37,7 @@ def decide(
     if probability < threshold:
         return Decision(False, probability, nothing, None if area_of is None else 0.0, 0, threshold)
     # Where the network says so little that no pixel can reach the threshold, none is looked at.
-    box = placement.box_of(prediction.probability >= operating_point.mask_threshold)
+    box = placement.native_box(prediction.probability >= operating_point.mask_threshold)
     found = placement.to_native(prediction.probability, box) >= operating_point.mask_threshold
     if body is not None and found.any():
         found &= body()[box]
@@ -51,7 +51,7 @@ def decide(
     return Decision(components > 0, probability, mask, area, components, threshold)
 
 
-def undecided(prediction: Prediction, shape: tuple[int, int], operating_point: OperatingPoint) -> Decision:
+def indeterminate_decision(prediction: Prediction, shape: tuple[int, int], operating_point: OperatingPoint) -> Decision:
     """The probability of a film of `shape` (H, W) that gets neither yes nor no. Raises Refused: `non-finite-output`."""
     _check(prediction)
     nothing = np.zeros(shape, dtype=bool)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from segmenter.errors import ArtifactError
 from segmenter.model.artifact import Artifact
 
-MOST_FILMS = 8  # at once: an urgent film waits for those before it
+MAX_BATCH = 8  # at once: an urgent film waits for those before it
 
 
 class OnnxMembers:
@@ -33,7 +33,7 @@ class OnnxMembers:
         self._mirrors = (False, True) if artifact.manifest.flips else (False,)
         # The runtime's own choice counts the machine's cores, not those that this process may use.
         self._threads = threads or len(os.sched_getaffinity(0))
-        self.films_at_once = min(MOST_FILMS, max(1, self._threads // (len(self._mirrors) * len(self._paths))))
+        self.films_at_once = min(MAX_BATCH, max(1, self._threads // (len(self._mirrors) * len(self._paths))))
         self._pool = ThreadPoolExecutor(self._threads, "forward")
         _ = self._narrow if len(self._mirrors) * len(self._paths) >= self._threads else self._wide  # what is wrong is said now
 

@@ -103,7 +103,7 @@ class Placement:
         )
         return np.ascontiguousarray(turned_back(upright, self.turn), dtype=np.float32)
 
-    def box_of(self, inside: NDArray[np.bool_]) -> Box:
+    def native_box(self, inside: NDArray[np.bool_]) -> Box:
         """The native rows and columns that the model's pixels `inside` (size, size) bool have a say in, one of each when there
         are none; all of a film that was turned."""
         if self.turn != _UPRIGHT:

@@ -9,7 +9,7 @@ from torch import nn
 
 from segmenter.model.artifact import Artifact
 
-FILMS_ON_GPU = 8
+GPU_BATCH = 8
 GPU_PRECISION = torch.float16  # as many bits after the point as TF32, which a GPU's float32 convolutions have
 
 
@@ -23,7 +23,7 @@ class TorchMembers:
         self.manifest = artifact.manifest
         self.device = torch.device(_chosen(device))
         self.on_gpu = self.device.type == "cuda"
-        self.films_at_once = FILMS_ON_GPU if self.on_gpu else 1  # a batch gains nothing on a CPU
+        self.films_at_once = GPU_BATCH if self.on_gpu else 1  # a batch gains nothing on a CPU
         self.networks = [_placed(network, self.device) for network in artifact.networks()]
 
     @torch.inference_mode()

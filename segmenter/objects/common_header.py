@@ -21,15 +21,15 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from segmenter.equipment import MANUFACTURER, MODEL_NAME
-from segmenter.film.header import is_uid, items, readable, text
+from segmenter.film.header import for_reading, is_uid, items, text
 from segmenter.model.identity import ModelIdentity
 from segmenter.objects import codes
-from segmenter.objects.kinds import SOP_CLASSES, Kind
+from segmenter.objects.kinds import SOP_CLASSES, ObjectKind
 from segmenter.objects.sentences import WORDS, Words
 from segmenter.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, result_uid, series_uid
 from segmenter.settings import Settings
 
-LO = 64  # characters of a Long String (PS3.5 section 6.2)
+LO_CHARACTERS = 64  # characters of a Long String (PS3.5 section 6.2)
 _ANY_WORDS = "Pneumothorax, found by artificial intelligence"
 # Type 2 of the Patient and General Study modules: present, if need be empty (PS3.3 C.7.1.1, C.7.2.1).
 _ALWAYS = (
@@ -46,14 +46,14 @@ _SERIES_OFFSET = {"seg": 0, "sr": 1, "capture": 2, "presentation": 3}
 
 
 @dataclass(frozen=True)
-class Envelope:
+class ObjectContext:
     """One object's place: which film, which model, which kind.
 
     `source` is the film's dataset, never read by value, so that its elements stay the bytes they arrived in; `view` is the
     same for reading values; `header` stands in for it where highdicom asks for a source image.
     """
 
-    kind: Kind
+    kind: ObjectKind
     source: Dataset
     view: Dataset
     header: Dataset
@@ -64,10 +64,10 @@ class Envelope:
 
     @classmethod
     def of(
-        cls, kind: Kind, source: Dataset, content_sha256: str, identity: ModelIdentity, revision: int, settings: Settings
-    ) -> Envelope:
-        view = readable(source)
-        return cls(kind, source, view, stand_in(view), content_sha256, identity, revision, settings)
+        cls, kind: ObjectKind, source: Dataset, content_sha256: str, identity: ModelIdentity, revision: int, settings: Settings
+    ) -> ObjectContext:
+        view = for_reading(source)
+        return cls(kind, source, view, source_header(view), content_sha256, identity, revision, settings)
 
     @property
     def words(self) -> Words:
@@ -78,7 +78,7 @@ class Envelope:
         return result_uid(*self._names(self.kind))
 
     @property
-    def arguments(self) -> dict[str, Any]:
+    def common_arguments(self) -> dict[str, Any]:
         """What every highdicom object wants to know."""
         return {
             "series_instance_uid": series_uid(*self._names(self.kind)),
@@ -89,35 +89,35 @@ class Envelope:
         }
 
     @property
-    def maker(self) -> dict[str, Any]:
+    def equipment(self) -> dict[str, Any]:
         """The same for those that name their equipment in full."""
         return {
             "manufacturer_model_name": MODEL_NAME,
-            "software_versions": f"{self.identity.name} {self.identity.version}"[:LO],
+            "software_versions": f"{self.identity.name} {self.identity.version}"[:LO_CHARACTERS],
             "device_serial_number": self.identity.digest,
         }
 
-    def stand_in_of(self, kind: Kind) -> Dataset:
+    def header_of(self, kind: ObjectKind) -> Dataset:
         """A header of another of our objects of this film, to refer to."""
         other = deepcopy(self.header)  # Dataset(header) would share its elements
         other.SOPClassUID, other.SOPInstanceUID = SOP_CLASSES[kind.role], result_uid(*self._names(kind))
         other.SeriesInstanceUID = series_uid(*self._names(kind))
         return other
 
-    def derived(self, *names: str) -> tuple[str, ...]:
+    def uid_parts(self, *names: str) -> tuple[str, ...]:
         """The parts of a UID of something inside this object."""
         return (*self._names(self.kind), *names)
 
-    def _names(self, kind: Kind) -> tuple[str, str, str, str, str]:
+    def _names(self, kind: ObjectKind) -> tuple[str, str, str, str, str]:
         return (str(self.header.SOPInstanceUID), self.content_sha256, self.identity.digest, kind.role, kind.variant)
 
-    def finish(self, made: Dataset, *, image: bool) -> FileDataset:
+    def as_file(self, made: Dataset, *, image: bool) -> FileDataset:
         """The object as a file: series, equipment, and the source's own elements. `image`: PatientOrientation too."""
         made.SeriesDescription = series_description(self.identity, self.revision)
         stated = "PresentationCreation" if self.kind.role == "presentation" else "Content"
         made.SeriesDate, made.SeriesTime = made[f"{stated}Date"].value, made[f"{stated}Time"].value
         made.Manufacturer, made.ManufacturerModelName = MANUFACTURER, MODEL_NAME
-        made.SoftwareVersions = str(self.maker["software_versions"])
+        made.SoftwareVersions = str(self.equipment["software_versions"])
         made.DeviceSerialNumber = self.identity.digest
         made.ContributingEquipmentSequence = Sequence([self._processing()])
         if (own := text(self.view, "SOPClassUID")) != self.header.SOPClassUID:
@@ -131,7 +131,7 @@ class Envelope:
         one = Dataset()
         one.PurposeOfReferenceCodeSequence = Sequence([purpose])
         one.Manufacturer, one.ManufacturerModelName = MANUFACTURER, MODEL_NAME
-        one.SoftwareVersions = str(self.maker["software_versions"])
+        one.SoftwareVersions = str(self.equipment["software_versions"])
         one.DeviceSerialNumber = self.identity.digest
         return one
 
@@ -140,10 +140,10 @@ def series_description(identity: ModelIdentity, revision: int) -> str:
     """What the reading list shows: model and version, the demo notice, and "rev 2" for other pixels under a used UID."""
     before = f"{WORDS['en'].demo_notice} " if identity.demo else f"{MODEL_NAME} "
     after = f" {identity.version[:16]}" + (f" rev {revision}" if revision > 1 else "")
-    return before + identity.name[: LO - len(before) - len(after)] + after
+    return before + identity.name[: LO_CHARACTERS - len(before) - len(after)] + after
 
 
-def stand_in(source: Dataset) -> Dataset:
+def source_header(source: Dataset) -> Dataset:
     """A header with what highdicom reads from a source image, and nothing that it could stumble over."""
     header = Dataset()
     for keyword in _ALWAYS:

@@ -18,7 +18,7 @@ def kind_of(role: str, variant: str) -> str:
     return f"{role}-{variant}" if variant else role
 
 
-class Kind(StrEnum):
+class ObjectKind(StrEnum):
     """The value is "role" or "role-variant"; the order is the order of sending."""
 
     SEG = "seg"
@@ -38,19 +38,19 @@ class Kind(StrEnum):
         return self.value.partition("-")[2]
 
     @property
-    def segmentation(self) -> Kind | None:
+    def segmentation(self) -> ObjectKind | None:
         """The SEG that this kind refers to."""
-        return {Kind.SR: Kind.SEG, Kind.SR_POSITIONED: Kind.SEG_POSITIONED}.get(self)
+        return {ObjectKind.SR: ObjectKind.SEG, ObjectKind.SR_POSITIONED: ObjectKind.SEG_POSITIONED}.get(self)
 
 
-DEFAULT = (Kind.SEG, Kind.SR)
+DEFAULT = (ObjectKind.SEG, ObjectKind.SR)
 
 
-def kinds_for(objects: tuple[str, ...]) -> tuple[Kind, ...]:
+def kinds_for(objects: tuple[str, ...]) -> tuple[ObjectKind, ...]:
     """What one destination gets: the kinds of its `objects`, its SR being the one that refers to the SEG it also gets."""
-    wanted = {Kind(one) for one in objects}
-    if Kind.SR in wanted:
-        wanted.remove(Kind.SR)
-        refers = {Kind.SEG: Kind.SR, Kind.SEG_POSITIONED: Kind.SR_POSITIONED}
-        wanted.add(next((report for seg, report in refers.items() if seg in wanted), Kind.SR_ALONE))
-    return tuple(kind for kind in Kind if kind in wanted)
+    wanted = {ObjectKind(one) for one in objects}
+    if ObjectKind.SR in wanted:
+        wanted.remove(ObjectKind.SR)
+        refers = {ObjectKind.SEG: ObjectKind.SR, ObjectKind.SEG_POSITIONED: ObjectKind.SR_POSITIONED}
+        wanted.add(next((report for seg, report in refers.items() if seg in wanted), ObjectKind.SR_ALONE))
+    return tuple(kind for kind in ObjectKind if kind in wanted)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmenter.film.geometry import turned
-from segmenter.model.body import extent_of
+from segmenter.model.body import body_extent
 from segmenter.values import Image, Radiograph
 
 NEAR = 0.08  # of the body's width: nearer to the midline, no side is said
@@ -44,7 +44,7 @@ def midline_of(radiograph: Radiograph) -> Midline:
 
 def find_midline(image: Image, aspect: tuple[float, float] = (1, 1)) -> Midline:
     """Of an upright `image` (H, W) in [0, 1], lungs dark; `aspect`: height and width of a pixel."""
-    rows, columns = extent_of(image, aspect)
+    rows, columns = body_extent(image, aspect)
     height, width = image.shape[0] * aspect[0], image.shape[1] * aspect[1]
     shrink = _LONGER_SIDE / max(height, width)
     size = max(8, round(width * shrink)), max(8, round(height * shrink))

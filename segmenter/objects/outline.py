@@ -30,7 +30,7 @@ class Side(StrEnum):
 
 
 @dataclass(frozen=True)
-class Part:
+class Region:
     """One connected part of a mask. `points` (N, 2) float32: column and row, N >= 4, the last equal to the first, in the
     image-relative coordinates of SCOORD and presentation states: 0.0 is the outer corner of the first pixel, .5 its
     centre (PS3.3 C.18.6.1.2)."""
@@ -40,21 +40,21 @@ class Part:
     side: Side
 
 
-def parts_on(radiograph: Radiograph, mask: Mask) -> tuple[Part, ...]:
+def regions_on(radiograph: Radiograph, mask: Mask) -> tuple[Region, ...]:
     """The parts of `mask` (H, W) bool, each on its side of the midline of the body that the film shows."""
     turn = None if NoteCode.UPRIGHT_ASSUMED in radiograph.notes else radiograph.turn
-    return parts_of(mask, turn, midline_of(radiograph)) if mask.any() else ()
+    return find_regions(mask, turn, midline_of(radiograph)) if mask.any() else ()
 
 
-def sides_of(parts: Sequence[Part]) -> tuple[str, ...]:
+def sides_of(parts: Sequence[Region]) -> tuple[str, ...]:
     """Each side once, that of the largest part first."""
     return tuple(dict.fromkeys(str(part.side) for part in parts))
 
 
-def parts_of(mask: Mask, turn: Turn | None, midline: Midline | None = None) -> tuple[Part, ...]:
+def find_regions(mask: Mask, turn: Turn | None, midline: Midline | None = None) -> tuple[Region, ...]:
     """The parts of `mask` (H, W) bool, the largest first. `turn` brings the film upright, None: it is not known how;
     `midline`: of the body on the upright film, None: its middle. Holes count in no area and are drawn over."""
-    found = box_of(mask)
+    found = bounding_box(mask)
     if found is None:
         return ()
     left, top = found[1].start, found[0].start
@@ -63,7 +63,7 @@ def parts_of(mask: Mask, turn: Turn | None, midline: Midline | None = None) -> t
     return tuple(_part(labels, stats[one], centres[one], one, (left, top), mask.shape, turn, midline) for one in order)
 
 
-def box_of(mask: Mask) -> tuple[slice, slice] | None:
+def bounding_box(mask: Mask) -> tuple[slice, slice] | None:
     """The rows and columns of (H, W) bool outside of which nothing is set; None when nothing is."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     return (slice(y, y + height), slice(x, x + width)) if width else None
@@ -78,7 +78,7 @@ def _part(
     shape: tuple[int, ...],
     turn: Turn | None,
     midline: Midline | None,
-) -> Part:
+) -> Region:
     """`labels`, `stat` and `centre` of the mask's box, whose `corner` (column, row) lies on the film of `shape`."""
     x, y, width, height, area = (int(v) for v in stat)
     own = np.pad((labels[y : y + height, x : x + width] == label).astype(np.uint8), 1)
@@ -95,7 +95,7 @@ def _part(
     limits = np.array([shape[1], shape[0]], np.float32)
     points = np.clip(points, 0, limits)
     middle = centre[0] + corner[0] + 0.5, centre[1] + corner[1] + 0.5
-    return Part(np.concatenate([points, points[:1]]), area, _side(middle, shape, turn, midline))
+    return Region(np.concatenate([points, points[:1]]), area, _side(middle, shape, turn, midline))
 
 
 def _side(centre: tuple[float, float], shape: tuple[int, ...], turn: Turn | None, midline: Midline | None) -> Side:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segmenter.objects.outline import parts_on, sides_of
+from segmenter.objects.outline import regions_on, sides_of
 from segmenter.objects.sentences import WORDS, Words
 from segmenter.values import Finding, Mask, Radiograph
 
@@ -44,7 +44,7 @@ def sides(finding: Finding) -> tuple[str, ...]:
     """Where the regions of a finding lie; () without any."""
     if finding.decision is None or finding.radiograph is None or not finding.decision.positive:
         return ()
-    return sides_of(parts_on(finding.radiograph, finding.decision.mask))
+    return sides_of(regions_on(finding.radiograph, finding.decision.mask))
 
 
 def captions(finding: Finding, words: Words, *, demo: bool) -> list[Caption]:

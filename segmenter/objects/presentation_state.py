@@ -19,9 +19,9 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from segmenter.film.header import number
-from segmenter.objects.common_header import Envelope
-from segmenter.objects.outline import parts_on, sides_of
-from segmenter.transformations import LookupTable, Shown, Tone, Window
+from segmenter.objects.common_header import ObjectContext
+from segmenter.objects.outline import regions_on, sides_of
+from segmenter.transformations import GreyscaleTransform, LookupTable, Rendering, Window
 from segmenter.values import Finding
 
 T = TypeVar("T", VOILUT, ModalityLUT)
@@ -29,15 +29,15 @@ _WIDEST = 1e6  # of a window that a DS of 16 characters can say soundly
 _TEXT_BOX = (0.02, 0.02, 0.7, 0.1)  # of the displayed area
 
 
-def build_presentation(finding: Finding, envelope: Envelope) -> FileDataset:
+def build_presentation(finding: Finding, envelope: ObjectContext) -> FileDataset:
     """The presentation state of one positive film. Raises ValueError for a finding without a mask."""
     source, decision, radiograph = envelope.view, finding.decision, finding.radiograph
     if decision is None or radiograph is None or not decision.positive:
         raise ValueError("only a positive film has a presentation state")
     header = _header(source, decision.mask.shape, envelope)
-    shown = _in_stored_values(radiograph.shown)
+    shown = _in_stored_values(radiograph.rendering)
     said = envelope.words
-    parts = parts_on(radiograph, decision.mask)
+    parts = regions_on(radiograph, decision.mask)
     lines = [said.answer(finding, sides_of(parts)), said.notice]
     if envelope.identity.demo:
         lines.append(said.demo_notice)
@@ -54,21 +54,21 @@ def build_presentation(finding: Finding, envelope: Envelope) -> FileDataset:
         content_description=said.notice,
         graphic_layers=[layer],
         graphic_annotations=[annotation],
-        modality_lut_transformation=_modality(source, shown.tone),
-        voi_lut_transformations=_voi(shown.tone),
+        modality_lut_transformation=_modality(source, shown.transform),
+        voi_lut_transformations=_voi(shown.transform),
         # A presentation state overrides the film's own: what was inverted stays inverted (PS3.3 C.11.6).
         presentation_lut_transformation=PresentationLUTTransformation("INVERSE" if shown.inverted else "IDENTITY"),
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **envelope.arguments,
-        **envelope.maker,
+        **envelope.common_arguments,
+        **envelope.equipment,
     )
     state.BodyPartExamined = "CHEST"
     if radiograph.aspect != (1, 1):
         state.DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio = list(radiograph.aspect)
-    return envelope.finish(state, image=False)
+    return envelope.as_file(state, image=False)
 
 
-def _header(source: Dataset, shape: tuple[int, ...], envelope: Envelope) -> Dataset:
+def _header(source: Dataset, shape: tuple[int, ...], envelope: ObjectContext) -> Dataset:
     header = Dataset(envelope.header)
     header.Rows, header.Columns = shape
     header.SamplesPerPixel, header.NumberOfFrames = 1, 1
@@ -78,18 +78,18 @@ def _header(source: Dataset, shape: tuple[int, ...], envelope: Envelope) -> Data
 # A presentation state stands in the place of all that the film says of its greys (PS3.4 N.2): the film must look as without us.
 
 
-def _in_stored_values(shown: Shown) -> Shown:
+def _in_stored_values(shown: Rendering) -> Rendering:
     """The same without a rescale that makes small numbers: viewers, dcmtk among them, round what it gives to whole ones."""
-    tone, window = shown.tone, shown.tone.window
+    tone, window = shown.transform, shown.transform.window
     if tone.modality is not None or tone.voi is not None or window is None or not 0 < abs(tone.slope) < 1:
         return shown
     if window.function == "LINEAR" and not window.is_exact:
         window = Window(window.centre - 0.5, window.width - 1, "LINEAR_EXACT")
     stored = replace(window, centre=(window.centre - tone.intercept) / tone.slope, width=window.width / abs(tone.slope))
-    return Shown(replace(tone, slope=1.0, intercept=0.0, window=stored), shown.inverted != (tone.slope < 0))
+    return Rendering(replace(tone, slope=1.0, intercept=0.0, window=stored), shown.inverted != (tone.slope < 0))
 
 
-def _modality(source: Dataset, tone: Tone) -> ModalityLUTTransformation | None:
+def _modality(source: Dataset, tone: GreyscaleTransform) -> ModalityLUTTransformation | None:
     if tone.modality is not None:
         table = ModalityLUT("US", tone.modality.first % 65536, tone.modality.entries.astype(np.uint16))
         return ModalityLUTTransformation(modality_lut=_of_its_bits(table, tone.modality))
@@ -99,7 +99,7 @@ def _modality(source: Dataset, tone: Tone) -> ModalityLUTTransformation | None:
     return ModalityLUTTransformation(rescale_intercept=tone.intercept, rescale_slope=tone.slope, rescale_type="US")
 
 
-def _voi(tone: Tone) -> list[SoftcopyVOILUTTransformation] | None:
+def _voi(tone: GreyscaleTransform) -> list[SoftcopyVOILUTTransformation] | None:
     """The VOI LUT or window that was used. A film that has none is shown by its whole range of bits, which may be much wider
     than its pixels: then the window is the one that was made up for reading it."""
     if tone.voi is not None:

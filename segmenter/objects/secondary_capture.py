@@ -7,14 +7,14 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
-from segmenter.objects.common_header import Envelope
+from segmenter.objects.common_header import ObjectContext
 from segmenter.objects.picture import captions, picture
 from segmenter.values import Finding
 
 LONGEST_SIDE = 1250  # px; a whole film in colour would be 22 MB
 
 
-def build_capture(finding: Finding, envelope: Envelope) -> FileDataset:
+def build_capture(finding: Finding, envelope: ObjectContext) -> FileDataset:
     """The picture of one film, whatever the answer, RGB, longer side of the film at most 1,250 px, with a caption below it. It
     has no spacing: nothing is to be measured on it. Raises ValueError for a finding without a decision."""
     said, header = envelope.words, envelope.header
@@ -28,7 +28,7 @@ def build_capture(finding: Finding, envelope: Envelope) -> FileDataset:
         # Replaced by the film's own words: highdicom knows fewer than occur.
         patient_orientation=("L", "F"),
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **envelope.arguments,
+        **envelope.common_arguments,
     )
     capture.ConversionType = ConversionTypeValues.WSD.value
     capture.ImageType = ["DERIVED", "SECONDARY"]
@@ -38,4 +38,4 @@ def build_capture(finding: Finding, envelope: Envelope) -> FileDataset:
     film = Dataset()
     film.ReferencedSOPClassUID, film.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
     capture.SourceImageSequence = Sequence([film])
-    return envelope.finish(capture, image=True)
+    return envelope.as_file(capture, image=True)

@@ -11,15 +11,15 @@ from pydicom.uid import ExplicitVRLittleEndian
 from segmenter.equipment import MANUFACTURER
 from segmenter.model.identity import ModelIdentity
 from segmenter.objects import codes
-from segmenter.objects.common_header import Envelope
-from segmenter.objects.kinds import Kind
+from segmenter.objects.common_header import ObjectContext
+from segmenter.objects.kinds import ObjectKind
 from segmenter.values import Decision, Finding, Radiograph
 
 OUR_WORDS = "Pneumothorax, found by artificial intelligence"
 _COLOUR = (255, 64, 64)  # of the overlay, sRGB
 
 
-def build_seg(finding: Finding, envelope: Envelope) -> FileDataset:
+def build_seg(finding: Finding, envelope: ObjectContext) -> FileDataset:
     """The SEG of one positive film, ready to be written.
 
     Raises ValueError for a finding without a mask: highdicom would write an empty frame, and viewers show nothing.
@@ -33,10 +33,10 @@ def build_seg(finding: Finding, envelope: Envelope) -> FileDataset:
         seg.SegmentSequence[0].SegmentDescription = f"Placeholder of 1 mm: {envelope.words.unknown_spacing}."
     _make_viewers_show_it(seg, envelope)
     _identify_segment_per_frame(seg)
-    return envelope.finish(seg, image=True)
+    return envelope.as_file(seg, image=True)
 
 
-def _segmentation(decision: Decision, radiograph: Radiograph, envelope: Envelope) -> Segmentation:
+def _segmentation(decision: Decision, radiograph: Radiograph, envelope: ObjectContext) -> Segmentation:
     header = Dataset(envelope.header)
     header.Rows, header.Columns = decision.mask.shape  # the source may hold several values in each
     spacing, identity = radiograph.spacing, envelope.identity
@@ -56,19 +56,19 @@ def _segmentation(decision: Decision, radiograph: Radiograph, envelope: Envelope
         content_description=_description(envelope, known=spacing is not None),
         # Without PixelMeasures OHIF crashes; without SliceThickness highdicom cannot read its own object again.
         pixel_measures=highdicom.PixelMeasuresSequence(pixel_spacing=pixel_mm, slice_thickness=1.0),
-        **envelope.arguments,
-        **envelope.maker,
+        **envelope.common_arguments,
+        **envelope.equipment,
     )
 
 
-def _description(envelope: Envelope, *, known: bool) -> str:
+def _description(envelope: ObjectContext, *, known: bool) -> str:
     """LO, 64 characters."""
     if envelope.identity.demo:
         return envelope.words.demo_notice + ("" if known else f"; {envelope.words.unknown_spacing}")
     return OUR_WORDS if known else f"Pneumothorax, by AI; {envelope.words.unknown_spacing}"
 
 
-def _segment(identity: ModelIdentity, decision: Decision, envelope: Envelope) -> SegmentDescription:
+def _segment(identity: ModelIdentity, decision: Decision, envelope: ObjectContext) -> SegmentDescription:
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=identity.name,
         family=codes.ARTIFICIAL_INTELLIGENCE,
@@ -89,12 +89,12 @@ def _segment(identity: ModelIdentity, decision: Decision, envelope: Envelope) ->
     )
 
 
-def _make_viewers_show_it(seg: Segmentation, envelope: Envelope) -> None:
+def _make_viewers_show_it(seg: Segmentation, envelope: ObjectContext) -> None:
     """OHIF waits for ever without a plane orientation. Without a frame of reference it means nothing: the identity is what
     viewers assume for a source that has none, and Derivation Image stays the geometry. No invented frame of reference, and
     a plane position only in the variant for dcmqi: Weasis would match by position and lose the overlay."""
     shared = seg.SharedFunctionalGroupsSequence[0]
-    positioned = envelope.kind is Kind.SEG_POSITIONED
+    positioned = envelope.kind is ObjectKind.SEG_POSITIONED
     if envelope.settings.plane_orientation or positioned:
         plane = Dataset()
         plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]

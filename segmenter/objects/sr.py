@@ -45,15 +45,15 @@ from pydicom.uid import ExplicitVRLittleEndian
 from segmenter.equipment import MANUFACTURER, MODEL_NAME
 from segmenter.notes import NoteCode
 from segmenter.objects import codes
-from segmenter.objects.common_header import LO, Envelope
-from segmenter.objects.outline import Part, Side, parts_on, sides_of
+from segmenter.objects.common_header import LO_CHARACTERS, ObjectContext
+from segmenter.objects.outline import Region, Side, regions_on, sides_of
 from segmenter.objects.uids import derived_uid
 from segmenter.values import Decision, Finding, Radiograph
 
 _PATIENT_SIDES = {Side.LEFT: codes.LEFT, Side.RIGHT: codes.RIGHT}
 
 
-def build_sr(finding: Finding, envelope: Envelope) -> FileDataset:
+def build_sr(finding: Finding, envelope: ObjectContext) -> FileDataset:
     """The report of one film, whatever the answer, ready to be written. Raises ValueError without a decision."""
     decision, radiograph = finding.decision, finding.radiograph
     if decision is None or radiograph is None:
@@ -61,7 +61,7 @@ def build_sr(finding: Finding, envelope: Envelope) -> FileDataset:
     segmentation = envelope.kind.segmentation if decision.positive else None
     evidence = [envelope.header]
     if segmentation is not None:
-        evidence.append(envelope.stand_in_of(segmentation))
+        evidence.append(envelope.header_of(segmentation))
     groups = _Groups(envelope, finding, decision, radiograph)
     report = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(envelope)),
@@ -81,23 +81,23 @@ def build_sr(finding: Finding, envelope: Envelope) -> FileDataset:
         content=root,
         is_complete=True,
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **envelope.arguments,
+        **envelope.common_arguments,
     )
     sr["ContentSequence"] = content
     # Written beside ReferencedSegmentNumber, dciodvfy and PS3.3 C.18.4 want only one of the two.
     _drop_frame_numbers(sr)
-    return envelope.finish(sr, image=False)
+    return envelope.as_file(sr, image=False)
 
 
 class _Groups:
     """The measurement groups of one report, in their order."""
 
-    def __init__(self, envelope: Envelope, finding: Finding, decision: Decision, radiograph: Radiograph) -> None:
+    def __init__(self, envelope: ObjectContext, finding: Finding, decision: Decision, radiograph: Radiograph) -> None:
         self._envelope = envelope
         self._finding = finding
         self._decision = decision
         self._radiograph = radiograph
-        self._parts = parts_on(radiograph, decision.mask)
+        self._parts = regions_on(radiograph, decision.mask)
         header = envelope.header
         self._film = (str(header.SOPClassUID), str(header.SOPInstanceUID))
         self._parameters = [f"{name}={value}" for name, value in envelope.identity.parameters.items()]
@@ -138,7 +138,7 @@ class _Groups:
         _comment(group, [words.demo_notice, *said] if identity.demo else said)
         return group
 
-    def _region(self, number: int, part: Part) -> Any:
+    def _region(self, number: int, part: Region) -> Any:
         side = _PATIENT_SIDES.get(part.side)
         words = [self._unit] if side else [str(part.side), self._unit]  # a side that is not the patient's has no code
         return PlanarROIMeasurementsAndQualitativeEvaluations(
@@ -207,7 +207,7 @@ class _Groups:
         one UID together, and fails over any that then has no coordinates: the viewport stays black."""
         said = ", ".join(["Pneumothorax " + name, *filter(None, more)])
         own = name if name.startswith("region") and name != "region 1" else "finding"
-        return TrackingIdentifier(derived_uid("tracking", *self._envelope.derived(own)), said)
+        return TrackingIdentifier(derived_uid("tracking", *self._envelope.uid_parts(own)), said)
 
 
 def _comment(group: Any, sentences: Sequence[str]) -> None:
@@ -220,19 +220,19 @@ def _sentence(note: NoteCode) -> str:
     return f"{note.value}: {note.sentence}"
 
 
-def _observer(envelope: Envelope) -> ObserverContext:
+def _observer(envelope: ObjectContext) -> ObserverContext:
     identity = envelope.identity
     device = DeviceObserverIdentifyingAttributes(
         uid=derived_uid("device", identity.digest),
         name=MODEL_NAME,
         manufacturer_name=MANUFACTURER,
-        model_name=f"{identity.name} {identity.version}"[:LO],
+        model_name=f"{identity.name} {identity.version}"[:LO_CHARACTERS],
         serial_number=identity.digest,
     )
     return ObserverContext(observer_type=dictionary.DCM.Device, observer_identifying_attributes=device)
 
 
-def _language(envelope: Envelope) -> LanguageOfContentItemAndDescendants:
+def _language(envelope: ObjectContext) -> LanguageOfContentItemAndDescendants:
     words = envelope.words
     return LanguageOfContentItemAndDescendants(CodedConcept(words.code, "RFC5646", words.name))
 

@@ -17,7 +17,7 @@ from segmenter.errors import Refused
 from segmenter.film.parse import UNREADABLE, parse
 from train.data import rle
 
-NAMESPACE = uuid.UUID("4b2f0c52-7f0e-4f0c-8f43-1d0b9d6f2a11")
+UID_NAMESPACE = uuid.UUID("4b2f0c52-7f0e-4f0c-8f43-1d0b9d6f2a11")
 PICTURES = (".png", ".jpg", ".jpeg")
 
 
@@ -45,7 +45,7 @@ class Case:
     mask: Path | None = None
 
     @property
-    def labelled(self) -> str:
+    def label_fingerprint(self) -> str:
         """Changes when what is told of the truth changes."""
         if self.mask is None:
             return "\0" + "\0".join(self.rle or ())
@@ -55,7 +55,7 @@ class Case:
     def dataset(self) -> Dataset:
         """The film as a Dataset with File Meta. Raises FilmError."""
         if self.image.suffix.lower() in PICTURES:
-            return wrapped(_grey(self.image), self.name, self.patient)
+            return as_secondary_capture(_grey(self.image), self.name, self.patient)
         try:
             dataset = parse(self.image.read_bytes())
             dataset.file_meta.TransferSyntaxUID  # noqa: B018  # the decoder needs it
@@ -78,13 +78,13 @@ class Case:
         return mask > 127
 
 
-def wrapped(grey: NDArray[np.uint8], name: str, patient: str) -> Dataset:
+def as_secondary_capture(grey: NDArray[np.uint8], name: str, patient: str) -> Dataset:
     """A picture (H, W) uint8, lungs dark, as Secondary Capture; without window or spacing, as pictures have none."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = SecondaryCaptureImageStorage
-    uids = [f"2.25.{uuid.uuid5(NAMESPACE, f'{what} {patient} {name}').int}" for what in ("instance", "series", "study")]
+    uids = [f"2.25.{uuid.uuid5(UID_NAMESPACE, f'{what} {patient} {name}').int}" for what in ("instance", "series", "study")]
     ds.SOPInstanceUID, ds.SeriesInstanceUID, ds.StudyInstanceUID = uids
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     ds.Modality, ds.ConversionType, ds.BodyPartExamined = "CR", "WSD", "CHEST"

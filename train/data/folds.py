@@ -24,7 +24,7 @@ def strata(area_fractions: Sequence[float]) -> list[str]:
     return [STRATA[0] if a == 0 else STRATA[1 + int(np.searchsorted(cuts, a, side="left"))] for a in areas]
 
 
-def deal(groups: Sequence[str], of_stratum: Sequence[str], folds: int, seed: int) -> dict[str, int]:
+def assign_folds(groups: Sequence[str], of_stratum: Sequence[str], folds: int, seed: int) -> dict[str, int]:
     """Group -> fold, 0 to folds - 1. The hardest to place come first (most positives, then most films), each to the fold
     that lacks most of what it brings; the seed breaks ties."""
     kinds = len(STRATA) + 1  # the last one is all films: folds are of one size, too

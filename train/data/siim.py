@@ -26,7 +26,7 @@ CSV_NAMES = ("stage_2_train.csv", "train-rle.csv")  # the second stage corrects 
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceFilms:
     """`cases` by name; `problems`: by kind, the names that are not among them."""
 
     cases: tuple[Case, ...]
@@ -34,7 +34,7 @@ class Found:
     kind: str  # "SIIM-ACR", "PNG export"
 
 
-def find(root: Path, labels: Path | None = None, patients: Path | None = None) -> Found:
+def find_films(root: Path, labels: Path | None = None, patients: Path | None = None) -> SourceFilms:
     """Raises DataError when there are no films, or no labels for any."""
     patient_of = read_patients(patients) if patients else {}
     if (root / "png_images").is_dir():
@@ -61,7 +61,7 @@ def find(root: Path, labels: Path | None = None, patients: Path | None = None) -
         Case(name, by_name[name][0], patient_of.get(name, "") if patients else patient_id(by_name[name][0]), rle=rows[name])
         for name in named
     )
-    return Found(cases, problems, "SIIM-ACR")
+    return SourceFilms(cases, problems, "SIIM-ACR")
 
 
 def read_rle(path: Path) -> dict[str, tuple[str, ...]]:
@@ -112,7 +112,7 @@ def _labels(root: Path) -> Path | None:
     return next((path for name in CSV_NAMES for path in sorted(root.rglob(name))), None)
 
 
-def _export(root: Path, patient_of: dict[str, str]) -> Found:
+def _export(root: Path, patient_of: dict[str, str]) -> SourceFilms:
     images = {p.name: p for p in sorted((root / "png_images").glob("*.png"))}
     masks = {p.name: p for p in sorted((root / "png_masks").glob("*.png"))}
     if not images or not masks:
@@ -124,7 +124,7 @@ def _export(root: Path, patient_of: dict[str, str]) -> Found:
         if name in masks
     )
     problems = {"unlabelled": sorted(images.keys() - masks.keys()), "without film": sorted(masks.keys() - images.keys())}
-    return Found(cases, problems, "PNG export")
+    return SourceFilms(cases, problems, "PNG export")
 
 
 def _image_ids(root: Path) -> Iterator[tuple[str, str]]:

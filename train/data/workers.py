@@ -18,7 +18,7 @@ Job = TypeVar("Job")
 Done = TypeVar("Done")
 
 
-def unordered(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> Iterator[Done]:
+def run_in_processes(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> Iterator[Done]:
     """`work` of each job, as they are done. Raises DataError when a process died."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_the_parent) as pool:
         waiting = [pool.submit(work, job) for job in jobs]

@@ -27,11 +27,11 @@ from tqdm import tqdm
 
 from segmenter.model.artifact import OperatingPoint
 from segmenter.model.network import build_network
-from train.data.dataset import Prepared
+from train.data.dataset import PreparedSet
 from train.fit import checkpoint
 from train.fit.fit import RECIPE_FILE, RunError, run_notes
 from train.fit.journal import write_json
-from train.fit.predictions import LEVELS, Answers, answers, averaged, joined
+from train.fit.predictions import LEVELS, Predictions, averaged_predictions, concatenated, predict_films
 from train.fit.recipe import Recipe, load_recipe
 from train.report import pictures
 from train.report.metrics import auroc, expected_calibration_error
@@ -57,7 +57,7 @@ class Floor:
 
 
 @dataclass(frozen=True)
-class Cell:
+class MaskCounts:
     """What one mask threshold and one floor make of N films, before the image gate."""
 
     mask_threshold: float
@@ -67,11 +67,11 @@ class Cell:
 
 
 def calibrate(
-    data: Prepared,
+    data: PreparedSet,
     runs: Sequence[Path],
     out: Path,
     *,
-    on: Prepared | None = None,
+    on: PreparedSet | None = None,
     size: int = 0,
     which: str = "best",
     device: str = "auto",
@@ -81,23 +81,26 @@ def calibrate(
     `on`: a data set that no run has seen, in place of the films that each run held out; all runs answer all of it, and their
     mean is judged. Raises RunError when runs do not belong together or to the data, FileNotFoundError without a checkpoint.
     """
-    recipe, notes = agreed(data, runs)
+    recipe, notes = matching_runs(data, runs)
     if on is not None:
         _refuse_the_seen(on, data)
     size, flips = size or recipe.stages[-1].size, recipe.flips
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    said: list[Answers] = []
+    parts: list[Predictions] = []
     digests: list[str] = []
     for run, note in zip(runs, notes, strict=True):
         network = build_network(recipe.network)
-        weights = checkpoint.chosen(run, which)
+        weights = checkpoint.select_weights(run, which)
         digests.append(checkpoint.digest(weights))
         network.load_state_dict(weights)
         network = network.eval().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        given, rows = (on, list(on.rows)) if on is not None else (data, data.fold(note["fold"])[1])
-        one = answers(network, given, rows, size=size, mean=recipe.mean, std=recipe.std, flips=flips, device=where, quiet=False)
-        said.append(one)
-    judged = averaged(said) if on is not None else joined(said)
+        films, rows = (on, list(on.rows)) if on is not None else (data, data.fold(note["fold"])[1])
+        parts.append(
+            predict_films(
+                network, films, rows, size=size, mean=recipe.mean, std=recipe.std, flips=flips, device=where, quiet=False
+            )
+        )
+    predictions = averaged_predictions(parts) if on is not None else concatenated(parts)
     found = {
         "size": size,
         "flips": flips,
@@ -107,7 +110,7 @@ def calibrate(
         "data_sha256": data.digest,
         "folds_sha256": data.about["folds_sha256"],
         "on": f"{on.about['kind']}, index {on.digest[:16]}" if on is not None else "",
-        **points(judged, size),
+        **choose_operating_points(predictions, size),
     }
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / CALIBRATION_FILE, found)
@@ -116,7 +119,7 @@ def calibrate(
     return found
 
 
-def _refuse_the_seen(on: Prepared, data: Prepared) -> None:
+def _refuse_the_seen(on: PreparedSet, data: PreparedSet) -> None:
     """Raises RunError when films or patients of `on` are in the data set of the runs."""
     for what in ("name", "patient"):
         if seen := {getattr(row, what) for row in on.rows} & {getattr(row, what) for row in data.rows}:
@@ -124,7 +127,7 @@ def _refuse_the_seen(on: Prepared, data: Prepared) -> None:
             raise RunError(f"{words}: choose films of patients that no run has learned")
 
 
-def agreed(data: Prepared, runs: Sequence[Path]) -> tuple[Recipe, list[dict[str, Any]]]:
+def matching_runs(data: PreparedSet, runs: Sequence[Path]) -> tuple[Recipe, list[dict[str, Any]]]:
     """The recipe and the notes of runs that can stand side by side. Raises RunError."""
     notes = [run_notes(run) for run in runs]
     texts = {(run / RECIPE_FILE).read_text() for run in runs}
@@ -140,14 +143,14 @@ def agreed(data: Prepared, runs: Sequence[Path]) -> tuple[Recipe, list[dict[str,
     return load_recipe(str(runs[0] / RECIPE_FILE)), notes
 
 
-def points(said: Answers, size: int) -> dict[str, Any]:
+def choose_operating_points(said: Predictions, size: int) -> dict[str, Any]:
     """Temperature, operating points, the figures of each on these films, and the curve of `clinical`. `size`: the
     network's input, which the floor in pixels is of."""
     grid = size / said.size
-    by = temperature(said)
+    by = fit_temperature(said)
     probability = said.image_probability(by)
     of, tried = floors(said), tqdm(MASK_THRESHOLDS, desc="calibrate", unit="threshold")
-    table = [cell for threshold in tried for cell in cells(said, threshold, of)]
+    table = [cell for threshold in tried for cell in mask_counts(said, threshold, of)]
     gates = image_thresholds(probability)
     rows = [(c, f) for c in table for f in figures(said, c, probability, gates)]
     clinical, met = _clinical(rows)
@@ -170,7 +173,7 @@ def points(said: Answers, size: int) -> dict[str, Any]:
     }
 
 
-def temperature(said: Answers) -> float:
+def fit_temperature(said: Predictions) -> float:
     """The divisor of the logits that makes the films likeliest, of 121 between 1/8 and 8 (Guo et al., ICML 2017). Several
     witnesses each divide by it, and are averaged afterwards, as they are served."""
     candidates = np.geomspace(0.125, 8, 121)
@@ -190,7 +193,7 @@ def image_thresholds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.round(np.concatenate([[0.0], between]), 5)
 
 
-def floors(said: Answers) -> list[Floor]:
+def floors(said: Predictions) -> list[Floor]:
     """From the true regions of these films."""
     mm2, px = [], []
     for i in np.flatnonzero(said.positive):
@@ -206,13 +209,13 @@ def floors(said: Answers) -> list[Floor]:
     ]
 
 
-def pixel_mm2(said: Answers, i: int) -> float:
+def pixel_mm2(said: Predictions, i: int) -> float:
     """Area of a pixel of the grid on film `i`, 0 when its spacing is unknown: the longer side fills the grid."""
     row = said.rows[i]
     return row.pixel_mm2 * (max(row.height, row.width) / said.size) ** 2
 
 
-def cells(said: Answers, threshold: float, of: Sequence[Floor]) -> list[Cell]:
+def mask_counts(said: Predictions, threshold: float, of: Sequence[Floor]) -> list[MaskCounts]:
     """One for each floor. As `segmenter.model.mask` does: threshold, then regions below the floor fall (on the grid, where
     serving does it on the native matrix)."""
     answer, both = (np.zeros((len(of), len(said.rows)), np.int64) for _ in range(2))
@@ -226,10 +229,10 @@ def cells(said: Answers, threshold: float, of: Sequence[Floor]) -> list[Cell]:
         for k, floor in enumerate(of):
             kept = areas >= max(floor.mm2 / mm2 if mm2 else floor.px, 1)
             answer[k, i], both[k, i] = areas[kept].sum(), hits[kept].sum()
-    return [Cell(threshold, floor, answer[k], both[k]) for k, floor in enumerate(of)]
+    return [MaskCounts(threshold, floor, answer[k], both[k]) for k, floor in enumerate(of)]
 
 
-def figures(said: Answers, c: Cell, probability: NDArray[np.float64], gates: NDArray[np.float64]) -> list[Figures]:
+def figures(said: Predictions, c: MaskCounts, probability: NDArray[np.float64], gates: NDArray[np.float64]) -> list[Figures]:
     """For each gate: sensitivity, specificity, mean_positive_dice, kaggle_dice, on the grid."""
     positive, truth = said.positive, said.true_px
     called = (probability[None] >= gates[:, None]) & (c.answer > 0)
@@ -246,7 +249,7 @@ def figures(said: Answers, c: Cell, probability: NDArray[np.float64], gates: NDA
     ]
 
 
-def _clinical(rows: list[tuple[Cell, Figures]]) -> tuple[tuple[Cell, float], bool]:
+def _clinical(rows: list[tuple[MaskCounts, Figures]]) -> tuple[tuple[MaskCounts, float], bool]:
     """The cell with a floor and the gate that serve best, and whether they reach the sensitivity. When none does: where the
     smaller of sensitivity and specificity is largest."""
     rows = [r for r in rows if r[0].floor.percentile] or rows
@@ -256,7 +259,7 @@ def _clinical(rows: list[tuple[Cell, Figures]]) -> tuple[tuple[Cell, float], boo
     return _best(rows, lambda f: (min(f["sensitivity"], f["specificity"]), f["mean_positive_dice"])), False
 
 
-def _best(rows: list[tuple[Cell, Figures]], score: Callable[[Figures], tuple[float, ...]]) -> tuple[Cell, float]:
+def _best(rows: list[tuple[MaskCounts, Figures]], score: Callable[[Figures], tuple[float, ...]]) -> tuple[MaskCounts, float]:
     """The cell and gate of the highest score. Of the gates that score the same there, the middle one: the lowest lets healthy
     films by that the mask happened to refuse on these films, the highest is a hair from losing a positive."""
     cell, top = max(rows, key=lambda r: score(r[1]))

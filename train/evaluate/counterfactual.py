@@ -23,7 +23,9 @@ SHAPE = (640, 544)  # (H, W)
 VERSIONS = {"well": (False, False), "sick": (True, False), "tube": (False, True)}  # pneumothorax, tube
 
 
-def measure(folder: Path, pairs: int, first_seed: int, *, operating_point: str = "", device: str = "auto") -> dict[str, Any]:
+def measure_pairs(
+    folder: Path, pairs: int, first_seed: int, *, operating_point: str = "", device: str = "auto"
+) -> dict[str, Any]:
     """How many answers turn, with the exact 95 % interval of a share, and the seeds where the answer is wrong.
 
     `turned`: the film with the pneumothorax is called positive, the one without is not. `turned_with_tube`: the tube alone
@@ -60,7 +62,7 @@ def _share(name: str, count: int, of: int) -> dict[str, Any]:
     return {name: round(count / of, 4), f"{name}_interval": [round(float(low), 4), round(float(high), 4)]}
 
 
-def sentence(report: dict[str, Any]) -> str:
+def summary(report: dict[str, Any]) -> str:
     def share(name: str) -> str:
         low, high = report[f"{name}_interval"]
         return f"{report[name]:.1%} ({low:.1%} to {high:.1%})"

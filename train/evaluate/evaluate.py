@@ -18,14 +18,14 @@ from segmenter.model.artifact import load_artifact
 from segmenter.model.placement import Placement
 from segmenter.settings import Settings
 from segmenter.values import Finding, Radiograph
-from train.evaluate.baseline import baseline
+from train.evaluate.baseline import baseline_masks
 from train.evaluate.calibrate import PUBLISHED
 from train.evaluate.exam import exam_sha256
-from train.evaluate.sources import Exam, Given, Source, learned
+from train.evaluate.sources import Exam, LabelledFilm, Source, training_overlap
 from train.fit.journal import write_json
 from train.report import pictures
 from train.report.intervals import intervals
-from train.report.metrics import Counts, Scored, measure
+from train.report.metrics import Counts, ScoredFilm, measure
 from train.report.tables import markdown
 
 POOLED_AT = 512  # px: the grid of the published pooled figures, whatever the input size of the artifact
@@ -50,9 +50,9 @@ def evaluate(
     Raises SegmenterError, DataError.
     """
     artifact = load_artifact(folder)
-    note = learned(source, artifact.manifest)
+    note = training_overlap(source, artifact.manifest)
     segmenter = Segmenter(artifact, Settings(operating_point=operating_point, device=device))
-    scored: list[Scored] = []
+    scored: list[ScoredFilm] = []
     tiles: list[tuple[float, pictures.Tile]] = []
     squashed: list[Counts] = []
     guesses: list[list[float]] = []
@@ -62,7 +62,7 @@ def evaluate(
             unanswered[finding.code or "?"] += 1
         mask = np.zeros_like(given.truth) if finding.decision is None else finding.decision.mask
         probability = 0.0 if finding.decision is None else finding.decision.image_probability
-        scored.append(score(given, mask, probability))
+        scored.append(score_film(given, mask, probability))
         if finding.radiograph is not None:
             tiles.append((scored[-1].native.dice, _tile(finding.radiograph, given, mask, scored[-1])))
             tiles = sorted(tiles, key=lambda t: t[0])[:WORST]
@@ -70,7 +70,7 @@ def evaluate(
         if published and given.truth.any():
             squashed.append(squashed_counts(segmenter, image, given.truth))
         if isinstance(source, Exam) and given.truth.any():
-            guesses.append([Counts.of(given.truth, guess).dice for guess in baseline(image)])
+            guesses.append([Counts.of(given.truth, guess).dice for guess in baseline_masks(image)])
     figures = measure(scored)
     report = {
         "source": source.title,
@@ -90,14 +90,14 @@ def evaluate(
         best = float(np.max(np.mean(guesses, axis=0))) if guesses else 0.0
         report |= {"exam_sha256": exam_sha256(), "baseline": round(best, 4)}
     if out is not None:
-        write(report, scored, [tile for _, tile in tiles], out)
+        write_report(report, scored, [tile for _, tile in tiles], out)
     return report
 
 
-def _answered(segmenter: Segmenter, source: Source) -> Iterator[tuple[Given, Finding]]:
+def _answered(segmenter: Segmenter, source: Source) -> Iterator[tuple[LabelledFilm, Finding]]:
     """Several films a forward pass where a device gains by it."""
     batch = 8 if torch.cuda.is_available() else 1
-    waiting: list[Given] = []
+    waiting: list[LabelledFilm] = []
     for given in source.read():
         waiting.append(given)
         if len(waiting) == batch:
@@ -107,12 +107,12 @@ def _answered(segmenter: Segmenter, source: Source) -> Iterator[tuple[Given, Fin
         yield from zip(waiting, segmenter.segment([g.dataset for g in waiting]), strict=True)
 
 
-def score(given: Given, mask: NDArray[np.bool_], image_probability: float) -> Scored:
+def score_film(given: LabelledFilm, mask: NDArray[np.bool_], image_probability: float) -> ScoredFilm:
     """`mask` (H, W) bool on the native matrix."""
     placement = Placement.fit(given.truth.shape, POOLED_AT)  # type: ignore[arg-type]
     truth, answer = (placement.to_model(part.astype(np.float32)) > 0.5 for part in (given.truth, mask))
     native, grid = Counts.of(given.truth, mask), Counts.of(truth, answer)
-    return Scored(given.name, given.patient, given.site, native, grid, image_probability, float(given.truth.mean()))
+    return ScoredFilm(given.name, given.patient, given.site, native, grid, image_probability, float(given.truth.mean()))
 
 
 def squashed_counts(segmenter: Segmenter, image: NDArray[np.float32], truth: NDArray[np.bool_]) -> Counts:
@@ -137,7 +137,7 @@ def _published(counts: list[Counts]) -> dict[str, Any]:
     return {"films": len(counts), **{k: round(v, 4) for k, v in ours.items()}}
 
 
-def _tile(radiograph: Radiograph, given: Given, mask: NDArray[np.bool_], scored: Scored) -> pictures.Tile:
+def _tile(radiograph: Radiograph, given: LabelledFilm, mask: NDArray[np.bool_], scored: ScoredFilm) -> pictures.Tile:
     scale = min(1.0, TILE / max(mask.shape))
     size = (max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale)))
     image = cv2.resize(radiograph.image, size, interpolation=cv2.INTER_AREA)
@@ -146,7 +146,7 @@ def _tile(radiograph: Radiograph, given: Given, mask: NDArray[np.bool_], scored:
     return np.asarray(image, np.float32).clip(0, 1), truth, answer, caption
 
 
-def write(report: dict[str, Any], scored: list[Scored], tiles: list[pictures.Tile], out: Path) -> None:
+def write_report(report: dict[str, Any], scored: list[ScoredFilm], tiles: list[pictures.Tile], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report))

@@ -37,8 +37,8 @@ EXAM: dict[str, Any] = {
     "high": [0.6, 1.0],
     "windowed": 0.7,  # share of CR and SC with a window; a DX always has one
 }
-FROZEN = Path(__file__).with_name("exam.sha256")
-READ_BY = (
+DIGESTS_FILE = Path(__file__).with_name("exam.sha256")
+DIGEST_KEYWORDS = (
     "SOPClassUID", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "PresentationLUTShape",
 )  # fmt: skip  # in this order, with the pixels, the digest of a film
@@ -46,13 +46,13 @@ READ_BY = (
 
 def exam_sha256() -> str:
     """Digest of the list of digests: names the exam in a report."""
-    return hashlib.sha256(FROZEN.read_bytes()).hexdigest()
+    return hashlib.sha256(DIGESTS_FILE.read_bytes()).hexdigest()
 
 
 def exam_film(index: int) -> tuple[Phantom, Dataset]:
     """Film `index` (0 to 199) as phantom, with its truth (H, W) bool on the native matrix, and as the Dataset a modality would
     send. Raises DataError when it is not the film that was frozen."""
-    phantom, dataset = drawn(index)
+    phantom, dataset = draw_exam_film(index)
     changed = [
         what
         for what, found, frozen in zip(("pixels", "truth"), film_sha256(phantom, dataset), frozen_digests()[index], strict=True)
@@ -60,7 +60,7 @@ def exam_film(index: int) -> tuple[Phantom, Dataset]:
     ]
     if changed:
         raise DataError(
-            f"film {index} of the exam is not the one that was frozen: its {' and '.join(changed)} differ from {FROZEN.name}. "
+            f"film {index} of the exam is not the one that was frozen: its {' and '.join(changed)} differ from {DIGESTS_FILE.name}. "
             "Undo the change of the code that draws phantoms, or install the versions of numpy, scipy and OpenCV that "
             "deploy/constraints.txt names"
         )
@@ -69,7 +69,7 @@ def exam_film(index: int) -> tuple[Phantom, Dataset]:
 
 def film_sha256(phantom: Phantom, dataset: Dataset) -> tuple[str, str]:
     """Of the stored film, and of the truth."""
-    read_by = " ".join(f"{keyword}={dataset[keyword].value}" for keyword in READ_BY if keyword in dataset)
+    read_by = " ".join(f"{keyword}={dataset[keyword].value}" for keyword in DIGEST_KEYWORDS if keyword in dataset)
     film = hashlib.sha256(read_by.encode() + b"\0" + dataset.PixelData)
     return film.hexdigest(), hashlib.sha256(np.packbits(phantom.truth).tobytes()).hexdigest()
 
@@ -77,11 +77,11 @@ def film_sha256(phantom: Phantom, dataset: Dataset) -> tuple[str, str]:
 @cache
 def frozen_digests() -> tuple[tuple[str, str], ...]:
     """Of each film, in the order of their indices: as `film_sha256` gives them."""
-    rows = [line.split() for line in FROZEN.read_text().splitlines() if not line.startswith("#")]
+    rows = [line.split() for line in DIGESTS_FILE.read_text().splitlines() if not line.startswith("#")]
     return tuple((film, truth) for _, film, truth in rows)
 
 
-def drawn(index: int) -> tuple[Phantom, Dataset]:
+def draw_exam_film(index: int) -> tuple[Phantom, Dataset]:
     """The film as the generator and EXAM make it today, unchecked."""
     rng = np.random.default_rng([EXAM["first_seed"], index])
     longer, ratio = int(rng.integers(*EXAM["longer_side_px"])), rng.uniform(*EXAM["ratio"])

@@ -12,15 +12,15 @@ from pydicom.dataset import Dataset
 
 from segmenter.model.artifact import Manifest
 from train.data.cases import PICTURES, Case, DataError, FilmError
-from train.data.dataset import Prepared
-from train.data.siim import find
+from train.data.dataset import PreparedSet
+from train.data.siim import find_films
 from train.evaluate.exam import exam_film
 
 SITES = ("SiteA", "SiteB", "SiteC")
 
 
 @dataclass(frozen=True)
-class Given:
+class LabelledFilm:
     name: str
     patient: str
     site: str
@@ -43,7 +43,7 @@ class Source:
     def count(self) -> int:
         return len(self.cases)
 
-    def read(self) -> Iterator[Given]:
+    def read(self) -> Iterator[LabelledFilm]:
         for case in self.cases:
             try:
                 dataset = case.dataset()
@@ -51,7 +51,7 @@ class Source:
             except (FilmError, AttributeError, ValueError) as error:
                 self.unusable[case.name] = str(error)
                 continue
-            yield Given(case.name, case.patient or case.name, case.site, dataset, truth)
+            yield LabelledFilm(case.name, case.patient or case.name, case.site, dataset, truth)
 
 
 class Exam(Source):
@@ -65,25 +65,25 @@ class Exam(Source):
     def count(self) -> int:
         return self.films
 
-    def read(self) -> Iterator[Given]:
+    def read(self) -> Iterator[LabelledFilm]:
         for i in range(self.films):
             phantom, dataset = exam_film(i)
-            yield Given(f"exam-{i}", f"exam-{i}", "", dataset, phantom.truth)
+            yield LabelledFilm(f"exam-{i}", f"exam-{i}", "", dataset, phantom.truth)
 
 
 def siim_fold(folder: Path, fold: int) -> Source:
     """The films that a fold of a prepared data set held out, read from where they were prepared from."""
-    data = Prepared(folder)
+    data = PreparedSet(folder)
     held_out = {row.name for row in data.fold(fold)[1]}
     about = data.about
-    found = find(data.source, *(Path(about[key]) if about[key] else None for key in ("labels", "patients_map")))
+    found = find_films(data.source, *(Path(about[key]) if about[key] else None for key in ("labels", "patients_map")))
     cases = tuple(case for case in found.cases if case.name in held_out)
     lost = sorted(held_out - {case.name for case in cases})
     gone = dict.fromkeys(lost, "no longer where it was prepared from")
     return Source(f"fold {fold} of {about['kind']}", cases, gone, fold, about["folds_sha256"])
 
 
-def learned(source: Source, manifest: Manifest) -> str:
+def training_overlap(source: Source, manifest: Manifest) -> str:
     """What a model has to do with films of a prepared data set: a sentence for its report, "" for nothing. Raises DataError
     when a member of it has learned them."""
     if source.fold is None or not manifest.folds:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 OPSET = 17
 OUTPUTS = ["mask_logits", "image_logits"]
-CLOSE = 1e-3  # probabilities of the two engines may differ by so much
+MAX_DIFFERENCE = 1e-3  # probabilities of the two engines may differ by so much
 _KINDS = {"F32": "FLOAT", "F16": "FLOAT16"}
 
 
@@ -37,11 +37,11 @@ def add_graphs(artifact: Artifact) -> Artifact:
         for network, path in zip(artifact.networks(), artifact.weights_paths, strict=True)
     ]
     made = with_graphs(artifact, graphs)
-    prove(made)
+    check_engines_agree(made)
     return made
 
 
-def prove(artifact: Artifact) -> float:
+def check_engines_agree(artifact: Artifact) -> float:
     """The largest difference of the two engines' probabilities on random films. Raises ArtifactError over 1e-3."""
     size = artifact.manifest.input.size
     films = np.random.default_rng(0).random((2, 1, size, size), np.float32)
@@ -50,7 +50,7 @@ def prove(artifact: Artifact) -> float:
         max(float(np.abs(a.probability - b.probability).max()), abs(a.image_probability - b.image_probability))
         for a, b in zip(*answers, strict=True)
     ]
-    if not max(differences) <= CLOSE:  # NaN is not close
+    if not max(differences) <= MAX_DIFFERENCE:  # NaN is not close
         raise ArtifactError(
             f"{artifact.folder}: graph and network differ by {max(differences):.2g}; do not serve this artifact"
         )

@@ -56,8 +56,8 @@ def augment(image: Tensor, truth: Tensor, crop: int, how: Augmentation, seed: in
     grid = sampled_grid(truth, crop, how, draws)
     image = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     truth = (F.grid_sample(truth, grid, mode="bilinear", padding_mode="zeros", align_corners=False) > 0.5).float()
-    image = toned(image, how, draws)
-    return dropped(image, truth, how, draws)
+    image = vary_tone(image, how, draws)
+    return drop_rectangles(image, truth, how, draws)
 
 
 def sampled_grid(truth: Tensor, crop: int, how: Augmentation, draws: RandomDraws) -> Tensor:
@@ -114,7 +114,7 @@ def warp(x: Tensor, y: Tensor, how: Augmentation, draws: RandomDraws) -> tuple[T
     return dx, dy
 
 
-def toned(image: Tensor, how: Augmentation, draws: RandomDraws) -> Tensor:
+def vary_tone(image: Tensor, how: Augmentation, draws: RandomDraws) -> Tensor:
     """Another window, contrast, gamma, sharpness and dose: the same film from another room."""
     n = image.shape[0]
     on = draws.chance(n, how.tone)
@@ -133,7 +133,7 @@ def toned(image: Tensor, how: Augmentation, draws: RandomDraws) -> Tensor:
     return image.clamp(0, 1)
 
 
-def dropped(image: Tensor, truth: Tensor, how: Augmentation, draws: RandomDraws) -> tuple[Tensor, Tensor]:
+def drop_rectangles(image: Tensor, truth: Tensor, how: Augmentation, draws: RandomDraws) -> tuple[Tensor, Tensor]:
     """Blank rectangles. What cannot be seen is not asked for: the truth is blank there, too."""
     if not how.dropout:
         return image, truth
@@ -153,7 +153,7 @@ def dropped(image: Tensor, truth: Tensor, how: Augmentation, draws: RandomDraws)
     return image * kept, truth * kept
 
 
-def to_size(image: Tensor, truth: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def resize_pair(image: Tensor, truth: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Both shrunk to (N, 1, size, size) by averaging over the area, as Placement does with a film."""
     if image.shape[-1] == size:
         return image, truth

@@ -81,7 +81,7 @@ def load_progress(folder: Path) -> Progress:
     return Progress(**json.loads((folder / "progress.json").read_text()))
 
 
-def chosen(run: Path, which: str) -> Tensors:
+def select_weights(run: Path, which: str) -> Tensors:
     """Averaged weights of a run: of its "best" epoch, the "last" checkpoint, or the "mean" of the last three. Weights may
     be averaged within one run only; over folds predictions are.
 

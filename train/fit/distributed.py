@@ -11,13 +11,13 @@ from torch import distributed, nn
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     rank: int
     size: int
     device: torch.device
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         """Whether this process writes, judges and speaks."""
         return self.rank == 0
 
@@ -28,7 +28,7 @@ class World:
         where = [self.device.index] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(network, device_ids=where)
 
-    def agree(self, value: float) -> float:
+    def broadcast(self, value: float) -> float:
         """The first process's number, everywhere: clocks differ, schedules must not."""
         if self.size == 1:
             return value
@@ -45,7 +45,7 @@ class World:
             distributed.destroy_process_group()
 
 
-def start(device: str) -> World:
+def start_process_group(device: str) -> ProcessGroup:
     """From torchrun's environment; alone without it. `device`: auto, cpu, cuda, cuda:N."""
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if device == "auto":
@@ -58,4 +58,4 @@ def start(device: str) -> World:
             torch.cuda.set_device(chosen)
         # The others wait while the first judges an epoch; NCCL gives up after ten minutes of its own.
         distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(hours=2))
-    return World(rank, size, chosen)
+    return ProcessGroup(rank, size, chosen)

@@ -59,13 +59,13 @@ def load_start(network: nn.Module, artifact: Path) -> None:
         raise WeightsError(f"{artifact} is of another network than the recipe's; name one of the same encoder") from error
 
 
-def named(artifact: Path) -> str:
+def artifact_name(artifact: Path) -> str:
     """What it is, without the place it lies in. Raises ArtifactError."""
     found = load_artifact(artifact)
     return f"{found.manifest.name} {found.manifest.version}, weights {found.sha256[:16]}"
 
 
-def start_from_nothing(network: PneumothoraxNetwork, image_loss: bool) -> None:
+def initialise_heads(network: PneumothoraxNetwork, image_loss: bool) -> None:
     """Start from what is true of most pixels: no pneumothorax (.008 of a positive film, none of the others). The image
     head hears the mask's strongest spot, so its own zero moves with it. Without an image loss it hears nothing else."""
     if not image_loss:

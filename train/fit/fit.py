@@ -16,19 +16,19 @@ import torch
 from torch import nn
 
 from segmenter.model.network import PneumothoraxNetwork, build_network
-from train.data.dataset import Prepared, Row
+from train.data.dataset import FilmRow, PreparedSet
 from train.fit import checkpoint, distributed, encoder
-from train.fit.augment import augment, to_size
-from train.fit.distributed import World
-from train.fit.journal import ENVIRONMENT_FILE, Journal, environment, left, write_json
-from train.fit.loop import Average, Waiting, batches, epoch_plan, learning_rate, optimiser_for, steps_per_epoch
+from train.fit.augment import augment, resize_pair
+from train.fit.distributed import ProcessGroup
+from train.fit.journal import ENVIRONMENT_FILE, Journal, describe_environment, time_left, write_json
+from train.fit.loop import MovingAverage, WaitTimer, batches, epoch_plan, learning_rate, optimiser_for, steps_per_epoch
 from train.fit.losses import total_loss
 from train.fit.recipe import Recipe, Stage
-from train.fit.validation import contact_sheet, judge
+from train.fit.validation import contact_sheet, validate
 from train.report import pictures
 
 SAVE_EVERY_SECONDS = 240
-TELL_EVERY_SECONDS = 20
+PRINT_EVERY_SECONDS = 20
 RECIPE_FILE = "recipe.toml"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -38,7 +38,7 @@ class RunError(ValueError):
 
 
 @dataclass(frozen=True)
-class Order:
+class FitOptions:
     """What `fit` is asked to do, beside the recipe."""
 
     data: Path
@@ -57,7 +57,7 @@ class State:
     """Everything that a checkpoint holds."""
 
     network: PneumothoraxNetwork
-    average: Average
+    average: MovingAverage
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     progress: checkpoint.Progress
@@ -73,32 +73,32 @@ class Run:
     """What does not change while a run goes on; `state` is what does."""
 
     recipe: Recipe
-    order: Order
-    world: World
-    data: Prepared
-    train: list[Row]
-    held_out: list[Row]
+    order: FitOptions
+    world: ProcessGroup
+    data: PreparedSet
+    train: list[FilmRow]
+    held_out: list[FilmRow]
     state: State
     network: nn.Module  # of the state, as several processes and the compiler want it
     journal: Journal | None  # of the first process
 
 
-def fit(recipe: Recipe, order: Order) -> Path:
+def fit(recipe: Recipe, order: FitOptions) -> Path:
     """Train and leave checkpoints, metrics.csv and pictures in the run's folder. Returns it.
 
     Raises RunError, WeightsError, DataError.
     """
     if recipe.compile:
         need_compiler(order.recipe_file)
-    world = distributed.start(order.device)
-    data = Prepared(order.data)
+    world = distributed.start_process_group(order.device)
+    data = PreparedSet(order.data)
     train, held_out = data.fold(order.fold)
-    begin(recipe, order, data, world)
-    state = resumed(order.run, fresh(recipe, order, world), world)
+    open_run_folder(recipe, order, data, world)
+    state = restore_state(order.run, initial_state(recipe, order, world), world)
     network = world.wrapped(state.network)
     if recipe.compile:
         network = torch.compile(network, dynamic=False)  # type: ignore[assignment]  # one graph a stage, each of fixed sides
-    journal = Journal(order.run, state.progress.step) if world.first else None
+    journal = Journal(order.run, state.progress.step) if world.is_first else None
     run = Run(recipe, order, world, data, train, held_out, state, network, journal)
 
     at = state.progress
@@ -106,9 +106,9 @@ def fit(recipe: Recipe, order: Order) -> Path:
         if index < at.stage:
             continue  # done before this run was resumed
         while at.epoch < stage.epochs and agreed_share(run, stage) < 1:
-            row = epoch(run, index, stage)
+            row = train_epoch(run, index, stage)
             at.epoch, at.step_of_epoch = at.epoch + 1, 0
-            if row and world.first:
+            if row and world.is_first:
                 end_epoch(run, stage, row)
             world.wait()
         at.stage, at.epoch, at.stage_step, at.stage_seconds = index + 1, 0, 0, 0.0
@@ -127,42 +127,42 @@ def need_compiler(recipe_file: Path) -> None:
         raise RunError(f"{recipe_file} says compile = true and there is no C++ compiler: install g++, or set compile = false")
 
 
-def epoch(run: Run, index: int, stage: Stage) -> dict[str, float]:
+def train_epoch(run: Run, index: int, stage: Stage) -> dict[str, float]:
     """The rest of an epoch, step by step. Mean losses, speed and share of waiting; empty when no step was left."""
     at, world, grid = run.state.progress, run.world, run.data.grid_for(stage.size)
     positive = np.array([row.positive for row in run.train])
     plan = epoch_plan(positive, stage, at.epoch, (run.recipe.seed, index))[at.step_of_epoch :, world.rank :: world.size]
-    waiting, sums, first = Waiting(), dict[str, torch.Tensor](), at.step
+    waiting, sums, first = WaitTimer(), dict[str, torch.Tensor](), at.step
     saved = told = time.monotonic()
-    for images, truths in waiting.over(batches(run.data, run.train, plan, grid, pin=world.device.type == "cuda")):
+    for images, truths in waiting.timed(batches(run.data, run.train, plan, grid, pin=world.device.type == "cuda")):
         started = time.perf_counter()
         if (done := agreed_share(run, stage)) >= 1:
             break
         set_rates(run.state.optimiser, stage, run.recipe, at.stage_step, done)
         seed = (run.recipe.seed, at.step, world.rank)
-        parts = step(run.network, run.state, stage, run.recipe, images, truths, seed, world.device)
+        parts = train_step(run.network, run.state, stage, run.recipe, images, truths, seed, world.device)
         for name, part in parts.items():
             sums[name] = sums[name] + part if name in sums else part
         at.step, at.stage_step, at.step_of_epoch = at.step + 1, at.stage_step + 1, at.step_of_epoch + 1
         at.stage_seconds += time.perf_counter() - started
-        if world.first and time.monotonic() - told > TELL_EVERY_SECONDS:
+        if world.is_first and time.monotonic() - told > PRINT_EVERY_SECONDS:
             told = time.monotonic()
-            sound(run, sums)
-            tell(run, stage, parts, waiting.share)
-        if world.first and time.monotonic() - saved > SAVE_EVERY_SECONDS:
+            check_losses(run, sums)
+            print_progress(run, stage, parts, waiting.share)
+        if world.is_first and time.monotonic() - saved > SAVE_EVERY_SECONDS:
             saved = time.monotonic()
-            sound(run, sums)
+            check_losses(run, sums)
             checkpoint.save_step(run.order.run, run.state.groups(), at)
     count = at.step - first
     if not count:
         return {}
-    sound(run, sums)
+    check_losses(run, sums)
     speed = count * stage.batch / max(time.perf_counter() - waiting.began, 1e-9)
     losses = {f"loss_{name}": float(total) / count for name, total in sums.items()}
     return {**losses, "images_per_second": speed, "waiting_share": waiting.share}
 
 
-def sound(run: Run, sums: dict[str, torch.Tensor]) -> None:
+def check_losses(run: Run, sums: dict[str, torch.Tensor]) -> None:
     """Raises RunError for losses that are no numbers any more, before they are saved: the last checkpoint is a good one."""
     if lost := [name for name, total in sums.items() if not torch.isfinite(total)]:
         raise RunError(
@@ -171,7 +171,7 @@ def sound(run: Run, sums: dict[str, torch.Tensor]) -> None:
         )
 
 
-def begin(recipe: Recipe, order: Order, data: Prepared, world: World) -> None:
+def open_run_folder(recipe: Recipe, order: FitOptions, data: PreparedSet, world: ProcessGroup) -> None:
     """The folder of the run, with the recipe and all that it depends on; or the one that is there, if it is the same."""
     about = {"recipe": recipe.name, "fold": order.fold, "data_sha256": data.digest, "folds_sha256": data.about["folds_sha256"]}
     known = order.run / ENVIRONMENT_FILE
@@ -185,11 +185,11 @@ def begin(recipe: Recipe, order: Order, data: Prepared, world: World) -> None:
             raise RunError(f"{order.run} was begun with another {', '.join(differing)}; resume it as it was begun")
         if (order.run / RECIPE_FILE).read_text() != order.recipe_file.read_text():
             raise RunError(f"{order.recipe_file} differs from {order.run / RECIPE_FILE}; resume with that file as --recipe")
-    elif world.first:
+    elif world.is_first:
         order.run.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(order.recipe_file, order.run / RECIPE_FILE)
-        source = {"imagenet_sha256": order.imagenet_sha256, "start": encoder.named(order.start) if order.start else ""}
-        write_json(known, {**about, **source, "kind": data.about["kind"], **environment(world.device)})
+        source = {"imagenet_sha256": order.imagenet_sha256, "start": encoder.artifact_name(order.start) if order.start else ""}
+        write_json(known, {**about, **source, "kind": data.about["kind"], **describe_environment(world.device)})
     world.wait()
 
 
@@ -202,14 +202,14 @@ def run_notes(run: Path) -> dict[str, Any]:
     return notes
 
 
-def fresh(recipe: Recipe, order: Order, world: World) -> State:
+def initial_state(recipe: Recipe, order: FitOptions, world: ProcessGroup) -> State:
     """Everything before the first step; the same on every process."""
     torch.manual_seed(recipe.seed)
     try:
         network = build_network(recipe.network)
     except (KeyError, ValueError) as error:
         raise RunError(f"[network] of {order.recipe_file}: {error}") from error
-    encoder.start_from_nothing(network, any((stage.loss or recipe.loss).image for stage in recipe.stages))
+    encoder.initialise_heads(network, any((stage.loss or recipe.loss).image for stage in recipe.stages))
     if order.imagenet is not None:
         encoder.load_imagenet(network, order.imagenet, order.imagenet_sha256, recipe.std)
     if order.start is not None:
@@ -224,12 +224,11 @@ def fresh(recipe: Recipe, order: Order, world: World) -> State:
     if recipe.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16" and world.device.type == "cuda")
-    return State(
-        network, Average(network, recipe.optimiser.ema), optimiser_for(network, recipe.optimiser), scaler, checkpoint.Progress()
-    )
+    average, optimiser = MovingAverage(network, recipe.optimiser.ema), optimiser_for(network, recipe.optimiser)
+    return State(network, average, optimiser, scaler, checkpoint.Progress())
 
 
-def resumed(run: Path, state: State, world: World) -> State:
+def restore_state(run: Path, state: State, world: ProcessGroup) -> State:
     """The last whole checkpoint put into a fresh state, if there is one."""
     folders = checkpoint.steps(run)
     if not folders:
@@ -246,7 +245,7 @@ def resumed(run: Path, state: State, world: World) -> State:
     return state
 
 
-def step(
+def train_step(
     network: nn.Module,
     state: State,
     stage: Stage,
@@ -261,7 +260,7 @@ def step(
     number = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
     torch.manual_seed(number)  # of dropout and drop connect
     image, truth = (part.to(device, non_blocking=True).float() for part in (images, truths))
-    image, truth = to_size(image / 255, truth, stage.size)
+    image, truth = resize_pair(image / 255, truth, stage.size)
     image, truth = augment(image, truth, stage.crop or stage.size, recipe.augmentation, number)
     x = (image - recipe.mean) / recipe.std
     if recipe.channels_last:
@@ -296,13 +295,13 @@ def share_done(run: Run, stage: Stage) -> float:
 def agreed_share(run: Run, stage: Stage) -> float:
     """`share_done`, the same on every process: where it depends on a clock, on the first one's."""
     share = share_done(run, stage)
-    return run.world.agree(share) if stage.minutes else share
+    return run.world.broadcast(share) if stage.minutes else share
 
 
 def end_epoch(run: Run, stage: Stage, row: dict[str, float]) -> None:
     """Judge the averaged weights on the held-out films, keep them when they are the best, write it all down."""
     at, folder, average = run.state.progress, run.order.run, run.state.average
-    figures, answers = judge(run.recipe, stage, run.data, run.held_out, average.tensors, run.world.device)
+    figures, answers = validate(run.recipe, stage, run.data, run.held_out, average.tensors, run.world.device)
     contact_sheet(run.data, answers, figures, folder / "pictures" / f"epoch-{at.step:07}.png")
     score = figures["mean_positive_dice"] + figures["auroc"]
     if score > at.best_score:
@@ -317,13 +316,13 @@ def end_epoch(run: Run, stage: Stage, row: dict[str, float]) -> None:
     print(f"stage {at.stage} epoch {at.epoch}/{stage.epochs} step {at.step}: {said}", flush=True)
 
 
-def tell(run: Run, stage: Stage, parts: dict[str, torch.Tensor], waiting: float) -> None:
+def print_progress(run: Run, stage: Stage, parts: dict[str, torch.Tensor], waiting: float) -> None:
     at, done = run.state.progress, share_done(run, stage)
     pace = at.stage_seconds / at.stage_step
     losses = " ".join(f"{k} {float(v):.4f}" for k, v in parts.items())
     rest = at.stage_seconds / max(done, 1e-6) * (1 - done)
     print(
         f"step {at.step} ({stage.size} px, stage {at.stage + 1} of {len(run.recipe.stages)}) {losses}, {pace:.2f} s a step, "
-        f"waiting {waiting:.0%}; stage: {left(rest)}",
+        f"waiting {waiting:.0%}; stage: {time_left(rest)}",
         flush=True,
     )

@@ -19,7 +19,7 @@ METRICS_FILE, ENVIRONMENT_FILE = "metrics.csv", "environment.json"
 PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "numpy", "opencv-python-headless", "safetensors", "pydicom")
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def describe_environment(device: torch.device) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -91,7 +91,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def left(seconds: float) -> str:
+def time_left(seconds: float) -> str:
     """Time left, for people."""
     minutes = round(seconds / 60)
     return (

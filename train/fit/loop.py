@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from train.data.dataset import Prepared, Row
+from train.data.dataset import FilmRow, PreparedSet
 from train.fit.recipe import Optimiser, Stage
 
-AHEAD = 3  # batches read before they are wanted
+BATCHES_AHEAD = 3  # batches read before they are wanted
 
 
 def steps_per_epoch(stage: Stage, films: int) -> int:
@@ -52,9 +52,12 @@ def _stream(films: NDArray[np.int64], count: int, rng: np.random.Generator) -> N
     return np.concatenate([*turns, np.zeros(0, np.int64)])[:count].astype(np.int64)
 
 
-def batches(data: Prepared, films: list[Row], plan: NDArray[np.int64], grid: int, pin: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and truths (N, 1, grid, grid) uint8 of each row of `plan`, read ahead by a thread of its own."""
-    ready: queue.Queue[tuple[Tensor, Tensor] | BaseException] = queue.Queue(AHEAD)
+def batches(
+    data: PreparedSet, films: list[FilmRow], plan: NDArray[np.int64], grid: int, pin: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and truths (N, 1, grid, grid) uint8 of each row of `plan`, read ahead by a thread of its own. `grid`: px, a prepared
+    size; `pin`: into pinned memory. Raises what reading raises: OSError, ValueError, RuntimeError."""
+    ready: queue.Queue[tuple[Tensor, Tensor] | BaseException] = queue.Queue(BATCHES_AHEAD)
     stopped = threading.Event()
 
     def offer(item: tuple[Tensor, Tensor] | BaseException) -> None:
@@ -111,7 +114,7 @@ def optimiser_for(network: nn.Module, how: Optimiser) -> torch.optim.Optimizer:
     return kind(groups, lr=0.0)
 
 
-class Average:
+class MovingAverage:
     """Exponential moving average of every floating point tensor of a network, BatchNorm statistics
     included. With decay 0 it is the network itself."""
 
@@ -131,13 +134,13 @@ class Average:
             self.tensors[name].copy_(now[name])
 
 
-class Waiting:
+class WaitTimer:
     """How much of a stretch of time was spent waiting for data."""
 
     def __init__(self) -> None:
         self.began, self.seconds = time.perf_counter(), 0.0
 
-    def over(self, source: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def timed(self, source: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
             asked = time.perf_counter()
             item = next(source, None)

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from train.data.dataset import Prepared, Row
-from train.fit.augment import to_size
+from train.data.dataset import FilmRow, PreparedSet
+from train.fit.augment import resize_pair
 
 LEVELS = 255  # a probability is kept as a byte: steps of .004, a quarter of the memory
-KEPT_AT = 512  # px: larger answers are averaged down to this; 12,047 films at 1,024 would be 25 GB
+MAX_STORED_SIDE = 512  # px: larger answers are averaged down to this; 12,047 films at 1,024 would be 25 GB
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """Of N films: `probability` (N, S, S) uint8, 255 = 1; `image_logits` (W, N) float, one row for each witness (network, and
     each once more on the mirrored film with flips); `truth` (N, S, S) bool. S is the network's input size, at most KEPT_AT."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[FilmRow, ...]
     probability: NDArray[np.uint8]
     image_logits: NDArray[np.float64]
     truth: NDArray[np.bool_]
@@ -48,14 +48,14 @@ class Answers:
         return self.probability.shape[1]
 
 
-def joined(parts: Sequence[Answers]) -> Answers:
+def concatenated(parts: Sequence[Predictions]) -> Predictions:
     """Answers about different films, one after the other."""
     rows = tuple(row for part in parts for row in part.rows)
     maps, truths = (np.concatenate([getattr(part, name) for part in parts]) for name in ("probability", "truth"))
-    return Answers(rows, maps, np.concatenate([part.image_logits for part in parts], axis=1), truths)
+    return Predictions(rows, maps, np.concatenate([part.image_logits for part in parts], axis=1), truths)
 
 
-def averaged(parts: Sequence[Answers]) -> Answers:
+def averaged_predictions(parts: Sequence[Predictions]) -> Predictions:
     """The mean of several networks' answers about the same films."""
     if len(parts) == 1:
         return parts[0]
@@ -63,14 +63,14 @@ def averaged(parts: Sequence[Answers]) -> Answers:
     for part in parts:
         maps += part.probability
     logits = np.concatenate([part.image_logits for part in parts])
-    return Answers(parts[0].rows, np.round(maps / len(parts)).astype(np.uint8), logits, parts[0].truth)
+    return Predictions(parts[0].rows, np.round(maps / len(parts)).astype(np.uint8), logits, parts[0].truth)
 
 
 @torch.inference_mode()
-def answers(
+def predict_films(
     network: nn.Module,
-    data: Prepared,
-    rows: Sequence[Row],
+    data: PreparedSet,
+    rows: Sequence[FilmRow],
     *,
     size: int,
     mean: float,
@@ -79,19 +79,19 @@ def answers(
     device: torch.device,
     batch: int = 8,
     quiet: bool = True,
-) -> Answers:
+) -> Predictions:
     """`network` in evaluation mode on `device`; `flips`: mean with the mirrored film, as it is served."""
     grid = data.grid_for(size)
     maps, logits, truths = [], [], []
     for first in tqdm(range(0, len(rows), batch), desc="predict", unit="batch", disable=quiet):
         image, truth = (torch.from_numpy(a)[:, None].to(device) for a in data.read(rows[first : first + batch], grid))
-        image, truth = to_size(image.float() / 255, truth.float(), size)
+        image, truth = resize_pair(image.float() / 255, truth.float(), size)
         p, spoken = _both((image - mean) / std, network, flips)
-        p, truth = to_size(p, truth, min(size, KEPT_AT))
+        p, truth = resize_pair(p, truth, min(size, MAX_STORED_SIDE))
         maps.append((p * LEVELS).round().to(torch.uint8).cpu().numpy()[:, 0])
         logits.append(spoken.double().cpu().numpy())
         truths.append(truth.cpu().numpy()[:, 0] > 0.5)
-    return Answers(tuple(rows), np.concatenate(maps), np.concatenate(logits, axis=1), np.concatenate(truths))
+    return Predictions(tuple(rows), np.concatenate(maps), np.concatenate(logits, axis=1), np.concatenate(truths))
 
 
 def _both(x: Tensor, network: nn.Module, flips: bool) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The judgement of an epoch: averaged weights against the held-out films, on the grid."""
+"""Validation of an epoch: averaged weights on the held-out films, on the model's grid."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from segmenter.model.network import build_network
-from train.data.dataset import Prepared, Row
-from train.fit.predictions import LEVELS, Answers, answers
+from train.data.dataset import FilmRow, PreparedSet
+from train.fit.predictions import LEVELS, Predictions, predict_films
 from train.fit.recipe import Recipe, Stage
 from train.report import pictures
 from train.report.metrics import auroc
@@ -18,30 +18,36 @@ from train.report.metrics import auroc
 SHEET = 16  # films on a contact sheet
 
 
-def judge(
-    recipe: Recipe, stage: Stage, data: Prepared, rows: Sequence[Row], tensors: Mapping[str, torch.Tensor], device: torch.device
-) -> tuple[dict[str, float], Answers]:
-    """`mean_positive_dice` at the best of the recipe's thresholds, `auroc`, `threshold`; no flips, no floor, no gate."""
+def validate(
+    recipe: Recipe,
+    stage: Stage,
+    data: PreparedSet,
+    rows: Sequence[FilmRow],
+    tensors: Mapping[str, torch.Tensor],
+    device: torch.device,
+) -> tuple[dict[str, float], Predictions]:
+    """`mean_positive_dice` at the best of the recipe's thresholds, `auroc` and `threshold`, each in [0, 1], and the predictions.
+    Without flips, smallest area and image threshold. `tensors`: the weights by name."""
     network = build_network(recipe.network)
     network.load_state_dict(dict(tensors))
     network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    said = answers(network, data, rows, size=stage.size, mean=recipe.mean, std=recipe.std, flips=False, device=device)
+    said = predict_films(network, data, rows, size=stage.size, mean=recipe.mean, std=recipe.std, flips=False, device=device)
     dice = {t: mean_positive_dice(said, t) for t in recipe.validation_threshold}
     best = max(dice, key=lambda t: dice[t])
     ranked = auroc(said.positive, said.image_probability())
     return {"mean_positive_dice": dice[best], "auroc": 0.5 if ranked is None else ranked, "threshold": best}, said
 
 
-def mean_positive_dice(said: Answers, threshold: float) -> float:
-    """Mean Dice of the positive films; one too small for the grid is a miss. 0 without any."""
+def mean_positive_dice(said: Predictions, threshold: float) -> float:
+    """Mean Dice, [0, 1], of the positive films; a lesion too small for the grid counts as missed. 0 without positive films."""
     chosen = np.flatnonzero(said.positive)
     answer = said.probability[chosen] >= threshold * LEVELS
     both, area = (answer & said.truth[chosen]).sum((1, 2)), answer.sum((1, 2)) + said.truth[chosen].sum((1, 2))
     return float((2 * both / np.maximum(area, 1)).mean()) if len(chosen) else 0.0
 
 
-def contact_sheet(data: Prepared, said: Answers, figures: Mapping[str, float], path: Path) -> None:
-    """Always the same films, positives first: truth green, answer red."""
+def contact_sheet(data: PreparedSet, said: Predictions, figures: Mapping[str, float], path: Path) -> None:
+    """Draw a picture (PNG) of always the same films, positives first: truth green, prediction red. Raises OSError."""
     order = np.argsort(~said.positive, kind="stable")
     chosen = list(dict.fromkeys([*order[: SHEET * 3 // 4], *order[::-1][: SHEET // 4]]))
     images, _ = data.read([said.rows[i] for i in chosen], data.grid_for(said.size))

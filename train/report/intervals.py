@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from train.report.metrics import Scored, Table, scalars
+from train.report.metrics import ScoredFilm, Table, scalars
 
 PERCENTILES = (2.5, 97.5)
 
 
-def intervals(films: Sequence[Scored], resamples: int = 1000, seed: int = 0) -> dict[str, list[float] | None]:
+def intervals(films: Sequence[ScoredFilm], resamples: int = 1000, seed: int = 0) -> dict[str, list[float] | None]:
     """[low, high] of every figure of `train.report.metrics.scalars`, rounded to four places.
 
     None where a figure could not be computed in most draws, or where all films are of one patient. `seed`: the same films

@@ -48,7 +48,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredFilm:
     """One film after the answer was compared with the truth."""
 
     name: str
@@ -64,7 +64,7 @@ class Scored:
         return self.native.truth > 0
 
     @property
-    def found(self) -> bool:
+    def called_positive(self) -> bool:
         return self.native.answer > 0
 
 
@@ -73,17 +73,17 @@ class Table:
     """What the figures need of N films, one array a column, so that films can be drawn a thousand times over."""
 
     positive: NDArray[np.bool_]  # (N,)
-    found: NDArray[np.bool_]  # (N,)
+    called_positive: NDArray[np.bool_]  # (N,)
     probability: NDArray[np.float64]  # (N,) in [0, 1]
     native_dice: NDArray[np.float64]  # (N,)
     grid_dice: NDArray[np.float64]  # (N,)
     grid: NDArray[np.int64]  # (N, 3) px of truth, answer, both
 
     @classmethod
-    def of(cls, films: Sequence[Scored]) -> Table:
+    def of(cls, films: Sequence[ScoredFilm]) -> Table:
         return cls(
             np.array([f.positive for f in films], bool),
-            np.array([f.found for f in films], bool),
+            np.array([f.called_positive for f in films], bool),
             np.array([f.image_probability for f in films], float),
             np.array([f.native.dice for f in films], float),
             np.array([f.grid.dice for f in films], float),
@@ -94,7 +94,7 @@ class Table:
         """The films at `index` (M,), a film as often as it stands there."""
         return Table(
             self.positive[index],
-            self.found[index],
+            self.called_positive[index],
             self.probability[index],
             self.native_dice[index],
             self.grid_dice[index],
@@ -102,7 +102,7 @@ class Table:
         )
 
 
-def measure(films: Sequence[Scored]) -> dict[str, object]:
+def measure(films: Sequence[ScoredFilm]) -> dict[str, object]:
     """All figures; under "by_area" those of each third of the positives by size, with all negatives beside it; under
     "by_site" those of each site, where there is more than one."""
     positives, negatives = _parted(films)
@@ -118,7 +118,7 @@ def measure(films: Sequence[Scored]) -> dict[str, object]:
     return {**figures(positives, negatives), "by_area": by_area, **({"by_site": by_site} if len(sites) > 1 else {})}
 
 
-def figures(positives: Sequence[Scored], negatives: Sequence[Scored]) -> dict[str, float | int | None]:
+def figures(positives: Sequence[ScoredFilm], negatives: Sequence[ScoredFilm]) -> dict[str, float | int | None]:
     """How many films of both kinds, and every figure, rounded to four places; None where it has nothing to be computed from."""
     values = scalars(Table.of([*positives, *negatives]))
     rounded = {name: None if value is None else round(value, 4) for name, value in values.items()}
@@ -128,7 +128,7 @@ def figures(positives: Sequence[Scored], negatives: Sequence[Scored]) -> dict[st
 def scalars(films: Table) -> dict[str, float | None]:
     """Every figure, not rounded."""
     truth, answer, both = (int(px) for px in films.grid.sum(axis=0))
-    positive, found = films.positive, films.found
+    positive, found = films.positive, films.called_positive
     return {
         "pooled_dice": _ratio(2 * both, truth + answer),
         "pooled_iou": _ratio(both, truth + answer - both),
@@ -189,7 +189,7 @@ def calibration(truth: np.ndarray, probability: np.ndarray, bins: int = BINS) ->
     )
 
 
-def _parted(films: Sequence[Scored]) -> tuple[list[Scored], list[Scored]]:
+def _parted(films: Sequence[ScoredFilm]) -> tuple[list[ScoredFilm], list[ScoredFilm]]:
     return [f for f in films if f.positive], [f for f in films if not f.positive]
 
 

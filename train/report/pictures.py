@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmenter.objects.picture import FOUND, TRUTH, draw_outline
-from train.report.metrics import Scored, Table, auroc, calibration, expected_calibration_error, ranked, scalars
+from train.report.metrics import ScoredFilm, Table, auroc, calibration, expected_calibration_error, ranked, scalars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,11 +32,11 @@ GREY = "#767676"
 GAP, GAP_GREY = 4, 72  # px between the films of a contact sheet, and their grey
 CURVES = ("sensitivity", "specificity", "mean_positive_dice", "kaggle_dice")
 FIGURES = tuple(scalars(Table.of([])))
-USUAL = (5e-4, 0.2)  # share of the film: SIIM-ACR's lesions from the smallest to the largest; pictures compare side by side
+USUAL_AREAS = (5e-4, 0.2)  # share of the film: SIIM-ACR's lesions from smallest to largest; the same axis in every picture
 PREFIXES = ("validation_", "val_")
 
 
-def reliability(scored: Sequence[Scored], path: Path) -> None:
+def reliability(scored: Sequence[ScoredFilm], path: Path) -> None:
     """Share of positives against image probability in ten bins, and below it the films of each bin. The title tells the ECE."""
     films = Table.of(scored)
     count, promised, actual = calibration(films.positive, films.probability)
@@ -55,27 +55,27 @@ def reliability(scored: Sequence[Scored], path: Path) -> None:
         below.set_xticks(np.linspace(0, 1, len(count) + 1))
 
 
-def dice_against_area(scored: Sequence[Scored], path: Path) -> None:
+def dice_against_area(scored: Sequence[ScoredFilm], path: Path) -> None:
     """Native Dice of each film with pneumothorax against its size; those without any answer are crosses at 0."""
     positives = [f for f in scored if f.positive]
     with _figure(path) as figure:
         axes = figure.subplots()
         kinds = ((True, "o", BLUE, 0.55, "found"), (False, "x", VERMILION, 1.0, "missed (no answer)"))
         for found, marker, colour, alpha, words in kinds:
-            films = [f for f in positives if f.found == found]
+            films = [f for f in positives if f.called_positive == found]
             x, y = [f.area_fraction for f in films], [f.native.dice for f in films]
             look: dict[str, Any] = {"c": colour, "marker": marker, "alpha": alpha}
             axes.scatter(x, y, 42, clip_on=False, label=f"{words}: {len(films)}", zorder=3, **look)
         areas = [f.area_fraction for f in positives]
         axes.set(xscale="log", xlabel="area of the pneumothorax (share of the film)", ylabel="Dice on the native matrix")
-        axes.set(xlim=(min(USUAL[0], *areas, 1), max(USUAL[1], *areas, 0)), ylim=(0, 1))
+        axes.set(xlim=(min(USUAL_AREAS[0], *areas, 1), max(USUAL_AREAS[1], *areas, 0)), ylim=(0, 1))
         axes.set_title(f"Dice against size, {len(positives)} films with pneumothorax")
         axes.xaxis.set_major_formatter(_percent)
         axes.xaxis.set_minor_formatter(lambda x, _: "")
         axes.legend(loc="lower right")
 
 
-def roc(scored: Sequence[Scored], path: Path, operating: tuple[float, float] | None) -> None:
+def roc(scored: Sequence[ScoredFilm], path: Path, operating: tuple[float, float] | None) -> None:
     """Sensitivity against false alarms of the image probability. `operating`: (sensitivity, specificity) of the answers given,
     which need not lie on the curve: an answer needs a mask, too."""
     films = Table.of(scored)
