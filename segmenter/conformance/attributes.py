@@ -1,12 +1,12 @@
-"""What stands in our objects and where it comes from, found by comparing example objects (examples.py).
+"""The elements of our objects and the sources of their values, found by comparing example objects (examples.py).
 
 | source | an element whose value |
 |---|---|
 | copied | is the film's, of the same element or of the one that is named |
-| configured | is a setting's |
+| configured | is a setting |
 | fixed | is the same in the objects of all films; it is shown |
-| generated | differs from film to film; date and time always count so |
-| empty | is never there |
+| generated | differs from film to film; dates and times always count as generated |
+| empty | is always empty |
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from segmenter.conformance.examples import Example
 
 Path = tuple[BaseTag, ...]  # sequences from the outside in, then the element
 _SHOWN = 48  # characters of a fixed value
-_TELLING = 6  # characters from which a value of another element is no accident
+_TELLING = 6  # characters from which an equal value of another element is not a coincidence
 _MOMENTS = ("DA", "TM", "DT")
 _CONTENT = Tag("ContentSequence")
 _CODE = {Tag(name) for name in ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning", "LongCodeValue")}
@@ -35,20 +35,22 @@ _MODEL = {
 
 @dataclass(frozen=True)
 class AttributeRow:
-    """One element of an object. `presence`: always, or when."""
+    """One element of an object. `presence`: "always", or the condition in words."""
 
     path: Path
     vr: str
     source: str
-    value: str  # of what is fixed, else where it comes from
+    value: str  # of a fixed element, else where it comes from
     presence: str
 
     @property
     def tag(self) -> str:
+        """(gggg,eeee), after one ">" for each level of sequences."""
         return ">" * (len(self.path) - 1) + f"({self.path[-1].group:04X},{self.path[-1].element:04X})"
 
     @property
     def keyword(self) -> str:
+        """The keyword of PS3.6, or "private"."""
         return keyword_for_tag(self.path[-1]) or "private"
 
 
@@ -60,20 +62,20 @@ class ContentItemRow:
     relationship: str
     value_type: str
     concept: str
-    value: str  # a code, units, or "" for what the film decides
+    value: str  # a code, units, or "" for a value that depends on the film
 
 
 @dataclass
 class _Found:
-    """What the specimens hold at one path."""
+    """The values of the examples at one path."""
 
     vr: str
     by_specimen: dict[int, list[str]] = field(default_factory=dict)
 
 
 def attribute_rows(specimens: Sequence[Example], name: str) -> list[AttributeRow]:
-    """Every element of the object `name`, in the order of the object; items of a sequence count as one. The content of a
-    structured report is not in it: `contents`."""
+    """Every element of the object `name`, in its order; all items of a sequence give one row. The content of a structured
+    report is described by `content_rows`."""
     holders = [one for one in specimens if name in one.objects]
     found: dict[Path, _Found] = {}
     for number, one in enumerate(holders):
@@ -85,7 +87,7 @@ def attribute_rows(specimens: Sequence[Example], name: str) -> list[AttributeRow
 
 
 def codes(specimens: Sequence[Example]) -> dict[tuple[str, str, str], dict[str, None]]:
-    """(value, scheme, meaning) of every code that the objects hold -> the names of those objects."""
+    """(value, scheme, meaning) of every code in the objects -> the names of those objects."""
     used: dict[tuple[str, str, str], dict[str, None]] = {}
     for one in specimens:
         for name, made in one.objects.items():
@@ -111,7 +113,7 @@ def content_rows(specimens: Sequence[Example], name: str) -> list[ContentItemRow
 
 
 def private_elements(specimens: Sequence[Example]) -> list[str]:
-    """Private elements of all objects; we promise that there are none."""
+    """The tags of private elements in all objects; the conformance statement promises none."""
     items = (item for one in specimens for made in one.objects.values() for item in (made, *_items(made)))
     return sorted({str(element.tag) for item in items for element in item if element.tag.is_private})
 
@@ -139,7 +141,7 @@ def _items(dataset: Dataset) -> Iterator[Dataset]:
 
 def _content(item: Dataset, level: int, above: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
     concept = _code(item.ConceptNameCodeSequence[0]) if item.get("ConceptNameCodeSequence") else ""
-    # Not the title: a report without a finding has another one, and the same items below it.
+    # Without the title: a report without a finding has another title, and the same items below it.
     path = (*above, f"{item.get('RelationshipType', '')} {item.get('ValueType', '')} {concept}") if level else ()
     value = ""
     if item.get("ConceptCodeSequence"):

@@ -31,8 +31,8 @@ def decompress(
     photometric: str,
     raw: bool = False,
 ) -> NDArray:
-    """(H, W) or (H, W, 3) uint8 or uint16 samples; signed ones keep their bit pattern. `shape`: rows, columns, samples per pixel.
-    `raw`: three samples as they are in the stream; else those that `photometric` calls YBR are converted to RGB (PS3.3
+    """(H, W) or (H, W, 3) uint8 or uint16 samples; signed ones keep their bit pattern. `shape`: rows, columns, samples per
+    pixel. `raw`: three samples as they are in the stream; else those that `photometric` calls YBR are converted to RGB (PS3.3
     C.7.6.3.1.2).
 
     Raises Refused (`undecodable-pixel-data`, `truncated-pixel-data`).
@@ -40,7 +40,7 @@ def decompress(
     rows, columns, samples = shape
     if stream.frame is not None and stream.syntax == JPEGExtended12Bit and stream.frame.precision > 8:
         return _extended_12_bit(stream.data, shape)
-    said: dict[str, Any] = {
+    options: dict[str, Any] = {
         "number_of_frames": 1,
         "rows": rows,
         "columns": columns,
@@ -53,7 +53,7 @@ def decompress(
         "correct_unused_bits": False,
     }
     try:
-        array, _ = get_decoder(stream.syntax).as_array(encapsulate([stream.data], has_bot=False), index=0, raw=raw, **said)
+        array, _ = get_decoder(stream.syntax).as_array(encapsulate([stream.data], has_bot=False), index=0, raw=raw, **options)
     except _DECODER_ERRORS as error:
         if stream.syntax == RLELossless:  # its head was sound: a segment ends before its rows do
             raise Refused("truncated-pixel-data", "The RLE stream holds fewer pixels than the film has.") from error

@@ -22,7 +22,7 @@ _DECADES = 3.5  # of intensity behind a patient, from open beam to the densest s
 
 @dataclass(frozen=True)
 class Intensity:
-    """PixelIntensityRelationship and its sign (PS3.3 C.8.11.3.1.2). `linear`: values are proportional to the intensity of the
+    """PixelIntensityRelationship and its sign (PS3.3 C.8.11.3). `linear`: values are proportional to the intensity of the
     X-rays (LIN), not to its logarithm; `sign`: 1 when higher values mean more intensity, -1 when less, None when unknown.
 
     Its repr is part of the content digest: the names of class and fields must not change.
@@ -58,9 +58,9 @@ def intensity_of(dataset: Dataset) -> Intensity | None:
 
 
 def logarithm(values: NDArray, bits: int, transform: GreyscaleTransform, sign: int | None) -> NDArray[np.uint16]:
-    """(H, W) values proportional to intensity -> (H, W) uint16, their logarithm over `_DECADES` below the brightest, in the same
-    order. `transform`: its slope and intercept are applied. With `sign` -1 the intensity counts down from the highest value of
-    `bits`."""
+    """(H, W) values proportional to intensity -> (H, W) uint16, their logarithm over `_DECADES` below the brightest, in the
+    same order. `transform`: its slope and intercept are applied. With `sign` -1 the intensity counts down from the highest
+    value of `bits`."""
     counted = np.float32((1 << bits) - 1) - values.astype(np.float32) if sign == -1 else values.astype(np.float32)
     physical = counted * np.float32(transform.slope) + np.float32(transform.intercept)
     step = max(1, int((values.size / _SAMPLE) ** 0.5))

@@ -1,4 +1,4 @@
-"""One object of one finding, whatever its kind."""
+"""Builds the DICOM object of a kind for a finding."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _BUILDERS = {"seg": build_seg, "sr": build_sr, "capture": build_capture, "presen
 
 
 def applies(kind: ObjectKind, dataset: Dataset, finding: Finding, settings: Settings) -> bool:
-    """A film without a region has nothing drawn on it: it has at most a report and a picture, which say so, and an
-    indeterminate one always has them. A grey film that is stored in colour has no presentation state: that is of grey pixels
+    """Whether a finding has an object of this kind. A film without a region has at most a report and a picture; an
+    indeterminate film always has them. A grey film that is stored in colour has no presentation state, which is for grey pixels
     (PS3.3 A.33.1)."""
     is_grey = (integer(dataset, "SamplesPerPixel") or 1) == 1 and text(dataset, "PhotometricInterpretation").upper() != PALETTE
     if kind is ObjectKind.PRESENTATION and not is_grey:
@@ -34,8 +34,9 @@ def applies(kind: ObjectKind, dataset: Dataset, finding: Finding, settings: Sett
 def build(
     kind: ObjectKind, film: Dataset, finding: Finding, identity: ModelIdentity, settings: Settings, *, revision: int = 1
 ) -> FileDataset:
-    """Raises ValueError for a finding without an answer, and for one without a mask where the kind wants one."""
+    """The object, ready to be written. `film`: the dataset as it arrived; `revision`: 2 and higher for other pixels under a
+    used SOP Instance UID. Raises ValueError for a finding without an answer, or without a mask where the kind needs one."""
     if finding.radiograph is None:
         raise ValueError("only a film with an answer has objects")
-    envelope = ObjectContext.of(kind, film, finding.radiograph.content_sha256, identity, revision, settings)
-    return _BUILDERS[kind.role](finding, envelope)
+    context = ObjectContext.of(kind, film, finding.radiograph.content_sha256, identity, revision, settings)
+    return _BUILDERS[kind.role](finding, context)

@@ -1,5 +1,5 @@
-"""What can be made of one answer. Each kind is a role, and a variant where destinations differ; (film, content, model, role,
-variant) derive its UIDs, so two variants are two objects and never two versions of one."""
+"""The kinds of objects of a finding. A kind is a role, and a variant where destinations differ. UIDs are derived from (film,
+content, model, role, variant), so two variants are two objects and never two versions of one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOP_CLASSES = {
 
 
 def kind_of(role: str, variant: str) -> str:
-    """The value of `Kind`, also of one that this program does not know."""
+    """The value of the ObjectKind, also for one that this version does not know."""
     return f"{role}-{variant}" if variant else role
 
 
@@ -31,15 +31,17 @@ class ObjectKind(StrEnum):
 
     @property
     def role(self) -> str:
+        """seg, sr, capture or presentation."""
         return self.value.partition("-")[0]
 
     @property
     def variant(self) -> str:
+        """positioned, alone or ""."""
         return self.value.partition("-")[2]
 
     @property
     def segmentation(self) -> ObjectKind | None:
-        """The SEG that this kind refers to."""
+        """The SEG that this kind refers to, None for none."""
         return {ObjectKind.SR: ObjectKind.SEG, ObjectKind.SR_POSITIONED: ObjectKind.SEG_POSITIONED}.get(self)
 
 
@@ -47,7 +49,8 @@ DEFAULT = (ObjectKind.SEG, ObjectKind.SR)
 
 
 def kinds_for(objects: tuple[str, ...]) -> tuple[ObjectKind, ...]:
-    """What one destination gets: the kinds of its `objects`, its SR being the one that refers to the SEG it also gets."""
+    """The kinds for a destination with these `objects`, in the order of sending; its SR refers to the SEG that it also gets.
+    Raises ValueError for an unknown name."""
     wanted = {ObjectKind(one) for one in objects}
     if ObjectKind.SR in wanted:
         wanted.remove(ObjectKind.SR)

@@ -388,7 +388,7 @@ def test_a_film_of_the_exam_that_changed_is_refused(changed: str, monkeypatch: p
         phantom.truth[0, 0] ^= True
     elif changed == "window":
         dataset.WindowCenter = 1
-    monkeypatch.setattr(exam, "drawn", lambda index: (phantom, dataset))
+    monkeypatch.setattr(exam, "draw_exam_film", lambda index: (phantom, dataset))
     if changed == "nothing":
         assert exam.exam_film(0) == (phantom, dataset)
         return

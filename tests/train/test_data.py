@@ -222,10 +222,10 @@ def test_ids_that_are_no_patients_are_noticed(raw: Path, tmp_path: Path, monkeyp
         file.write("Kaggle_ID,NIH_ID\n" + "".join(f"{name},0000000{i}_000.png\n" for i, name in enumerate(names[1:])))
     with pytest.raises(DataError, match=f"1 of {COUNT} films have no patient"):
         prepared(raw, tmp_path / "out", patients=half)
-    monkeypatch.setattr(prepare, "MANY", COUNT)
+    monkeypatch.setattr(prepare, "REPEAT_PATIENTS_FROM", COUNT)
     real = prepare.find
     lonely = lambda *given: replace(real(*given), cases=tuple(replace(c, patient=c.name) for c in real(*given).cases))  # noqa: E731
-    monkeypatch.setattr(prepare, "find", lonely)
+    monkeypatch.setattr(prepare, "find_films", lonely)
     with pytest.raises(DataError, match="PatientID of its own"):
         prepared(raw, tmp_path / "out")
 
@@ -338,7 +338,7 @@ def test_a_pair_differs_in_the_pneumothorax_alone(tmp_path: Path) -> None:
 def test_a_pair_that_can_not_be_told_apart_is_one_film_and_counted_so(tmp_path: Path) -> None:
     plan = ["--first-seed", "440759", "--count", "2", "--longer-px", "352", "--harder", "0", "--pairs", "--workers", "1"]
     said = CliRunner().invoke(main, ["phantoms", "--out", str(tmp_path), *plan])
-    assert said.exit_code == 0 and "1 films and train-rle.csv (1 less: a pair whose" in said.output
+    assert said.exit_code == 0 and "1 films and train-rle.csv (1 fewer: a pair whose" in said.output
     assert len(list(tmp_path.rglob("*.dcm"))) == 1 and "-1" in (tmp_path / "train-rle.csv").read_text()
 
 

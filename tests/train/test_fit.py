@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_losses(data: PreparedSet, tmp_path: Path, 
             seen.append(parts["total"])
             return parts
 
-        monkeypatch.setattr(fit, "step", step)
+        monkeypatch.setattr(fit, "train_step", step)
         stages = recipe.stages[:1]
         fit.fit(dataclasses.replace(recipe, seed=seed, stages=stages), order(data, tmp_path / name, recipe_file))
         return seen
@@ -210,7 +210,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(
 
     monkeypatch.setattr(fit, "total_loss", poisoned)
     recipe_file = tiny_recipe(tmp_path)
-    with pytest.raises(fit.RunError, match="is no number any more"):
+    with pytest.raises(fit.RunError, match="is not finite"):
         fit.fit(load_recipe(str(recipe_file)), order(data, run, recipe_file))
     assert not checkpoint.steps(run)
 
@@ -279,7 +279,7 @@ def test_what_is_not_there_is_named(data: PreparedSet, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["fit", "--data", str(data.folder), "--run", str(tmp_path / "run"), "--device", "cuda:7"])
     assert done.exit_code == 2 and "is not here" in done.output
     done = CliRunner().invoke(main, ["fit", "--data", str(data.folder), "--run", str(tmp_path / "run"), "--device", "gpu"])
-    assert done.exit_code == 2 and "is no device" in done.output
+    assert done.exit_code == 2 and "is not a device" in done.output
     recipe_file = tiny_recipe(tmp_path, **{"efficientnet-b0": "efficientnet-b99"})
     with pytest.raises(fit.RunError, match=r"\[network\]"):
         fit.fit(load_recipe(str(recipe_file)), order(data, tmp_path / "run", recipe_file))

@@ -1,5 +1,5 @@
-"""A case: one film of a data set, where it lies and what is true of it. Films that are only pictures are wrapped as
-Secondary Capture, so that each takes the same way through gate and decoding as a film from a modality."""
+"""A case: one film of a data set with its true mask. Films that are pictures are converted to Secondary Captures, so that they
+pass gate and decoding as films from a modality do."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PICTURES = (".png", ".jpg", ".jpeg")
 
 
 class DataError(ValueError):
-    """A data set that cannot be used as it lies; the message names what is missing and what to do."""
+    """A data set that cannot be used; the message names what is missing and what to do."""
 
 
 class FilmError(ValueError):
-    """One film that cannot be used; `kind` is its heading in the report: unreadable or mismatched."""
+    """One film that cannot be used; `kind`: its heading in the report, such as unreadable or mismatched."""
 
     def __init__(self, kind: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -35,7 +35,8 @@ class FilmError(ValueError):
 
 @dataclass(frozen=True)
 class Case:
-    """`rle` or `mask` tells the truth: rows of the csv, or a picture that is white where there is a pneumothorax."""
+    """One film of a data set. The truth is `rle`, rows of the csv, or `mask`, a picture that is white where there is a
+    pneumothorax."""
 
     name: str  # ImageId, or the file's name without its ending
     image: Path
@@ -46,7 +47,7 @@ class Case:
 
     @property
     def label_fingerprint(self) -> str:
-        """Changes when what is told of the truth changes."""
+        """A text that changes when the truth of the film changes."""
         if self.mask is None:
             return "\0" + "\0".join(self.rle or ())
         found = self.mask.stat()
@@ -60,11 +61,11 @@ class Case:
             dataset = parse(self.image.read_bytes())
             dataset.file_meta.TransferSyntaxUID  # noqa: B018  # the decoder needs it
         except (Refused, *UNREADABLE) as error:
-            raise FilmError("unreadable", f"no DICOM film ({type(error).__name__})") from error
+            raise FilmError("unreadable", f"not a DICOM film ({type(error).__name__})") from error
         return dataset
 
     def truth(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
-        """(H, W) bool on the film's own matrix. Raises FilmError when it does not fit the film."""
+        """The true mask (H, W) bool on the film's native matrix of `shape`. Raises FilmError when it does not fit."""
         if self.rle is not None:
             try:
                 return rle.union(self.rle, shape)
@@ -79,7 +80,7 @@ class Case:
 
 
 def as_secondary_capture(grey: NDArray[np.uint8], name: str, patient: str) -> Dataset:
-    """A picture (H, W) uint8, lungs dark, as Secondary Capture; without window or spacing, as pictures have none."""
+    """A picture (H, W) uint8, lungs dark, as Secondary Capture (PS3.3 A.8.1) without window and pixel spacing."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -104,5 +105,5 @@ def _grey(path: Path) -> NDArray[np.uint8]:
         raise FilmError("unreadable", f"{path.name} cannot be read ({type(error).__name__})") from error
     picture = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
     if picture is None:
-        raise FilmError("unreadable", f"{path.name} is no picture that can be decoded")
+        raise FilmError("unreadable", f"{path.name} cannot be decoded as a picture")
     return np.asarray(picture, dtype=np.uint8)

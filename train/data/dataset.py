@@ -68,7 +68,7 @@ def mask_file(folder: Path, size: int) -> Path:
 
 
 def write_index(path: Path, rows: Sequence[FilmRow]) -> str:
-    """Returns the sha256 of the file: with the rows' own digests in it, that of the whole data set."""
+    """Write index.csv. Returns its sha256, which covers the whole data set: each row has the digest of its pixels."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(f.name for f in fields(FilmRow))

@@ -62,8 +62,8 @@ class PreparePlan:
 
 
 def prepare(plan: PreparePlan) -> dict[str, Any]:
-    """Prepare a data set, or continue an interrupted call. Returns the content of dataset.json. Raises DataError when no film can
-    be used, or `out` holds another data set."""
+    """Prepare a data set, or continue an interrupted call. Returns the content of dataset.json. Raises DataError when no film
+    can be used, or `out` holds another data set."""
     found = find_films(plan.source, plan.labels, plan.patients)
     _refuse_unknown_patients(found, plan)
     plan.out.mkdir(parents=True, exist_ok=True)
@@ -114,8 +114,8 @@ def _resumed(plan: PreparePlan, found: SourceFilms) -> dict[str, dict[str, Any]]
 
 
 def _allocate(plan: PreparePlan, count: int) -> None:
-    """Create the arrays. Raises DataError when the disk cannot hold them: they are sparse at first, and a worker process that runs
-    out of disk space later is killed by a signal without a message."""
+    """Create the arrays. Raises DataError when the disk cannot hold them: they are sparse at first, and a worker process that
+    runs out of disk space later is killed by a signal without a message."""
     there = sum(path.stat().st_blocks * 512 for path in plan.out.glob("*.npy"))
     needed = sum(count * size * size * 9 // 8 for size in plan.sizes) - there
     if (free := shutil.disk_usage(plan.out).free) < needed:

@@ -1,4 +1,4 @@
-"""What a threshold can do, beside the exam: a phantom that this solves would be too easy."""
+"""A baseline without learning, measured with the exam: phantoms that a threshold can segment would be too easy."""
 
 from __future__ import annotations
 

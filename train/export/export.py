@@ -1,4 +1,4 @@
-"""Runs and their calibration -> an artifact: weights, manifest, and a card that says what it is."""
+"""Runs and their calibration -> an artifact: weights, manifest and model card."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class ArtifactLabel:
-    """What the artifact calls itself."""
+    """Name, version and defaults of an artifact."""
 
     name: str
     version: str
@@ -34,8 +34,8 @@ class ArtifactLabel:
 
 
 def export(data: PreparedSet, runs: Sequence[Path], calibration: Path, out: Path, label: ArtifactLabel) -> Artifact:
-    """One run, or an ensemble of one run for each fold. Raises RunError when the calibration is of other runs, data or
-    flips; ArtifactError, FileNotFoundError."""
+    """Write the artifact of one run, or of an ensemble of one run for each fold, into `out`. Raises RunError when the
+    calibration is of other runs, data or flips; ArtifactError; FileNotFoundError for a run without a checkpoint."""
     recipe, notes = matching_runs(data, runs)
     try:
         found = json.loads((calibration / CALIBRATION_FILE).read_text())
@@ -56,7 +56,7 @@ def export(data: PreparedSet, runs: Sequence[Path], calibration: Path, out: Path
     manifest = {
         "name": label.name,
         "version": label.version,
-        "intended_use": "demo" if phantoms else "research",  # what has seen phantoms only is a demonstration
+        "intended_use": "demo" if phantoms else "research",  # a model trained on phantoms only is a demonstration
         "network": recipe.network,
         "input": {"size": found["size"], "mean": recipe.mean, "std": recipe.std},
         "temperature": found["temperature"],
@@ -85,13 +85,15 @@ def export(data: PreparedSet, runs: Sequence[Path], calibration: Path, out: Path
 
 
 def _run(run: Path, note: dict[str, Any]) -> dict[str, Any]:
-    last = checkpoint.load_progress((checkpoint.steps(run) or [run / checkpoint.BEST])[-1])  # chosen() found one of them
+    # select_weights() has found one of them
+    last = checkpoint.load_progress((checkpoint.steps(run) or [run / checkpoint.BEST])[-1])
     kept = {k: note[k] for k in ("fold", "commit", "device", "packages", "began", "imagenet_sha256")}
     return {**kept, "steps": last.step, "best_step": last.best_step, "best_score": round(last.best_score, 4)}
 
 
 def record_evaluation(folder: Path, name: str, report: dict[str, Any]) -> Artifact:
-    """Put the figures of an evaluation into manifest and card. The weights stay as they are."""
+    """Write the figures of an evaluation into manifest and card, under `name`. The weights stay unchanged. Raises
+    ArtifactError, RunError."""
     artifact = load_artifact(folder)
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
     if "out_of_fold" not in manifest["metrics"]:
