@@ -9,7 +9,7 @@ import subprocess
 import numpy as np
 import pydicom
 import pytest
-from encapsulated_films import END, LOSSLESS, part10, pieces, read, stored, whole
+from encapsulated_films import END, LOSSLESS, base, part10, pieces, read, stored, whole
 from film_parts import ENCODERS, item
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames

@@ -180,7 +180,7 @@ def open_run_folder(recipe: Recipe, options: FitOptions, data: PreparedSet, grou
         raise RunError(f"{group.size} processes share a batch of {few[0]}; start fewer, or make the batch of the stage larger")
     if checkpoint.steps(options.run):
         if not options.resume:
-            raise RunError(f"{options.run} contains a run already; continue it with --resume, or name another folder with --run")
+            raise RunError(f"{options.run} contains a run already; continue it with --resume, or name another with --run")
         before = run_notes(options.run)
         if differing := [k for k, v in about.items() if before.get(k) != v]:
             raise RunError(f"{options.run} was begun with another {', '.join(differing)}; resume it as it was begun")
