@@ -29,7 +29,7 @@ from dicom_node.storage.part10 import read_film
 from dicom_node.storage.records import Arrival, Outcome, State, StoredObject
 from dicom_node.work.model import load_model, segment_settings
 from segmenter.engine import Segmenter
-from segmenter.objects.kinds import Kind
+from segmenter.objects.kinds import ObjectKind
 from segmenter.phantom.dicom import phantom_dataset
 from segmenter.phantom.draw import draw_phantom
 
@@ -120,7 +120,7 @@ def _through_all_stages(watch: _Stopwatch, segmenter: Segmenter, node: LocalQueu
     source = watch("read: from disk, sha256, parse", lambda: read_film(node.source(claim), claim.job))
     on_its_way = segmenter.read(source)
     segmenter.forward([on_its_way])
-    finding = segmenter.decided(on_its_way)
+    finding = segmenter.decide(on_its_way)
     for stage in ("gate", "decode", "place", "mask"):
         watch.add("gate and decode" if stage in ("gate", "decode") else stage, finding.seconds[stage])
     watch.add("forward", finding.seconds["predict"])
@@ -128,19 +128,19 @@ def _through_all_stages(watch: _Stopwatch, segmenter: Segmenter, node: LocalQueu
     content = finding.radiograph.content_sha256
     watch("ledger: claim, what is known, finish", lambda: node.known(claim, content, segmenter.identity.digest))
     objects = []
-    for kind, stage in ((Kind.SEG, "SEG"), (Kind.SR, "report (SR)")):
+    for kind, stage in ((ObjectKind.SEG, "SEG"), (ObjectKind.SR, "report (SR)")):
         data = watch(stage, functools.partial(_built, segmenter, source, finding, kind))
         objects.append(watch("write: both objects, safe on disk", functools.partial(_stored, node, claim, kind, *data)))
     outcome = Outcome(State.SEGMENTED, content_sha256=content, model_digest=segmenter.identity.digest, objects=tuple(objects))
     watch("ledger: claim, what is known, finish", lambda: node.finish(claim, outcome))
 
 
-def _built(segmenter: Segmenter, source: FileDataset, finding, kind: Kind) -> tuple[str, bytes]:
+def _built(segmenter: Segmenter, source: FileDataset, finding, kind: ObjectKind) -> tuple[str, bytes]:
     [made] = segmenter.objects(source, finding, kinds=[kind])
     return made.sop_instance_uid, _encoded(made.dataset)
 
 
-def _stored(node: LocalQueue, claim: Claim, kind: Kind, uid: str, data: bytes) -> StoredObject:
+def _stored(node: LocalQueue, claim: Claim, kind: ObjectKind, uid: str, data: bytes) -> StoredObject:
     path, sha256 = node.store(claim, f"{kind}.dcm", data)
     return StoredObject(kind.role, "", "1.2", uid, sha256, path, len(data), "demo")
 

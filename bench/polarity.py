@@ -20,7 +20,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from segmenter.film.decode import decode
-from segmenter.film.photometric import Verdict, judge
+from segmenter.film.photometric import PolarityCheck, assess_polarity
 from segmenter.notes import NoteCode
 from segmenter.phantom.dicom import phantom_dataset
 from segmenter.phantom.draw import draw_phantom
@@ -47,11 +47,11 @@ def phantoms(first: int, count: int, longer_px: int) -> dict[str, Counter[str]]:
     return {"right": right, "negative": negative}
 
 
-def judged(dataset: Dataset) -> Verdict:
+def judged(dataset: Dataset) -> PolarityCheck:
     decoded = decode(dataset)
     if decoded.indeterminate is not None:
-        return Verdict.UNCLEAR
-    return Verdict.INVERT if NoteCode.POLARITY_CHANGED in decoded.notes else Verdict.KEEP
+        return PolarityCheck.UNCLEAR
+    return PolarityCheck.INVERT if NoteCode.POLARITY_CHANGED in decoded.notes else PolarityCheck.KEEP
 
 
 def pictures(folders: list[Path]) -> tuple[dict[str, Counter[str]], list[str]]:
@@ -62,10 +62,10 @@ def pictures(folders: list[Path]) -> tuple[dict[str, Counter[str]], list[str]]:
         if path.suffix.lower() not in (".jpg", ".jpeg", ".png") or ".mask" in path.name:
             continue
         image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255
-        verdict = judge(image, None, Turn(), divided=False)
+        verdict = assess_polarity(image, None, Turn(), ambiguous=False)
         right[verdict.value] += 1
-        negative[judge(1 - image, None, Turn(), divided=False).value] += 1
-        if verdict is not Verdict.KEEP:
+        negative[assess_polarity(1 - image, None, Turn(), ambiguous=False).value] += 1
+        if verdict is not PolarityCheck.KEEP:
             names.append(path.name)
     return {"right": right, "negative": negative}, names
 

@@ -40,11 +40,11 @@ def measure(scratch: Path, device: str) -> Iterator[Row]:
 
 def _data(folder: Path):  # type: ignore[no-untyped-def]
     from train.data import phantoms, prepare
-    from train.data.dataset import Prepared
+    from train.data.dataset import PreparedSet
 
-    phantoms.write(phantoms.Plan(50_000, FILMS, 512, 0.5), folder / "raw", workers=2)
-    prepare.prepare(prepare.Plan(folder / "raw", folder / "data", sizes=(512,), folds=2, workers=2))
-    return Prepared(folder / "data")
+    phantoms.write_phantoms(phantoms.PhantomPlan(50_000, FILMS, 512, 0.5), folder / "raw", workers=2)
+    prepare.prepare(prepare.PreparePlan(folder / "raw", folder / "data", sizes=(512,), folds=2, workers=2))
+    return PreparedSet(folder / "data")
 
 
 def _plan(data, stage, steps: int):  # type: ignore[no-untyped-def]
@@ -72,21 +72,21 @@ def _step(data, recipe, stage, device) -> tuple[float, float]:  # type: ignore[n
     import torch
 
     from train.fit import fit
-    from train.fit.distributed import World
-    from train.fit.loop import Waiting, batches
+    from train.fit.distributed import ProcessGroup
+    from train.fit.loop import WaitTimer, batches
 
-    state = fit.fresh(recipe, fit.Order(data.folder, Path(), Path()), World(0, 1, device))
+    state = fit.initial_state(recipe, fit.FitOptions(data.folder, Path(), Path()), ProcessGroup(0, 1, device))
     network = torch.compile(state.network) if recipe.compile else state.network
     fit.set_rates(state.optimiser, stage, recipe, 0, 0.0)
     warm, steps = (1, STEPS["cpu"]) if device.type == "cpu" else (4, STEPS["cuda"])
-    waiting, times = Waiting(), []
+    waiting, times = WaitTimer(), []
     for number, (images, truths) in enumerate(
-        waiting.over(batches(data, list(data.rows), _plan(data, stage, warm + steps), 512, pin=device.type == "cuda"))
+        waiting.timed(batches(data, list(data.rows), _plan(data, stage, warm + steps), 512, pin=device.type == "cuda"))
     ):
         if number == warm:
             waiting.began, waiting.seconds = time.perf_counter(), 0.0
         started = time.perf_counter()
-        fit.step(network, state, stage, recipe, images, truths, (0, number, 0), device)
+        fit.train_step(network, state, stage, recipe, images, truths, (0, number, 0), device)
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)

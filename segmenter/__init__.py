@@ -1,1 +1,1 @@
-"""The core: (pixels, header, model) -> findings -> DICOM objects. Knows no network, queue, TOML or environment."""
+"""(Pixels, header, model) -> findings -> DICOM objects. Independent of network, queue, configuration files and environment."""

@@ -1,4 +1,4 @@
-"""Who we are in the General Equipment module (PS3.3 C.7.5.1) of what we write, by which our own results are known again."""
+"""The General Equipment module (PS3.3 C.7.5.1) of our objects, by which our own results are recognised."""
 
 MANUFACTURER = "Segmenter Worker"
 MODEL_NAME = "Pneumothorax Segmenter"

@@ -1,22 +1,22 @@
-"""What can go wrong inside the core.
+"""The errors of this package.
 
 SegmenterError
-├── Refused          the film is ours, but no answer may be given from it: ends the job as `failed` with a code
-│   (undecodable pixels, a header that lies about its pixels, output that is not finite or absurd)
-└── ArtifactError    the model folder does not hold what it says: nothing is served from it
+├── Refused          a film that passed the gate but cannot be answered: the job ends as `failed` with a code
+│   (undecodable pixels, a header that contradicts its pixels, output that is not finite or covers too much of the film)
+└── ArtifactError    the model folder does not match its manifest: it is not used
 
-A film that is not ours is no error: `segmenter.film.gate` answers it with a `Skip`.
+A film that is not eligible is no error: `segmenter.film.gate` returns a `Skip`.
 """
 
 
 class SegmenterError(Exception):
-    """Something the core could not do."""
+    """Base class of the errors of this package."""
 
 
 class Refused(SegmenterError):
-    """The film cannot be answered; `code` is stable and countable, the message is for an administrator.
+    """The film cannot be answered. `code` is stable and can be counted; `sentence` is for an administrator.
 
-    The message must not hold patient data: element keywords, sizes and syntaxes only.
+    The sentence must not contain patient data: element keywords, sizes and transfer syntaxes only.
     """
 
     def __init__(self, code: str, sentence: str) -> None:
@@ -26,4 +26,4 @@ class Refused(SegmenterError):
 
 
 class ArtifactError(SegmenterError):
-    """The model folder was refused; the message says what does not match and what to do."""
+    """The model folder cannot be used; the message tells what does not match and what to do."""

@@ -1,4 +1,4 @@
-"""Why a film that is ours was neither answered with a pneumothorax nor without one: a person must look at it.
+"""Why a film was answered neither with a pneumothorax nor without one: a person must look at it.
 
 A code fits a Code Value (SH, 16 characters), a sentence a Code Meaning (LO, 64 characters; PS3.5 section 6.2).
 """

@@ -1,8 +1,8 @@
-"""What was assumed, guessed or repaired about a film that was answered all the same. An answer carries its notes, so that a
-wrong guess can be seen by whoever reads it.
+"""What was assumed or repaired about a film that was answered. An answer carries its notes, so that its reader can see a wrong
+assumption.
 
-A code fits a Code Value (SH, 16 characters), a sentence a Code Meaning (LO, 64 characters; PS3.5 section 6.2). Neither
-holds anything of the patient but the two age groups.
+A code fits a Code Value (SH, 16 characters), a sentence a Code Meaning (LO, 64 characters; PS3.5 section 6.2). Neither contains
+patient data but the two age groups.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from segmenter.reason import Reason
 class NoteCode(Reason):
     """The code, and the sentence that a reader of the report sees."""
 
-    # what the header says of the patient and the examination
+    # patient and examination
     VIEW_BY_CODE = "view-by-code", "ViewPosition says nothing; the view code says frontal."
     VIEW_BY_TEXT = "view-by-text", "ViewPosition says nothing; a description says frontal."
     VIEW_BY_AXES = "view-by-axes", "ViewPosition says nothing; PatientOrientation says frontal."
@@ -30,7 +30,7 @@ class NoteCode(Reason):
     AGE_UNKNOWN = "age-unknown", "The patient's age is not known; an adult was assumed."
     AGE_CONFLICT = "age-conflict", "PatientAge and PatientBirthDate contradict each other."
 
-    # how the pixels were read
+    # stored pixels
     SYNTAX_CONFLICT = "syntax-conflict", "The pixels are in another transfer syntax than is said."
     SAMPLES_ASSUMED = "samples-assumed", "SamplesPerPixel is absent or wrong; found from the pixels."
     PLANAR_ASSUMED = "planar-assumed", "PlanarConfiguration absent or wrong; found from the pixels."
@@ -43,7 +43,7 @@ class NoteCode(Reason):
     SURPLUS_PIXELS = "surplus-pixels", "There is more pixel data than pixels; the rest was ignored."
     GREY_FROM_COLOUR = "grey-from-colour", "A grey film stored in colour; its brightness was taken."
 
-    # how they became grey
+    # grey scale
     POLARITY_ASSUMED = "polarity-assumed", "PhotometricInterpretation says nothing; taken as MONOCHROME2."
     POLARITY_SUSPECT = "polarity-suspect", "Lungs look bright: polarity or position may be wrong."
     POLARITY_CHANGED = "polarity-changed", "Inverted against the header: the lungs were bright."
@@ -58,7 +58,7 @@ class NoteCode(Reason):
     SHUTTER_APPLIED = "shutter-applied", "What lies outside the display shutter is background."
     SHUTTER_IGNORED = "shutter-ignored", "The display shutter is senseless or hides the film; ignored."
 
-    # where they lie
+    # geometry
     SPACING_UNKNOWN = "spacing-unknown", "Pixel spacing unknown: no areas; SEG uses a 1 mm placeholder."
     SPACING_IGNORED = "spacing-ignored", "A pixel spacing of the header is senseless; not used."
     DETECTOR_SPACING = "detector-spacing", "Spacing is the detector's; areas read too large."

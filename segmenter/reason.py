@@ -1,4 +1,4 @@
-"""A stable code with the sentence that a person reads: why a film was skipped, what was assumed about one that was not."""
+"""A stable code with the sentence that a person reads: why a film was skipped, or what was assumed about an answered film."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class Reason(StrEnum):
-    """Members are written as (code, sentence); a member is its code."""
+    """Members are defined as (code, sentence); the value of a member is its code."""
 
     sentence: str
 

@@ -1,5 +1,5 @@
 """How stored values become grey, as frozen values: modality LUT or rescale, VOI LUT or window, and polarity (the grayscale
-transformations of PS3.4 N.2.1). They are read from a header elsewhere, and written into a presentation state."""
+transformations of PS3.4 N.2.1). `film/greyscale.py` reads them from a header, `objects/presentation_state.py` writes them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class LookupTable:
-    """`entries` by index; `first`: the input that index 0 stands for; inputs beyond an end get the entry there. `bits`: of an
-    entry. `repaired`: the descriptor says another number of entries or bits."""
+    """A lookup table (PS3.3 C.11.1.1.1): `entries` (N,), `first`: the input of entry 0; inputs beyond an end get the entry
+    there. `bits`: of an entry. `repaired`: the descriptor gave another number of entries or bits."""
 
     entries: NDArray[np.int64]
     first: int
@@ -21,8 +21,8 @@ class LookupTable:
     repaired: bool = False
 
     @property
-    def falls(self) -> bool:
-        """Whether it turns black and white: its upper half is darker than its lower."""
+    def is_falling(self) -> bool:
+        """Whether it exchanges black and white: its upper half is darker than its lower."""
         half = len(self.entries) // 2
         return half > 0 and float(self.entries[-half:].mean()) < float(self.entries[:half].mean())
 
@@ -33,7 +33,8 @@ class LookupTable:
 
 @dataclass(frozen=True)
 class Window:
-    """Centre and width in output units of the modality LUT; shape as VOILUTFunction names it (C.11.2.1.2, C.11.2.1.3)."""
+    """Centre and width in output units of the modality LUT (PS3.3 C.11.2.1.2); `function` as VOILUTFunction names it (PS3.3
+    C.11.2.1.3). Its repr is part of the content digest: names of class and fields must not change."""
 
     centre: float
     width: float
@@ -41,7 +42,7 @@ class Window:
 
     @property
     def is_exact(self) -> bool:
-        """A LINEAR window narrower than 1 can only be meant as LINEAR_EXACT: of values between 0 and 1, say."""
+        """A LINEAR window narrower than 1 is invalid and must be meant as LINEAR_EXACT: for values between 0 and 1, say."""
         return self.function == "LINEAR_EXACT" or self.width < 1
 
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -53,9 +54,8 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Tone:
-    """Everything of a header that turns stored values into grey, as effective numbers: two headers that say the same in
-    other words are equal."""
+class GreyscaleTransform:
+    """The greyscale transformations of a header as effective numbers: headers that mean the same give equal values."""
 
     slope: float
     intercept: float
@@ -63,8 +63,8 @@ class Tone:
     voi: LookupTable | None
     window: Window | None
 
-    def described(self) -> bytes:
-        """For the content digest: equal for equal tones."""
+    def digest_part(self) -> bytes:
+        """The part of the content digest: equal for equal transforms."""
         tables = [
             b"-" if table is None else table.entries.tobytes() + f"{table.first},{table.bits}".encode()
             for table in (self.modality, self.voi)
@@ -72,18 +72,19 @@ class Tone:
         return b"|".join([f"{self.slope!r},{self.intercept!r},{self.window!r}".encode(), *tables])
 
 
-AS_STORED = Tone(1.0, 0.0, None, None, None)
+AS_STORED = GreyscaleTransform(1.0, 0.0, None, None, None)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """How a film became grey: of its header's tone what was used, and the window that was made up where none could be.
-    `inverted`: black and white are exchanged on top of that, because the header or the pixels say so, or a table that was not
-    used would have done it."""
+class Rendering:
+    """How a film became grey: the part of its header's transform that was used, or a window from the pixels where none could be
+    used. `inverted`: black and white are exchanged after that, by the header, by the pixels, or because an unused table would
+    have."""
 
-    tone: Tone
+    transform: GreyscaleTransform
     inverted: bool = False
 
     @property
-    def exchanged(self) -> Shown:
+    def inverse(self) -> Rendering:
+        """The same with black and white exchanged."""
         return replace(self, inverted=not self.inverted)

@@ -1,4 +1,4 @@
-"""The frozen values that the core hands on: each stage takes one and gives the next."""
+"""The frozen values that pass from stage to stage of the segmentation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.notes import NoteCode
-from segmenter.transformations import Shown
+from segmenter.transformations import Rendering
 
 Image = NDArray[np.float32]  # (H, W), [0, 1], lungs dark (the sense of MONOCHROME2)
 Probability = NDArray[np.float32]  # (S, S) on the model grid, [0, 1]
@@ -21,7 +21,8 @@ Mask = NDArray[np.bool_]  # (H, W) on the native grid
 class Turn:
     """How the native matrix is brought upright for the model: first mirrored left-right, then turned.
 
-    `mirror`: flip the columns; `quarters`: then np.rot90 by that many quarter turns (counter-clockwise).
+    `mirror`: flip the columns; `quarters`: then np.rot90 by that many quarter turns (counter-clockwise). Its repr is part of
+    the content digest: names of class and fields must not change.
     """
 
     mirror: bool = False
@@ -30,10 +31,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Spacing:
-    """Distance of pixel centres in mm (row direction, column direction) and where it was read.
+    """Distance of pixel centres in mm (of rows, of columns: PS3.3 10.7.1.3) and the element it was read from.
 
-    `source`: "PixelSpacing", or "ImagerPixelSpacing" (detector plane, PS3.3 C.8.11.3.1.1); `corrected`: divided by
-    EstimatedRadiographicMagnificationFactor.
+    `source`: "PixelSpacing", or "ImagerPixelSpacing" (at the detector); `corrected`: divided by
+    EstimatedRadiographicMagnificationFactor. Its repr is part of the content digest: names of class and fields must not change.
     """
 
     row_mm: float
@@ -43,11 +44,12 @@ class Spacing:
 
     @property
     def pixel_area_mm2(self) -> float:
+        """Area of one pixel."""
         return self.row_mm * self.column_mm
 
     @property
     def in_detector_plane(self) -> bool:
-        """Lengths over-read by the magnification, by the tag alone."""
+        """Whether lengths are too large by the magnification, by the element that was used."""
         return self.source == "ImagerPixelSpacing" and not self.corrected
 
 
@@ -58,21 +60,21 @@ class Radiograph:
     image: Image
     turn: Turn
     spacing: Spacing | None
-    content_sha256: str  # stored pixel values and every tag that affects decoding
-    shown: Shown  # how the stored values became `image`
+    content_sha256: str  # of stored pixel values and every element that affects decoding
+    rendering: Rendering  # how the stored values became `image`
     notes: tuple[NoteCode, ...] = ()  # what was assumed, guessed or repaired; not part of the content
     aspect: tuple[int, int] = (1, 1)  # height to width of a stored pixel, of the body that it shows
     indeterminate: IndeterminateCode | None = None  # why its pixels allow no answer, whatever the network says
 
     @property
     def in_detector_plane(self) -> bool:
-        """Lengths over-read by the magnification."""
+        """Whether lengths are too large by the magnification: also where PixelSpacing is a copy of ImagerPixelSpacing."""
         return NoteCode.DETECTOR_SPACING in self.notes
 
 
 @dataclass(frozen=True)
 class Skip:
-    """A film that is not ours: a stable code, and the sentence that an administrator reads."""
+    """Why a film is skipped: a stable code, and the sentence that an administrator reads."""
 
     code: str
     sentence: str
@@ -80,7 +82,7 @@ class Skip:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one film: `probability` (S, S) float32 [0, 1]; `image_probability` in [0, 1]."""
+    """The network's output for one film: `probability` (S, S) float32 [0, 1]; `image_probability` in [0, 1]."""
 
     probability: Probability
     image_probability: float
@@ -91,7 +93,7 @@ class Decision:
     """Mask and image-level answer after post-processing; `mask` (H, W) bool is empty exactly when not `positive`."""
 
     positive: bool
-    image_probability: float  # of pneumothorax, whatever the answer is
+    image_probability: float  # of pneumothorax, [0, 1], whatever the answer is
     mask: Mask
     area_mm2: float | None  # None when the film has no spacing, or nothing was decided about it
     components: int
@@ -99,7 +101,7 @@ class Decision:
 
     @property
     def lacks_region(self) -> bool:
-        """The probability says pneumothorax, and no pixel of the film does."""
+        """Whether the image probability reaches its threshold although no pixel is marked."""
         return not self.positive and self.image_probability >= self.image_threshold
 
 
@@ -117,7 +119,7 @@ class Finding:
 
     @property
     def name(self) -> Literal["pneumothorax", "none"] | None:
-        """The word of the reports: "pneumothorax", "none", or None when there is neither a yes nor a no."""
+        """The finding's name in reports: "pneumothorax", "none", or None for neither."""
         if self.decision is None or self.outcome == "indeterminate":
             return None
         return "pneumothorax" if self.decision.positive else "none"

@@ -1,1 +1,1 @@
-"""The training code: makes the artifacts that the core loads."""
+"""The training code: makes the artifacts that `segmenter` loads."""

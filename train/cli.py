@@ -1,4 +1,4 @@
-"""`python -m train`: from raw films to an artifact that `segmenter` serves.
+"""`python -m train`: from raw films to an artifact that `segmenter` loads.
 
 prepare (or phantoms, then prepare) -> fit -> calibrate -> export -> evaluate, pairs
 """
@@ -33,8 +33,8 @@ def main() -> None:
 
 
 @contextmanager
-def _plainly() -> Iterator[None]:
-    """What people can mend is told in one sentence, with exit code 2."""
+def _usage_errors() -> Iterator[None]:
+    """Errors that the user can correct are reported in one sentence, with exit code 2."""
     from segmenter.errors import SegmenterError
     from train.data.cases import DataError
     from train.fit.encoder import WeightsError
@@ -50,39 +50,43 @@ def _plainly() -> Iterator[None]:
 @main.command()
 @click.option("--out", type=FOLDER, required=True, help="Folder for the data set.")
 @click.option("--count", default=200, show_default=True, help="Films.")
-@click.option("--first-seed", default=10_000, show_default=True, help="Films have seeds from here on; the exam has its own.")
+@click.option("--first-seed", default=10_000, show_default=True, help="Seed of the first film; the exam has other seeds.")
 @click.option("--longer-px", default=1024, show_default=True, help="The longer side of a film.")
 @click.option(
     "--harder", default=0.6, show_default=True, help="Share of films that are made harder (train/data/harder_phantoms.py)."
 )
-@click.option("--pairs", is_flag=True, help="Each seed twice: with and without a pneumothorax, and no other difference.")
+@click.option("--pairs", is_flag=True, help="Each seed twice: with and without a pneumothorax, without any other difference.")
 @click.option("--even-sites", is_flag=True, help="With --pairs: as many at the base of the lung as at its side and its apex.")
 @workers
 def phantoms(
     out: Path, count: int, first_seed: int, longer_px: int, harder: float, pairs: bool, even_sites: bool, workers: int
 ) -> None:
     """Draw a data set in the layout of SIIM-ACR: DICOM films and train-rle.csv."""
-    from train.data import phantoms as room
+    from train.data.phantoms import PhantomPlan, write_phantoms
 
-    plan = room.Plan(first_seed, count, longer_px, harder, pairs, even_sites)
+    plan = PhantomPlan(first_seed, count, longer_px, harder, pairs, even_sites)
     try:
-        made = room.write(plan, out, _cores(workers))
+        made = write_phantoms(plan, out, _cores(workers))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    alike = f" ({count - made} less: a pair whose pneumothorax cannot be seen is one film)" if made < count else ""
+    alike = f" ({count - made} fewer: a pair whose pneumothorax is not visible is one film)" if made < count else ""
     click.echo(f"{out}: {made} films and train-rle.csv{alike}")
 
 
 @main.command()
 @click.argument("source", type=THERE)
-@click.option("--out", type=FOLDER, required=True, help="Folder for the prepared data set; a second call goes on.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for the prepared data set; a second call continues.")
 @click.option("--csv", "labels", type=FILE, help="Masks [default: stage_2_train.csv or train-rle.csv below SOURCE].")
 @click.option("--patients", type=FILE, help="Map of ids to NIH patients (columns Kaggle_ID, NIH_ID) [default: PatientID].")
-@click.option("--sizes", default="1024,512", show_default=True, help="px of the arrays.")
+@click.option("--sizes", default="1024,512", show_default=True, help="Sizes of the arrays in px.")
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True)
-@click.option("--seed", default=1, show_default=True, help="Of the folds.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the folds.")
 @click.option(
-    "--split", type=click.Choice(["patient", "image"]), default="patient", show_default=True, help="image leaks patients."
+    "--split",
+    type=click.Choice(["patient", "image"]),
+    default="patient",
+    show_default=True,
+    help="With image, films of one patient lie in several folds.",
 )
 @workers
 @as_json
@@ -91,18 +95,19 @@ def prepare(
     workers: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Decode SIIM-ACR (DICOM tree and csv, or its PNG export) into arrays, an index and folds by patient."""
-    from train.data import prepare as room
+    from train.data.prepare import PreparePlan
+    from train.data.prepare import prepare as prepare_set
 
     try:
         sides = tuple(sorted({int(s) for s in sizes.split(",")}, reverse=True))
     except ValueError as error:
-        raise click.UsageError("--sizes takes numbers, such as 1024,512") from error
+        raise click.UsageError("--sizes needs whole numbers, such as 1024,512") from error
     if any(s < 32 or s % 32 for s in sides):
-        raise click.UsageError("--sizes takes multiples of 32")
-    plan = room.Plan(source, out, labels, patients, sides, folds, seed, split, _cores(workers))
-    with _plainly():
-        about = room.prepare(plan)
-    _tell(about, as_json, lambda: (
+        raise click.UsageError("--sizes needs multiples of 32")
+    plan = PreparePlan(source, out, labels, patients, sides, folds, seed, split, _cores(workers))
+    with _usage_errors():
+        about = prepare_set(plan)
+    _print_result(about, as_json, lambda: (
         f"{out}: {about['films']} films of {about['patients']} patients, {about['strata']}, folds of {about['films_of_fold']}; "
         f"left out: {about['left_out'] or 'none'} (report.json)"
     ))  # fmt: skip
@@ -112,28 +117,28 @@ def prepare(
 @click.option("--recipe", default="strong", show_default=True, help="Name in train/fit/recipes, or a TOML file.")
 @click.option("--data", type=THERE, required=True, help="Folder that `prepare` wrote.")
 @click.option("--run", type=FOLDER, required=True, help="Folder for checkpoints, metrics.csv and pictures.")
-@click.option("--fold", default=0, show_default=True, help="Held out.")
-@click.option("--resume", is_flag=True, help="Go on with the run that is there.")
-@click.option("--minutes", default=0.0, help="Limit for all stages together; schedules end with it.")
+@click.option("--fold", default=0, show_default=True, help="The held-out fold.")
+@click.option("--resume", is_flag=True, help="Resume the run in that folder.")
+@click.option("--minutes", default=0.0, help="Time limit for all stages together; the schedules end with it.")
 @click.option("--encoder", type=FILE, help="Local safetensors file of ImageNet weights (segmentation_models_pytorch's keys).")
-@click.option("--encoder-sha256", default="", help="Its digest; required with --encoder.")
-@click.option("--start", type=THERE, help="An artifact whose weights to start from.")
+@click.option("--encoder-sha256", default="", help="Digest of that file; required with --encoder.")
+@click.option("--start", type=THERE, help="An artifact with the initial weights.")
 @device
 @threads
 def fit(
     recipe: str, data: Path, run: Path, fold: int, resume: bool, minutes: float, encoder: Path | None, encoder_sha256: str,
     start: Path | None, device: str, threads: int,
 ) -> None:  # fmt: skip
-    """Train one fold, or go on with an interrupted training. Several GPUs: torchrun --nproc-per-node N -m -- train fit ..."""
-    from train.fit.fit import Order
+    """Train one fold, or resume an interrupted training. Several GPUs: torchrun --nproc-per-node N -m -- train fit ..."""
+    from train.fit.fit import FitOptions
     from train.fit.fit import fit as train
     from train.fit.recipe import load_recipe, recipe_path, shortened
 
     if encoder is not None and not encoder_sha256:
-        raise click.UsageError("--encoder wants --encoder-sha256, the digest that the file must have")
+        raise click.UsageError("--encoder needs --encoder-sha256, the digest that the file must have")
     _threads(threads)
-    order = Order(data, run, recipe_path(recipe), fold, resume, device, encoder, encoder_sha256, start)
-    with _plainly():
+    order = FitOptions(data, run, recipe_path(recipe), fold, resume, device, encoder, encoder_sha256, start)
+    with _usage_errors():
         settings = load_recipe(recipe)
         train(shortened(settings, minutes) if minutes else settings, order)
 
@@ -143,7 +148,7 @@ def fit(
 @click.option("--run", "runs", type=THERE, multiple=True, required=True, help="A run; give one for each fold of an ensemble.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for calibration.json and curve.png.")
 @click.option("--on", type=THERE, help="A prepared data set that no run has seen, in place of the held-out folds.")
-@click.option("--size", default=0, help="Input px of the artifact [default: of the last stage].")
+@click.option("--size", default=0, help="Input size of the artifact in px [default: of the last stage].")
 @click.option(
     "--weights",
     type=click.Choice(["best", "last", "mean"]),
@@ -165,15 +170,15 @@ def calibrate(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Temperature, thresholds and floor from out-of-fold predictions."""
-    from train.data.dataset import Prepared
-    from train.evaluate import calibrate as room
+    """Choose temperature, thresholds and smallest areas by out-of-fold predictions."""
+    from train.data.dataset import PreparedSet
+    from train.evaluate.calibrate import calibrate as calibrate_runs
 
     _threads(threads)
-    with _plainly():
-        held = Prepared(on) if on else None
-        found = room.calibrate(Prepared(data), runs, out, on=held, size=size, which=weights, device=device)
-    _tell(found, as_json, lambda: "\n".join(
+    with _usage_errors():
+        held = PreparedSet(on) if on else None
+        found = calibrate_runs(PreparedSet(data), runs, out, on=held, size=size, which=weights, device=device)
+    _print_result(found, as_json, lambda: "\n".join(
         f"{name}: " + ", ".join(f"{k} {v:g}" for k, v in (point | found["figures"].get(name, {})).items())
         for name, point in found["operating_points"].items()
     ))  # fmt: skip
@@ -187,22 +192,24 @@ def calibrate(
 @click.option("--name", default="ptx-unet-effb4", show_default=True)
 @click.option("--version", default="0.1.0", show_default=True)
 @click.option("--flips/--no-flips", default=None, help="Average with the mirrored film [default: as calibrated].")
-@click.option("--operating-point", default="", help="The default one [default: the recipe's].")
+@click.option("--operating-point", default="", help="Default operating point [default: the recipe's].")
 @as_json
 def export(
     data: Path, runs: tuple[Path, ...], calibration: Path, out: Path, name: str, version: str, flips: bool | None,
     operating_point: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Write one run, or an ensemble of one run for each fold, as an artifact with manifest and model card."""
-    from train.data.dataset import Prepared
-    from train.export import export as room
+    from train.data.dataset import PreparedSet
+    from train.export.export import ArtifactLabel
+    from train.export.export import export as export_artifact
 
-    with _plainly():
-        artifact = room.export(Prepared(data), runs, calibration, out, room.Label(name, version, flips, operating_point))
+    with _usage_errors():
+        label = ArtifactLabel(name, version, flips, operating_point)
+        artifact = export_artifact(PreparedSet(data), runs, calibration, out, label)
     m = artifact.manifest
-    told = {"folder": str(out), "name": m.name, "version": m.version, "intended_use": m.intended_use, "sha256": artifact.sha256}
-    _tell(
-        told,
+    model = {"name": m.name, "version": m.version, "intended_use": m.intended_use, "sha256": artifact.sha256}
+    _print_result(
+        {"folder": str(out), **model},
         as_json,
         lambda: f"{out}: {m.name} {m.version} ({m.intended_use}), {len(m.weights)} network(s), sha256 {artifact.sha256}",
     )
@@ -216,10 +223,10 @@ def export(
 )  # fmt: skip
 @click.option("--path", type=THERE, help="The data set; not for phantoms.")
 @click.option("--fold", default=0, show_default=True, help="For siim-fold.")
-@click.option("--films", type=int, help="Only the first so many films.")
+@click.option("--films", type=int, help="Number of films, from the first [default: all].")
 @click.option("--out", type=FOLDER, help="Folder for report.json, report.md and pictures [default: none are written].")
 @click.option("--operating-point", default="", help="[default: the artifact's]")
-@click.option("--published", is_flag=True, help="Measure as the published figures were, too (always for ptx498).")
+@click.option("--published", is_flag=True, help="Also measure as the published figures were (always for ptx498).")
 @click.option("--record", is_flag=True, help="Write the figures into manifest and card.")
 @device
 @threads
@@ -228,30 +235,30 @@ def evaluate(
     artifact: Path, kind: str, path: Path | None, fold: int, films: int | None, out: Path | None, operating_point: str,
     published: bool, record: bool, device: str, threads: int, as_json: bool,
 ) -> None:  # fmt: skip
-    """Take films with a known truth through the whole serving path and measure the answers."""
-    from train.evaluate import evaluate as room
-    from train.export.export import record as write_down
+    """Measure a model on films with a known truth, through the whole inference path."""
+    from train.evaluate.evaluate import evaluate as evaluate_artifact
+    from train.export.export import record_evaluation
     from train.report.tables import markdown
 
     _threads(threads)
     words = ["python -m train evaluate --artifact DIR --data", kind, *([] if kind == "phantoms" else ["--path DIR"])]
     words += [f"--fold {fold}"] * (kind == "siim-fold") + [f"--films {films}"] * bool(films)
     published = published or kind == "ptx498"
-    with _plainly():
-        report = room.evaluate(
+    with _usage_errors():
+        report = evaluate_artifact(
             artifact, _source(kind, path, fold, films), out, command=" ".join(words + ["--published"] * published),
             operating_point=operating_point, device=device, published=published,
         )  # fmt: skip
         if record:
             name = {"phantoms": "exam", "siim-fold": f"fold-{fold}"}.get(kind, kind)
-            write_down(artifact, name, report)
-    _tell(report, as_json, lambda: markdown(report))
+            record_evaluation(artifact, name, report)
+    _print_result(report, as_json, lambda: markdown(report))
 
 
 @main.command()
 @click.option("--artifact", type=THERE, default=DEMO, show_default=True)
-@click.option("--count", type=click.IntRange(1), default=50, show_default=True, help="Pairs.")
-@click.option("--first-seed", type=click.IntRange(0), default=7_000_000, show_default=True, help="Seeds from here on.")
+@click.option("--count", type=click.IntRange(1), default=50, show_default=True, help="Number of pairs.")
+@click.option("--first-seed", type=click.IntRange(0), default=7_000_000, show_default=True, help="Seed of the first pair.")
 @click.option("--operating-point", default="", help="[default: the artifact's]")
 @device
 @threads
@@ -259,14 +266,14 @@ def evaluate(
 def pairs(
     artifact: Path, count: int, first_seed: int, operating_point: str, device: str, threads: int, as_json: bool
 ) -> None:  # fmt: skip
-    """Take phantoms of one seed with and without a pneumothorax, and with and without a chest tube, through the whole serving
-    path and tell how many answers turn."""
-    from train.evaluate import counterfactual as room
+    """Measure how many answers change between phantoms of one seed with and without a pneumothorax, and with and without a
+    chest tube."""
+    from train.evaluate.counterfactual import measure_pairs, summary
 
     _threads(threads)
-    with _plainly():
-        report = room.measure(artifact, count, first_seed, operating_point=operating_point, device=device)
-    _tell(report, as_json, lambda: room.sentence(report))
+    with _usage_errors():
+        report = measure_pairs(artifact, count, first_seed, operating_point=operating_point, device=device)
+    _print_result(report, as_json, lambda: summary(report))
 
 
 def _source(kind: str, path: Path | None, fold: int, films: int | None) -> Any:
@@ -277,7 +284,7 @@ def _source(kind: str, path: Path | None, fold: int, films: int | None) -> Any:
     if kind == "phantoms":
         return sources.Exam(min(films or EXAM["films"], EXAM["films"]))
     if path is None:
-        raise click.UsageError(f"--data {kind} wants --path")
+        raise click.UsageError(f"--data {kind} needs --path")
     source = {"siim-fold": lambda: sources.siim_fold(path, fold), "ptx498": lambda: sources.ptx498(path)}.get(
         kind, lambda: sources.any_folder(path)
     )()
@@ -285,18 +292,18 @@ def _source(kind: str, path: Path | None, fold: int, films: int | None) -> Any:
     return source
 
 
-def _tell(value: dict[str, Any], as_json: bool, sentence: Callable[[], str]) -> None:
+def _print_result(value: dict[str, Any], as_json: bool, sentence: Callable[[], str]) -> None:
     click.echo(json.dumps(value, indent=2) if as_json else sentence())
 
 
 def _device(name: str) -> str:
-    """Raises click.BadParameter for one that is not there."""
+    """The name of a device. Raises click.BadParameter for one that this machine does not have."""
     import torch
 
     try:
         found = torch.device("cpu" if name == "auto" else name)
     except RuntimeError as error:
-        raise click.BadParameter(f"{name!r} is no device; choose auto, cpu, cuda or cuda:N") from error
+        raise click.BadParameter(f"{name!r} is not a device; choose auto, cpu, cuda or cuda:N") from error
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise click.BadParameter(
             f"{name!r} is not here: torch sees {torch.cuda.device_count()} GPUs; auto takes one if there is any"

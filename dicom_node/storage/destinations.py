@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dicom_node.runtime.config import Config, Peer, Send
 from dicom_node.storage.records import Arrival
-from segmenter.objects.kinds import Kind, kinds_for
+from segmenter.objects.kinds import ObjectKind, kinds_for
 
 TO_SENDER = "@sender"
 
@@ -17,7 +17,7 @@ class Route:
     """A destination (a name in [peers]) and the kinds of object that it gets."""
 
     destination: str
-    kinds: tuple[Kind, ...] = tuple(Kind)
+    kinds: tuple[ObjectKind, ...] = tuple(ObjectKind)
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ class Router:
         names = dict.fromkeys(arrival.calling_ae if name == TO_SENDER else name for name in named)
         return tuple(Route(name, kinds_for(self._objects_of(name))) for name in names)
 
-    def kinds(self, arrival: Arrival) -> tuple[Kind, ...]:
+    def kinds(self, arrival: Arrival) -> tuple[ObjectKind, ...]:
         """The objects to make: all that any destination gets; without destinations, those of send.objects."""
         routes = self.routes(arrival)
         wanted = {kind for route in routes for kind in route.kinds} if routes else set(kinds_for(self.send.objects))
-        return tuple(kind for kind in Kind if kind in wanted)
+        return tuple(kind for kind in ObjectKind if kind in wanted)
 
-    def all_kinds(self, destinations: Sequence[str]) -> tuple[Kind, ...]:
+    def all_kinds(self, destinations: Sequence[str]) -> tuple[ObjectKind, ...]:
         """All that any of `destinations` could get, from any sender; without destinations, those of send.objects."""
         peers = [name for one in destinations for name in (self.peers if one == TO_SENDER else (one,))]
         found = {kind for name in peers for kind in kinds_for(self._objects_of(name))}
-        return tuple(kind for kind in Kind if kind in (found if destinations else kinds_for(self.send.objects)))
+        return tuple(kind for kind in ObjectKind if kind in (found if destinations else kinds_for(self.send.objects)))
 
-    def kinds_of(self, destination: str) -> tuple[Kind, ...]:
+    def kinds_of(self, destination: str) -> tuple[ObjectKind, ...]:
         """What a destination gets of a positive film."""
         return kinds_for(self._objects_of(destination))
 

@@ -23,7 +23,7 @@ from dicom_node.storage.leases import Claim
 from dicom_node.storage.part10 import UNREADABLE, read_film
 from dicom_node.storage.records import INDETERMINATE, Job, KnownContent, Outcome, State, StoredObject
 from segmenter.errors import Refused
-from segmenter.objects.kinds import Kind
+from segmenter.objects.kinds import ObjectKind
 
 if TYPE_CHECKING:
     from segmenter.engine import Film, Segmenter
@@ -242,7 +242,7 @@ def outcome_of(film: FilmInWork, segmenter: Segmenter, queue: JobQueue) -> Outco
 
     Raises what the job queue raises."""
     assert film.prepared is not None and film.source is not None
-    claim, started, finding = film.claim, film.started, segmenter.decided(film.prepared)
+    claim, started, finding = film.claim, film.started, segmenter.decide(film.prepared)
     if finding.radiograph is None or finding.decision is None:
         state = State.SKIPPED if finding.outcome == "skipped" else State.FAILED
         return Outcome(state, code=finding.code, sentence=finding.sentence, seconds=time.monotonic() - started)
@@ -250,7 +250,7 @@ def outcome_of(film: FilmInWork, segmenter: Segmenter, queue: JobQueue) -> Outco
     known = queue.known(claim, content, segmenter.identity.digest)
     try:
         # Known: the ledger holds the bytes that were fixed then, and sends no others of the same kind.
-        kinds = [Kind(kind) for kind in claim.kinds if kind not in (known.kinds or ())]
+        kinds = [ObjectKind(kind) for kind in claim.kinds if kind not in (known.kinds or ())]
         objects = _fix(claim, film.source, finding, segmenter, queue, known.revision, kinds)
     except Refused as problem:
         seconds = time.monotonic() - started
@@ -280,7 +280,7 @@ def _fix(
     segmenter: Segmenter,
     queue: JobQueue,
     revision: int,
-    kinds: Sequence[Kind],
+    kinds: Sequence[ObjectKind],
 ) -> tuple[StoredObject, ...]:
     """Write the objects into the claim's own folder: from now on their bytes never change. Raises Refused, SpoolError."""
     stored = []

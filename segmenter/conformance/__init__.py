@@ -1,1 +1,1 @@
-"""What the conformance statement says of our objects, found out by making them."""
+"""The description of our objects for the conformance statement, derived from example objects."""

@@ -1,12 +1,12 @@
-"""What stands in our objects and where it comes from, found by comparing example objects (examples.py).
+"""The elements of our objects and the sources of their values, found by comparing example objects (examples.py).
 
 | source | an element whose value |
 |---|---|
 | copied | is the film's, of the same element or of the one that is named |
-| configured | is a setting's |
+| configured | is a setting |
 | fixed | is the same in the objects of all films; it is shown |
-| generated | differs from film to film; date and time always count so |
-| empty | is never there |
+| generated | differs from film to film; dates and times always count as generated |
+| empty | is always empty |
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
-from segmenter.conformance.examples import Specimen
+from segmenter.conformance.examples import Example
 
 Path = tuple[BaseTag, ...]  # sequences from the outside in, then the element
 _SHOWN = 48  # characters of a fixed value
-_TELLING = 6  # characters from which a value of another element is no accident
+_TELLING = 6  # characters from which an equal value of another element is not a coincidence
 _MOMENTS = ("DA", "TM", "DT")
 _CONTENT = Tag("ContentSequence")
 _CODE = {Tag(name) for name in ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning", "LongCodeValue")}
@@ -34,46 +34,48 @@ _MODEL = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """One element of an object. `presence`: always, or when."""
+class AttributeRow:
+    """One element of an object. `presence`: "always", or the condition in words."""
 
     path: Path
     vr: str
     source: str
-    value: str  # of what is fixed, else where it comes from
+    value: str  # of a fixed element, else where it comes from
     presence: str
 
     @property
     def tag(self) -> str:
+        """(gggg,eeee), after one ">" for each level of sequences."""
         return ">" * (len(self.path) - 1) + f"({self.path[-1].group:04X},{self.path[-1].element:04X})"
 
     @property
     def keyword(self) -> str:
+        """The keyword of PS3.6, or "private"."""
         return keyword_for_tag(self.path[-1]) or "private"
 
 
 @dataclass(frozen=True)
-class Content:
+class ContentItemRow:
     """One kind of content item of a structured report (PS3.3 C.17.3). `level` counts from 0, the root."""
 
     level: int
     relationship: str
     value_type: str
     concept: str
-    value: str  # a code, units, or "" for what the film decides
+    value: str  # a code, units, or "" for a value that depends on the film
 
 
 @dataclass
 class _Found:
-    """What the specimens hold at one path."""
+    """The values of the examples at one path."""
 
     vr: str
     by_specimen: dict[int, list[str]] = field(default_factory=dict)
 
 
-def rows(specimens: Sequence[Specimen], name: str) -> list[Row]:
-    """Every element of the object `name`, in the order of the object; items of a sequence count as one. The content of a
-    structured report is not in it: `contents`."""
+def attribute_rows(specimens: Sequence[Example], name: str) -> list[AttributeRow]:
+    """Every element of the object `name`, in its order; all items of a sequence give one row. The content of a structured
+    report is described by `content_rows`."""
     holders = [one for one in specimens if name in one.objects]
     found: dict[Path, _Found] = {}
     for number, one in enumerate(holders):
@@ -84,8 +86,8 @@ def rows(specimens: Sequence[Specimen], name: str) -> list[Row]:
     return [_row(path, found[path], holders, films) for path in sorted(found)]
 
 
-def codes(specimens: Sequence[Specimen]) -> dict[tuple[str, str, str], dict[str, None]]:
-    """(value, scheme, meaning) of every code that the objects hold -> the names of those objects."""
+def codes(specimens: Sequence[Example]) -> dict[tuple[str, str, str], dict[str, None]]:
+    """(value, scheme, meaning) of every code in the objects -> the names of those objects."""
     used: dict[tuple[str, str, str], dict[str, None]] = {}
     for one in specimens:
         for name, made in one.objects.items():
@@ -96,7 +98,7 @@ def codes(specimens: Sequence[Specimen]) -> dict[tuple[str, str, str], dict[str,
     return used
 
 
-def contents(specimens: Sequence[Specimen], name: str) -> list[Content]:
+def content_rows(specimens: Sequence[Example], name: str) -> list[ContentItemRow]:
     """The kinds of content items of a structured report, in order of first appearance; none for other objects."""
     found: dict[tuple[Any, ...], dict[int, set[str]]] = {}
     order: list[tuple[Any, ...]] = []
@@ -110,8 +112,8 @@ def contents(specimens: Sequence[Specimen], name: str) -> list[Content]:
     return [_content_row(key, found[key]) for key in order]
 
 
-def private_elements(specimens: Sequence[Specimen]) -> list[str]:
-    """Private elements of all objects; we promise that there are none."""
+def private_elements(specimens: Sequence[Example]) -> list[str]:
+    """The tags of private elements in all objects; the conformance statement promises none."""
     items = (item for one in specimens for made in one.objects.values() for item in (made, *_items(made)))
     return sorted({str(element.tag) for item in items for element in item if element.tag.is_private})
 
@@ -139,7 +141,7 @@ def _items(dataset: Dataset) -> Iterator[Dataset]:
 
 def _content(item: Dataset, level: int, above: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
     concept = _code(item.ConceptNameCodeSequence[0]) if item.get("ConceptNameCodeSequence") else ""
-    # Not the title: a report without a finding has another one, and the same items below it.
+    # Without the title: a report without a finding has another title, and the same items below it.
     path = (*above, f"{item.get('RelationshipType', '')} {item.get('ValueType', '')} {concept}") if level else ()
     value = ""
     if item.get("ConceptCodeSequence"):
@@ -155,26 +157,26 @@ def _content(item: Dataset, level: int, above: tuple[str, ...]) -> Iterator[tupl
         yield from _content(below, level + 1, path)
 
 
-def _content_row(key: tuple[Any, ...], values: Mapping[int, set[str]]) -> Content:
+def _content_row(key: tuple[Any, ...], values: Mapping[int, set[str]]) -> ContentItemRow:
     level, relationship, value_type, concept, _ = key
     said, every = {frozenset(one) for one in values.values()}, set().union(*values.values())
     is_coded = all(one.startswith(("(", "in (")) for one in every)
     is_fixed = len(said) == 1 and len(values) > 1
-    return Content(level, relationship, value_type, concept, " or ".join(sorted(every)) if is_coded or is_fixed else "")
+    return ContentItemRow(level, relationship, value_type, concept, " or ".join(sorted(every)) if is_coded or is_fixed else "")
 
 
-def _row(path: Path, found: _Found, holders: Sequence[Specimen], films: Sequence[Mapping[BaseTag, str]]) -> Row:
+def _row(path: Path, found: _Found, holders: Sequence[Example], films: Sequence[Mapping[BaseTag, str]]) -> AttributeRow:
     values = {number: "; ".join(dict.fromkeys(one for one in held if one)) for number, held in found.by_specimen.items()}
     filled = {number: value for number, value in values.items() if value}
     source, shown = _source(path, found.vr, filled, holders, films)
-    return Row(path, found.vr, source, shown, _presence(values, filled, holders))
+    return AttributeRow(path, found.vr, source, shown, _presence(values, filled, holders))
 
 
 def _source(
     path: Path,
     vr: str,
     filled: Mapping[int, str],
-    holders: Sequence[Specimen],
+    holders: Sequence[Example],
     films: Sequence[Mapping[BaseTag, str]],
 ) -> tuple[str, str]:
     if not filled:
@@ -204,7 +206,7 @@ def _source(
     return "generated", _of_the_model(filled, holders)
 
 
-def _of_the_model(filled: Mapping[int, str], holders: Sequence[Specimen]) -> str:
+def _of_the_model(filled: Mapping[int, str], holders: Sequence[Example]) -> str:
     named = [
         word
         for one in fields(holders[0].identity)
@@ -214,7 +216,7 @@ def _of_the_model(filled: Mapping[int, str], holders: Sequence[Specimen]) -> str
     return f"with the model's {', '.join(named)}" if named else ""
 
 
-def _presence(values: Mapping[int, str], filled: Mapping[int, str], holders: Sequence[Specimen]) -> str:
+def _presence(values: Mapping[int, str], filled: Mapping[int, str], holders: Sequence[Example]) -> str:
     bare = {number for number, one in enumerate(holders) if one.is_bare}
     negative = {number for number, one in enumerate(holders) if one.is_negative}
     everywhere = set(range(len(holders)))

@@ -1,8 +1,8 @@
-"""Objects about films that never were: every kind of object, built by the code that builds all others.
+"""Example objects: every kind of object for synthetic films, built by the same code as all others.
 
-They serve to describe what we write. The films differ in everything that an object could take from a film: each holds its
-own value in every plain element of patient, study and series, but for one that holds none of them. So what an object
-copies, makes or always writes shows in the objects, and no list of it has to be kept.
+They describe what we write. The films differ in everything that an object could copy from a film: each has its own value in
+every element of patient, study and series, except one film that has none of them. So the objects show which elements are
+copied, generated or fixed, and no list of them must be maintained.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.tag import Tag
 
 from segmenter.film.decode import decode
-from segmenter.film.header import quietly
+from segmenter.film.header import without_warnings
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.model.artifact import OperatingPoint
 from segmenter.model.identity import ModelIdentity
 from segmenter.objects.build import applies, build
-from segmenter.objects.kinds import Kind
+from segmenter.objects.kinds import ObjectKind
 from segmenter.phantom.dicom import ImageIOD, phantom_dataset
 from segmenter.phantom.draw import draw_phantom
 from segmenter.settings import Settings
 from segmenter.values import Decision, Finding
 
-# Where a film speaks of patient, study, series and equipment (group, first and last element); all of PS3.6 in them.
+# The elements of patient, study, series and equipment: group, first and last element; all of PS3.6 in these ranges.
 _HEADER = ((0x0008, 0x0020, 0x1110), (0x0010, 0x0000, 0xFFFF), (0x0012, 0x0000, 0xFFFF), (0x0018, 0x1000, 0x1030),
            (0x0020, 0x000D, 0x0062), (0x0020, 0x4000, 0x4000), (0x0040, 0x0244, 0x0254))  # fmt: skip
 _OF_THE_IMAGE = ("SOPClassUID", "SOPInstanceUID", "Modality", "SamplesPerPixel", "PatientOrientation", "ImageLaterality")
@@ -38,9 +38,9 @@ _CHARACTER_SETS = ("ISO_IR 100", "ISO_IR 192")
 
 
 @dataclass(frozen=True)
-class Specimen:
-    """One film, and its objects by kind, as a reader finds them in their files. `is_bare`: the film holds only what it must;
-    `is_negative`: nothing was marked on it."""
+class Example:
+    """One film and its objects by kind, as read from their files. `is_bare`: the film has only the elements that it needs;
+    `is_negative`: without a mask."""
 
     film: Dataset
     identity: ModelIdentity
@@ -51,10 +51,10 @@ class Specimen:
 
 
 @functools.cache
-def specimens(settings: Settings, *, demo: bool) -> tuple[Specimen, ...]:
-    """Five of them, made once, in a second or two. `demo`: whether the model is one, which our objects say."""
+def examples(settings: Settings, *, demo: bool) -> tuple[Example, ...]:
+    """Five examples, made once in a second or two. `demo`: of a demo model, which the objects declare."""
     other = replace(settings, series_number=settings.series_number + 100)
-    with quietly():
+    with without_warnings():
         return (
             _specimen(1, _full(1, "DX", (96, 80)), demo, settings),
             _specimen(2, _full(2, "CR", (80, 104)), demo, other),
@@ -68,7 +68,7 @@ def specimens(settings: Settings, *, demo: bool) -> tuple[Specimen, ...]:
 def _specimen(
     number: int, made: Dataset, demo: bool, settings: Settings, *,
     is_bare: bool = False, is_negative: bool = False, is_indeterminate: bool = False,
-) -> Specimen:  # fmt: skip
+) -> Example:  # fmt: skip
     film, identity = _as_read(made), _identity(number, demo)
     radiograph = decode(film)
     mask = np.zeros(radiograph.image.shape, bool)
@@ -83,9 +83,9 @@ def _specimen(
     if is_indeterminate:
         code = IndeterminateCode.NO_REGION
         finding = Finding("indeterminate", code.value, code.sentence, radiograph, decision)
-    kinds = [kind for kind in Kind if applies(kind, film, finding, settings)]
+    kinds = [kind for kind in ObjectKind if applies(kind, film, finding, settings)]
     objects = {str(kind): _as_read(build(kind, film, finding, identity, settings)) for kind in kinds}
-    return Specimen(film, identity, settings, is_bare, is_negative, objects)
+    return Example(film, identity, settings, is_bare, is_negative, objects)
 
 
 def _identity(number: int, demo: bool) -> ModelIdentity:
@@ -98,7 +98,7 @@ def _identity(number: int, demo: bool) -> ModelIdentity:
 
 
 def _full(number: int, kind: ImageIOD, shape: tuple[int, int]) -> Dataset:
-    """A film with every plain element of its header, each with a value of its own."""
+    """A film with every element of its header, each with a value of its own."""
     drawn = draw_phantom(number, shape=shape, pneumothorax=True)
     film = phantom_dataset(drawn, kind=kind, bits=max(8, 16 - 2 * number))
     for tag, (vr, _, _, retired, keyword) in DicomDictionary.items():
@@ -112,7 +112,7 @@ def _full(number: int, kind: ImageIOD, shape: tuple[int, int]) -> Dataset:
 
 
 def _value(vr: str, tag: int, number: int) -> str | None:
-    """A legal value that no other element and no other film has; None for what is no plain element."""
+    """A valid value that no other element and no other film has; None for other VRs."""
     mark = f"{tag:08x}{number}"
     plain = {"LO": mark, "SH": mark, "PN": f"N{mark}^{number}", "LT": mark, "ST": mark, "UC": mark, "UT": mark,
              "CS": mark.upper(), "UI": f"1.2.{tag}.{number}", "DA": f"2001010{number}", "TM": f"10{tag % 60:02d}0{number}",
@@ -121,7 +121,7 @@ def _value(vr: str, tag: int, number: int) -> str | None:
 
 
 def _bare(film: Dataset) -> Dataset:
-    """Without all that a film can do without."""
+    """The film without the elements that it does not need."""
     needed = {"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"}
     for element in list(film):
         if element.tag.group != 0x0028 and element.tag.group < 0x7FE0 and element.keyword not in needed:

@@ -1,5 +1,5 @@
-"""How old the patient was when the film was taken, as far as the header tells. Never logged, never written: only the two
-notes and the skip code that follow from it leave the core."""
+"""The patient's age when the film was taken, as far as the header tells it. The age is patient data and is neither logged nor
+written: only the notes and the skip code that follow from it leave this package."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from segmenter.notes import NoteCode
 YOUNG_CHILD_YEARS = 3.0
 ADULT_YEARS = 18.0
 _OLDEST_YEARS = 130.0
-_CONFLICT_YEARS = 2.0  # PatientAge is rounded, and sometimes as of another day
-_AGE = re.compile(r"(\d{1,3})([DWMY]?)")  # AS, PS3.5 section 6.2; the unit is left out by some
+_CONFLICT_YEARS = 2.0  # PatientAge is rounded, and sometimes belongs to another day
+_AGE = re.compile(r"(\d{1,3})([DWMY]?)")  # AS, PS3.5 section 6.2; some devices leave the unit out
 _PER_YEAR = {"": 1.0, "D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
-_DATE = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)")  # DA, and as ACR-NEMA wrote it
+_DATE = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)")  # DA (PS3.5 section 6.2), and its form in ACR-NEMA, with points
 _TAKEN = ("StudyDate", "AcquisitionDate", "SeriesDate", "ContentDate")
 
 
 def ages_years(dataset: Dataset) -> tuple[float, ...]:
-    """What PatientAge says and what follows from PatientBirthDate, each where it makes sense (0 to 130 years)."""
-    said = _AGE.fullmatch(text(dataset, "PatientAge").upper())
-    found = [int(said[1]) / _PER_YEAR[said[2]]] if said else []
+    """The ages, in years, by PatientAge and by PatientBirthDate, each where it is plausible (0 to 130)."""
+    declared = _AGE.fullmatch(text(dataset, "PatientAge").upper())
+    ages = [int(declared[1]) / _PER_YEAR[declared[2]]] if declared else []
     born = _date(dataset, "PatientBirthDate")
     taken = next((day for keyword in _TAKEN if (day := _date(dataset, keyword))), None)
     if born and taken:
-        found.append((taken - born).days / 365.25)
-    return tuple(years for years in found if 0 <= years <= _OLDEST_YEARS)
+        ages.append((taken - born).days / 365.25)
+    return tuple(years for years in ages if 0 <= years <= _OLDEST_YEARS)
 
 
 def is_under(dataset: Dataset, years: float) -> bool:
-    """Whether the age is known and every witness of it says less: a film is not left out for one slip of the pen."""
+    """Whether the age is known and less than `years` by every element that gives it: one typing error does not skip a film."""
     ages = ages_years(dataset)
     return bool(ages) and max(ages) < years
 
 
 def age_notes(dataset: Dataset) -> tuple[NoteCode, ...]:
-    """One witness is enough for a warning."""
+    """The notes about the age; one element that gives a young age is enough for a warning."""
     ages = ages_years(dataset)
     if not ages:
         return (NoteCode.AGE_UNKNOWN,)

@@ -1,5 +1,5 @@
-"""One compressed stream -> samples, by the first decoder that reads it. It sees the stream that was checked, and nothing of
-the film's own header that the stream does not need."""
+"""One compressed stream -> samples, by the first decoder that reads it. The decoder gets the stream that was checked, and of
+the film's header only what the stream needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGExtended12Bit, RLELossless
 
 from segmenter.errors import Refused
-from segmenter.film.codestream import Stream
+from segmenter.film.codestream import Codestream
 
 # pydicom wraps what a plugin raises in RuntimeError; the rest comes from streams that it cannot make sense of.
 _DECODER_ERRORS = (
@@ -22,17 +22,25 @@ _DECODER_ERRORS = (
 
 
 def decompress(
-    stream: Stream, shape: tuple[int, int, int], *, allocated: int, bits: int, signed: bool, photometric: str, raw: bool = False
+    stream: Codestream,
+    shape: tuple[int, int, int],
+    *,
+    allocated: int,
+    bits: int,
+    signed: bool,
+    photometric: str,
+    raw: bool = False,
 ) -> NDArray:
-    """(H, W) or (H, W, 3) unsigned samples; signed ones keep their bit pattern. `shape`: rows, columns, samples. `raw`: three
-    samples as they are in the stream; else those that `photometric` calls YBR come back as RGB.
+    """(H, W) or (H, W, 3) uint8 or uint16 samples; signed ones keep their bit pattern. `shape`: rows, columns, samples per
+    pixel. `raw`: three samples as they are in the stream; else those that `photometric` calls YBR are converted to RGB (PS3.3
+    C.7.6.3.1.2).
 
     Raises Refused (`undecodable-pixel-data`, `truncated-pixel-data`).
     """
     rows, columns, samples = shape
     if stream.frame is not None and stream.syntax == JPEGExtended12Bit and stream.frame.precision > 8:
         return _extended_12_bit(stream.data, shape)
-    said: dict[str, Any] = {
+    options: dict[str, Any] = {
         "number_of_frames": 1,
         "rows": rows,
         "columns": columns,
@@ -45,7 +53,7 @@ def decompress(
         "correct_unused_bits": False,
     }
     try:
-        array, _ = get_decoder(stream.syntax).as_array(encapsulate([stream.data], has_bot=False), index=0, raw=raw, **said)
+        array, _ = get_decoder(stream.syntax).as_array(encapsulate([stream.data], has_bot=False), index=0, raw=raw, **options)
     except _DECODER_ERRORS as error:
         if stream.syntax == RLELossless:  # its head was sound: a segment ends before its rows do
             raise Refused("truncated-pixel-data", "The RLE stream holds fewer pixels than the film has.") from error

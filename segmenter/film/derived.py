@@ -1,6 +1,6 @@
 """Pictures that were made from a film: bone suppressed, dual-energy bone and soft tissue, subtraction, tomosynthesis, another
-software's result. They come beside the film that they were made from, and the model was never measured on them: the film gets
-the answer. What a processed DX or CR usually says of itself (DERIVED, PRIMARY) makes it no such picture.
+software's result. They are sent together with the film that they were made from, and the model was never measured on them: only
+the film is answered. The usual ImageType of a processed DX or CR (DERIVED, PRIMARY) does not make it such a picture.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 
 from pydicom.dataset import Dataset
 
-from segmenter.film.header import items, plain, text, words
+from segmenter.film.header import items, normalised, text, words
 
 _WRITTEN = (
     "SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription", "AcquisitionDeviceProcessingCode",
@@ -47,7 +47,7 @@ _DERIVED = re.compile("|".join((*_SHADOWS, *_LAYERS, *_RESULTS, *_COMPANIONS)))
 _IMAGE_TYPES = re.compile(
     r"\b(?:BONES?|SOFT|TISSUE|SOFTTISSUE|A\.?I|CAD|RESULTS?|TOMO|SUB|SUBTRACTED|HEATMAP|OVERLAY|VOLUME|DUAL ENERGY LOW)\b"
 )
-# Makers of software that reads chest films; what they sent is their answer.
+# Vendors and products that read chest films: what they send is their result.
 _READERS = re.compile(
     r"\b(?:LUNIT|QURE|QXR|OXIPIT|CHESTLINK|CHESTEYE|ANNALISE|GLEAMER|AIDOC|RIVERAIN|INFERVISION|INFERREAD|VUNO|DEEPTEK|MILVUE"
     r"|AZMED|RAYVOLVE|BEHOLD\.?AI|RAYSCAPE|DEEPNOID|CAREBOT|ARTERYS|ZEBRA MEDICAL|ENLITIC|CONTEXTFLOW|ICOMETRIX|HARRISON\.?AI"
@@ -61,33 +61,34 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 def is_derived(dataset: Dataset) -> bool:
-    """Whether a picture says that it was made from a film and is none."""
-    said = [plain(text(dataset, keyword)) for keyword in _WRITTEN]
-    kinds = plain(" | ".join(words(dataset, "ImageType")[2:]))
+    """Whether the header declares a picture that was made from a film (ImageType, PS3.3 C.7.6.1.1.2; DerivationCodeSequence,
+    PS3.16 CID 7203; descriptions)."""
+    texts = [normalised(text(dataset, keyword)) for keyword in _WRITTEN]
+    kinds = normalised(" | ".join(words(dataset, "ImageType")[2:]))
     derivations = items(dataset, "DerivationCodeSequence")
-    meant = [plain(text(one, "CodeMeaning")) for one in derivations]
+    meant = [normalised(text(one, "CodeMeaning")) for one in derivations]
     coded = {text(one, "CodeValue") for one in derivations} & _DERIVATIONS
-    named = any(_DERIVED.search(one) for one in (*said, *meant, plain(" | ".join(words(dataset, "ImageType")))))
+    named = any(_DERIVED.search(one) for one in (*texts, *meant, normalised(" | ".join(words(dataset, "ImageType")))))
     if text(dataset, "SOPClassUID").startswith(_SECONDARY_CAPTURE):
-        named = named or any(re.search(r"\bA\.?I\b", one) for one in said)
-    return bool(coded or named or _IMAGE_TYPES.search(kinds) or _by_reader(dataset, said) or _half_energy(said, kinds))
+        named = named or any(re.search(r"\bA\.?I\b", one) for one in texts)
+    return bool(coded or named or _IMAGE_TYPES.search(kinds) or _by_reader(dataset, texts) or _half_energy(texts, kinds))
 
 
 def is_dual_energy(dataset: Dataset) -> bool:
-    """Whether a film belongs to an acquisition at two energies: its standard image is a film like others."""
-    said = [plain(text(dataset, keyword)) for keyword in _WRITTEN]
-    return any(_DUAL_ENERGY.search(one) for one in (*said, plain(" | ".join(words(dataset, "ImageType")))))
+    """Whether a film belongs to a dual-energy acquisition, whose standard image is answered like any film."""
+    texts = [normalised(text(dataset, keyword)) for keyword in _WRITTEN]
+    return any(_DUAL_ENERGY.search(one) for one in (*texts, normalised(" | ".join(words(dataset, "ImageType")))))
 
 
-def _by_reader(dataset: Dataset, said: list[str]) -> bool:
-    """By the name of a software that reads films, as the maker or in what it wrote."""
-    makers = [plain(text(dataset, keyword)) for keyword in ("Manufacturer", "ManufacturerModelName")]
-    return any(_READERS.search(one) for one in (*makers, *said))
+def _by_reader(dataset: Dataset, texts: list[str]) -> bool:
+    """Whether the manufacturer, the model or a description names software that reads films."""
+    makers = [normalised(text(dataset, keyword)) for keyword in ("Manufacturer", "ManufacturerModelName")]
+    return any(_READERS.search(one) for one in (*makers, *texts))
 
 
-def _half_energy(said: list[str], kinds: str) -> bool:
-    """The exposure at the lower energy, and a dual-energy picture that says it is derived and not the standard one."""
-    everything = " | ".join((*said, kinds))
+def _half_energy(texts: list[str], kinds: str) -> bool:
+    """Whether it is the low-energy exposure, or a bone, soft tissue or water picture, of a dual-energy acquisition."""
+    everything = " | ".join((*texts, kinds))
     if not _DUAL_ENERGY.search(everything) or _STANDARD.search(everything):
         return False
     return bool(re.search(r"\bLOW\b|\bBONE\b|\bSOFT\b|\bTISSUE\b|\bWATER\b", everything))

@@ -1,7 +1,7 @@
 """Encapsulated Pixel Data (PS3.5 section A.4): items of fragments, and the one compressed stream that they hold.
 
-A film has one frame, so that neither the Basic nor the Extended Offset Table is needed, and a wrong one does no harm: all
-fragments are one stream.
+A film has one frame, and all fragments are one stream: neither the Basic nor the Extended Offset Table is needed, and a wrong
+one does no harm.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ _HEAD = 8  # bytes of an item's tag and length
 
 
 def end_of_items(data: bytes, at: int) -> tuple[int, int]:
-    """Where the items that begin at `at` end, and where the next element begins: behind the Sequence Delimitation Item, or
-    at the end of the data when there is none."""
+    """Where the items that begin at `at` end, and where the next element begins: after the Sequence Delimitation Item, or at
+    the end of the data when there is none."""
     while data[at : at + 4] == ITEM and at + _HEAD <= len(data):
         at = min(at + _HEAD + _length(data, at), len(data))
-        at += data[at : at + 4] not in (ITEM, DELIMITER) and data[at + 1 : at + 5] in (ITEM, DELIMITER)  # padded, and not said
+        at += data[at : at + 4] not in (ITEM, DELIMITER) and data[at + 1 : at + 5] in (ITEM, DELIMITER)  # a pad byte
     end = at if data[at : at + 4] == DELIMITER else data.find(DELIMITER, at)
     return (end, min(end + _HEAD, len(data))) if end >= 0 else (len(data), len(data))
 
 
 def fragments(value: bytes) -> list[bytes]:
-    """What the items hold, the offset table first where there is one. Bytes behind an item that belong to none are counted to
-    it: its length was wrong."""
+    """The values of the items, the offset table first where there is one. Bytes between items are added to the item before
+    them: its length was wrong."""
     found, at = [], 0
     while value[at : at + 4] == ITEM and at + _HEAD <= len(value):
         begin, at = at + _HEAD, min(at + _HEAD + _length(value, at), len(value))

@@ -1,9 +1,9 @@
-"""Is this film ours? Decided on the header alone, before a pixel is decoded. A film that is not ours is no error: it is
-answered with a coded `Skip` that an administrator can list and count.
+"""Is this a frontal chest radiograph that the model may read? Decided by the header alone, before a pixel is decoded. A film
+that is not is no error: it is skipped with a code that an administrator can list and count.
 
-Headers lie and leave out: an absent BodyPartExamined or ViewPosition never rejects, and what is there is read with the
-descriptions as second witnesses. The rules stand in `RULES`, in the order in which they are asked. What was assumed of a
-film that is ours, `assumptions` says.
+Headers are wrong and incomplete: an absent BodyPartExamined or ViewPosition never causes a skip, and what is present is
+compared with the descriptions. `RULES` holds the rules in their order; `gate_notes` gives what was assumed about a film that
+passed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from segmenter.equipment import MANUFACTURER, MODEL_NAME
 from segmenter.film.age import age_notes, is_under
 from segmenter.film.derived import is_derived, is_dual_energy
-from segmenter.film.header import described, integer, is_uid, items, plain, text, words
+from segmenter.film.header import integer, is_uid, items, joined_text, normalised, text, words
 from segmenter.film.intensity import is_for_processing
 from segmenter.film.projection import IMAGE_DESCRIPTIONS, View, view_notes, view_of
 from segmenter.film.terms import CHEST, NOT_CHEST
@@ -27,7 +27,7 @@ from segmenter.values import Skip
 
 
 class SkipCode(Reason):
-    """Why a film is not ours: the code, and the sentence that an administrator reads."""
+    """Why a film is skipped: the code, and the sentence that an administrator reads."""
 
     MISSING_UID = "missing-uid", "The SOP Class, SOP Instance, Series or Study Instance UID is missing."
     INVALID_UID = "invalid-uid", "A UID holds other characters than digits and dots, or more than 64 of them."
@@ -53,11 +53,12 @@ class SkipCode(Reason):
     BLANK = "blank", "All of its pixels have one value."
 
     def skip(self) -> Skip:
+        """The code and the sentence as a value."""
         return Skip(self.value, self.sentence)
 
 
-class NotOurs(Exception):
-    """Raised where only decoding shows that a film is not ours; carries the code."""
+class SkippedFilm(Exception):
+    """Raised where only decoding shows that a film must be skipped. `skip`: the code and its sentence."""
 
     def __init__(self, code: SkipCode) -> None:
         super().__init__(code.sentence)
@@ -74,8 +75,8 @@ _IMAGE_CLASSES = _SECONDARY_CAPTURE | {
     "1.2.840.10008.5.1.4.1.1.1.1",  # DX for presentation
     "1.2.840.10008.5.1.4.1.1.1.1.1",  # DX for processing
 }
-_RADIOGRAPHS = {"CR", "DX", "RG", "DR", "XR"}  # DR and XR are not defined terms, and occur
-_UNSPECIFIC = {"", "OT", "SC"}  # says nothing either way
+_RADIOGRAPHS = {"CR", "DX", "RG", "DR", "XR"}  # DR and XR are no defined terms (PS3.3 C.7.3.1.1.1), but occur
+_UNSPECIFIC = {"", "OT", "SC"}
 _NOTHING_SAID = {"", "UNKNOWN", "OTHER", "NONE", "DEFAULT", "NULL", "N/A", "UNDEFINED", "UNSPECIFIED"}
 _DESCRIPTIONS = (
     *IMAGE_DESCRIPTIONS, "StudyDescription", "PerformedProcedureStepDescription", "RequestedProcedureDescription",
@@ -97,8 +98,8 @@ _SKIPPED_VIEWS = {
 }  # fmt: skip
 
 
-def _said(dataset: Dataset) -> str:
-    return described(dataset, _DESCRIPTIONS)
+def _descriptions(dataset: Dataset) -> str:
+    return joined_text(dataset, _DESCRIPTIONS)
 
 
 def _identity(dataset: Dataset, settings: Settings) -> SkipCode | None:
@@ -125,25 +126,25 @@ def _maker(dataset: Dataset, settings: Settings) -> SkipCode | None:
 
 
 def _modality(dataset: Dataset, settings: Settings) -> SkipCode | None:
-    """SOP class and Modality disagree in one film of eight; either may speak for a radiograph, but a Modality of another
-    kind (MG, CT, US ...) decides against it."""
+    """SOP class and Modality disagree in one film of eight; either is enough for a radiograph, but a Modality of another kind
+    (MG, CT, US ...) excludes it."""
     modality = text(dataset, "Modality").upper()
     if modality in _RADIOGRAPHS:
         return None
     if modality not in _UNSPECIFIC:
         return SkipCode.NOT_A_RADIOGRAPH
     captured = text(dataset, "SOPClassUID") in _SECONDARY_CAPTURE
-    chest = CHEST.search(_said(dataset) + " | " + plain(text(dataset, "BodyPartExamined")))
+    chest = CHEST.search(_descriptions(dataset) + " | " + normalised(text(dataset, "BodyPartExamined")))
     return SkipCode.NOT_A_RADIOGRAPH if captured and not chest else None
 
 
 def _burned_in(dataset: Dataset, settings: Settings) -> SkipCode | None:
-    """Only secondary captures: a CR with its own markers burned in is a film. A digitised film is ORIGINAL."""
+    """Secondary captures only: a CR with its own markers burned in is a film. A digitised film is ORIGINAL."""
     if text(dataset, "SOPClassUID") not in _SECONDARY_CAPTURE:
         return None
     kinds = words(dataset, "ImageType")
     derived = "DERIVED" in kinds and text(dataset, "BurnedInAnnotation").upper() == "YES"
-    named = _RESULT.search(" ".join(kinds) + " | " + described(dataset, ("SeriesDescription", "DerivationDescription")))
+    named = _RESULT.search(" ".join(kinds) + " | " + joined_text(dataset, ("SeriesDescription", "DerivationDescription")))
     return SkipCode.BURNED_IN_RESULT if derived or named else None
 
 
@@ -152,7 +153,7 @@ def _derived(dataset: Dataset, settings: Settings) -> SkipCode | None:
 
 
 def _processing(dataset: Dataset, settings: Settings) -> SkipCode | None:
-    """The version for presentation comes too, as a rule."""
+    """As a rule the version for presentation is sent, too."""
     return SkipCode.FOR_PROCESSING if settings.for_processing == "skip" and is_for_processing(dataset) else None
 
 
@@ -162,35 +163,35 @@ def _species(dataset: Dataset, settings: Settings) -> SkipCode | None:
     if species and not _HUMAN.search(species):
         return SkipCode.NOT_HUMAN
     breed = text(dataset, "PatientBreedDescription") or items(dataset, "BreedRegistrationSequence")
-    return SkipCode.NOT_HUMAN if (breed and not species) or _ANIMAL.search(_said(dataset)) else None
+    return SkipCode.NOT_HUMAN if (breed and not species) or _ANIMAL.search(_descriptions(dataset)) else None
 
 
 def _region(dataset: Dataset, settings: Settings) -> SkipCode | None:
-    """BodyPartExamined decides when it says something, else the region's code; else a description that names another region
-    and no chest."""
+    """BodyPartExamined decides when it has a meaningful value, else the code of the region; else a description that names
+    another region and no chest."""
     part, coded = _body_part(dataset), _region_code(dataset)
     if part is not None or coded is not None:
         return None if (coded if part is None else part) else SkipCode.NOT_A_CHEST
-    return SkipCode.NOT_A_CHEST if _names_another_region(_said(dataset)) else None
+    return SkipCode.NOT_A_CHEST if _names_another_region(_descriptions(dataset)) else None
 
 
 def _body_part(dataset: Dataset) -> bool | None:
-    """Whether BodyPartExamined says chest; None: it says nothing."""
-    part = plain(text(dataset, "BodyPartExamined"))
+    """Whether BodyPartExamined is the chest; None: absent or without meaning."""
+    part = normalised(text(dataset, "BodyPartExamined"))
     return None if part in _NOTHING_SAID else bool(CHEST.search(part) and not NOT_CHEST.search(part))
 
 
 def _region_code(dataset: Dataset) -> bool | None:
-    """Whether AnatomicRegionSequence (PS3.3 C.8.11.2) says chest; None: nothing that is known here."""
+    """Whether AnatomicRegionSequence (PS3.3 C.8.11.2) is the chest; None: absent, or a code that is not known here."""
     found = items(dataset, "AnatomicRegionSequence")
-    meant = plain(" ".join(text(one, "CodeMeaning") for one in found))
+    meant = normalised(" ".join(text(one, "CodeMeaning") for one in found))
     if _names_another_region(meant):
         return False
     return True if CHEST.search(meant) or {text(one, "CodeValue").upper() for one in found} & _CHEST_CODES else None
 
 
-def _names_another_region(said: str) -> bool:
-    return bool(NOT_CHEST.search(said) or (_OTHER_REGION.search(said) and not CHEST.search(said)))
+def _names_another_region(descriptions: str) -> bool:
+    return bool(NOT_CHEST.search(descriptions) or (_OTHER_REGION.search(descriptions) and not CHEST.search(descriptions)))
 
 
 def _view(dataset: Dataset, settings: Settings) -> SkipCode | None:
@@ -222,7 +223,7 @@ RULES: tuple[Callable[[Dataset, Settings], SkipCode | None], ...] = (
 
 
 def gate(dataset: Dataset, settings: Settings) -> Skip | None:
-    """None for a film that is ours; else the first reason of `RULES` why it is not. Never raises for a bad header."""
+    """None for a film to be read, else the first reason of `RULES` to skip it. Never raises for a bad header."""
     for rule in RULES:
         code = rule(dataset, settings)
         if code is not None:
@@ -230,8 +231,8 @@ def gate(dataset: Dataset, settings: Settings) -> Skip | None:
     return None
 
 
-def assumptions(dataset: Dataset) -> tuple[NoteCode, ...]:
-    """What the header left open about a film that `gate` let through, or contradicts itself in. Never raises."""
+def gate_notes(dataset: Dataset) -> tuple[NoteCode, ...]:
+    """What the header leaves open, or contradicts itself in, about a film that `gate` let pass. Never raises."""
     unspecific = text(dataset, "Modality").upper() in _UNSPECIFIC
     modality = (NoteCode.MODALITY_ASSUMED,) if unspecific else ()
     energy = (NoteCode.DUAL_ENERGY,) if is_dual_energy(dataset) else ()
@@ -239,10 +240,10 @@ def assumptions(dataset: Dataset) -> tuple[NoteCode, ...]:
 
 
 def _region_notes(dataset: Dataset) -> tuple[NoteCode, ...]:
-    part, coded, said = _body_part(dataset), _region_code(dataset), _said(dataset)
+    part, coded, descriptions = _body_part(dataset), _region_code(dataset), _descriptions(dataset)
     decided: tuple[NoteCode, ...] = ()
     if part is None:
-        described = NoteCode.REGION_BY_TEXT if CHEST.search(said) else NoteCode.REGION_ASSUMED
-        decided = (NoteCode.REGION_BY_CODE if coded else described,)
-    conflict = coded is False or _names_another_region(said)
+        by_text = NoteCode.REGION_BY_TEXT if CHEST.search(descriptions) else NoteCode.REGION_ASSUMED
+        decided = (NoteCode.REGION_BY_CODE if coded else by_text,)
+    conflict = coded is False or _names_another_region(descriptions)
     return (*decided, *((NoteCode.REGION_CONFLICT,) if conflict else ()))

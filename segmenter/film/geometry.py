@@ -1,4 +1,4 @@
-"""How large a pixel is, which shape it has, and which way up the film lies: what the header says of its geometry."""
+"""The geometry of a film by its header: size and shape of a pixel, and the orientation of the film."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from segmenter.film.header import integer, number, numbers, present, words
+from segmenter.film.header import has_value, integer, number, numbers, words
 from segmenter.notes import NoteCode
 from segmenter.values import Spacing, Turn
 
 _SPACING_MM = (0.01, 10.0)
-_LONGEST_MM = 800.0  # no chest film is nearly as long
+_LONGEST_MM = 800.0  # no chest film is nearly so long
 _PROPORTIONS = ("PixelAspectRatio", "NominalScannedPixelSpacing", "PixelSpacing", "ImagerPixelSpacing")
 _OPPOSITE = {"L": "R", "R": "L", "H": "F", "F": "H"}
 
 
 def spacing_of(dataset: Dataset) -> Spacing | None:
-    """PixelSpacing; else ImagerPixelSpacing, divided by the radiographic magnification where it is known (PS3.3 10.7.1.3,
-    C.8.11.3.1.1). [0, 0] occurs, and 1 as a word for nothing: what is not between .01 and 10 mm, or makes a film of more than
-    .8 m, is answered like an absent one. NominalScannedPixelSpacing never counts."""
+    """PixelSpacing; else ImagerPixelSpacing, divided by EstimatedRadiographicMagnificationFactor where it is known (PS3.3
+    10.7.1.3). mm. [0, 0] occurs, and 1 in place of an unknown value: a spacing outside .01 to 10 mm, or one that makes a film
+    of more than .8 m, is treated as absent. NominalScannedPixelSpacing never counts."""
     rows, columns = integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         found = numbers(dataset, keyword)
@@ -37,8 +37,8 @@ def spacing_of(dataset: Dataset) -> Spacing | None:
 
 
 def aspect_of(dataset: Dataset, spacing: Spacing | None) -> tuple[int, int]:
-    """Height to width of a pixel, from its spacing, else PixelAspectRatio (PS3.3 C.7.6.3.1.7), else a spacing that says
-    nothing of lengths on the body: the scanner's, or one that is no chest film's; (1, 1) when none says it."""
+    """Height to width of a pixel as a ratio of whole numbers: from its spacing, else PixelAspectRatio (PS3.3 C.7.6.3.1.7), else
+    a spacing that gives no lengths on the body (the scanner's, or an implausible one); (1, 1) without any of them."""
     said = [numbers(dataset, keyword) for keyword in _PROPORTIONS]
     for tall, wide in ((spacing.row_mm, spacing.column_mm),) if spacing else (one for one in said if len(one) == 2):
         if tall > 0 and wide > 0 and 0.1 <= tall / wide <= 10:
@@ -48,14 +48,13 @@ def aspect_of(dataset: Dataset, spacing: Spacing | None) -> tuple[int, int]:
 
 
 def turn_of(dataset: Dataset) -> Turn:
-    """How to bring the film upright from PatientOrientation (PS3.3 C.7.6.1.1.1): a frontal film read face to face has rows
-    towards the patient's left and columns towards the feet, L\\F. What is absent or no frontal orientation is left as it
-    is."""
-    return said_turn(dataset) or Turn()
+    """How to bring the film upright by PatientOrientation (PS3.3 C.7.6.1.1.1): a frontal film is shown with rows towards the
+    patient's left and columns towards the feet, L\\F. Without a frontal orientation the film is left as it is."""
+    return turn_of_orientation(dataset) or Turn()
 
 
-def said_turn(dataset: Dataset) -> Turn | None:
-    """None when PatientOrientation is absent or no frontal orientation."""
+def turn_of_orientation(dataset: Dataset) -> Turn | None:
+    """As `turn_of`, but None when PatientOrientation is absent or not that of a frontal film."""
     found = words(dataset, "PatientOrientation")
     if len(found) != 2 or not all(found):
         return None
@@ -81,10 +80,11 @@ def turned_back(array: NDArray, turn: Turn) -> NDArray:
 
 
 def geometry_notes(dataset: Dataset, spacing: Spacing | None, turn: Turn) -> tuple[NoteCode, ...]:
-    """PixelSpacing equal to ImagerPixelSpacing was not corrected for magnification (PS3.3 10.7.1.3)."""
+    """The notes about spacing and orientation. PixelSpacing equal to ImagerPixelSpacing is not corrected for magnification
+    (PS3.3 10.7.1.3)."""
     source = spacing.source if spacing else ""
-    ignored = present(dataset, "PixelSpacing") and source != "PixelSpacing"
-    ignored = ignored or (present(dataset, "ImagerPixelSpacing") and spacing is None)
+    ignored = has_value(dataset, "PixelSpacing") and source != "PixelSpacing"
+    ignored = ignored or (has_value(dataset, "ImagerPixelSpacing") and spacing is None)
     copied = source == "PixelSpacing" and numbers(dataset, "PixelSpacing") == numbers(dataset, "ImagerPixelSpacing")
     where: tuple[NoteCode, ...] = ()
     if spacing is None:
@@ -92,6 +92,6 @@ def geometry_notes(dataset: Dataset, spacing: Spacing | None, turn: Turn) -> tup
     elif spacing.corrected or spacing.in_detector_plane or copied:
         where = (NoteCode.SPACING_DERIVED if spacing.corrected else NoteCode.DETECTOR_SPACING,)
     upright: tuple[NoteCode, ...] = (NoteCode.TURNED_UPRIGHT,) if turn != Turn() else ()
-    if said_turn(dataset) is None:
+    if turn_of_orientation(dataset) is None:
         upright = (NoteCode.UPRIGHT_ASSUMED,)
     return (*((NoteCode.SPACING_IGNORED,) if ignored else ()), *where, *upright)

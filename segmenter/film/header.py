@@ -1,7 +1,6 @@
-"""Reading header values as they really are: absent, empty, garbled, of the wrong VR or multiplicity.
+"""Reading header values that may be absent, empty, garbled, of the wrong VR or multiplicity.
 
-Nothing here raises for a bad value: it is answered like an absent one, because a film must not be lost to a tag that
-does not matter.
+Nothing here raises for a bad value: it is treated as absent, because a film must not fail for an element that does not matter.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ _UNREADABLE = (
     ValueError, TypeError, ArithmeticError, LookupError, AttributeError, NotImplementedError, RecursionError, OSError,
     struct.error, BytesLengthException,
 )  # fmt: skip
-_noise = ExitStack()  # puts back what `quietly` changed
+_changes = ExitStack()  # restores what `without_warnings` changed
 _counting = threading.Lock()
-_quiet = 0  # threads inside `quietly`
+_threads_inside = 0  # of `without_warnings`
 _ACCENTED = re.compile("[\u00c0-\u024f\u0370-\u03ff\u1e00-\u1fff]")  # Latin and Greek: й and ゲ are letters of their own
 _JOINED = str.maketrans({"Ł": "L", "Ø": "O", "Đ": "D", "Æ": "AE", "Œ": "OE", "Ĳ": "IJ", "Þ": "TH", "Ð": "D", "İ": "I"})
 _TEXTS = (None, "DS", "IS", "LO", "SH", "LT", "ST", "UT", "UC", "CS", "UN")  # VRs that a number may be written in
@@ -40,38 +39,38 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """No warnings of pydicom and highdicom inside: they quote header values, and header values are patient data.
+def without_warnings() -> Iterator[None]:
+    """Suppresses warnings of pydicom and highdicom: they quote header values, and header values are patient data.
 
-    Changes settings of the process: the first thread that is inside sets them, the last one that leaves puts them back.
+    Changes settings of the process: the first thread that enters sets them, the last one that leaves restores them.
     """
-    global _quiet
+    global _threads_inside
     with _counting:
-        if _quiet == 0:
+        if _threads_inside == 0:
             _silence()
-        _quiet += 1
+        _threads_inside += 1
     try:
         yield
     finally:
         with _counting:
-            _quiet -= 1
-            if _quiet == 0:
-                _noise.close()
+            _threads_inside -= 1
+            if _threads_inside == 0:
+                _changes.close()
 
 
 def _silence() -> None:
     for name in ("pydicom", "highdicom"):
         logger = logging.getLogger(name)
-        _noise.callback(logger.setLevel, logger.level)
+        _changes.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL + 1)
-    _noise.enter_context(warnings.catch_warnings())
-    _noise.enter_context(config.disable_value_validation())
+    _changes.enter_context(warnings.catch_warnings())
+    _changes.enter_context(config.disable_value_validation())
     warnings.simplefilter("ignore")
 
 
-def readable(dataset: Dataset) -> Dataset:
-    """The same elements under another roof. pydicom converts an element when it is read; in the original, the bytes that
-    it arrived in stay. Not for datasets that were read with `defer_size`."""
+def for_reading(dataset: Dataset) -> Dataset:
+    """A dataset of the same elements, to read values from. pydicom converts an element when its value is read; in the original
+    dataset the elements keep the bytes they arrived in. Not for datasets that were read with `defer_size`."""
     view = Dataset({tag: dataset.get_item(tag, keep_deferred=True) for tag in dataset.keys()})  # noqa: SIM118
     implicit_vr, little_endian = dataset.original_encoding
     view.set_original_encoding(implicit_vr, little_endian, dataset.original_character_set)  # type: ignore[arg-type]
@@ -81,7 +80,7 @@ def readable(dataset: Dataset) -> Dataset:
 
 
 def value(dataset: Dataset, keyword: str) -> Any:
-    """The value as pydicom converts it; None when it is absent, empty or not convertible."""
+    """The value as pydicom converts it; None when it is absent, empty or cannot be converted."""
     try:
         found = dataset.get(keyword)
     except _UNREADABLE:
@@ -89,8 +88,8 @@ def value(dataset: Dataset, keyword: str) -> Any:
     return None if found is None or (isinstance(found, str | list | MultiValue) and len(found) == 0) else found
 
 
-def present(dataset: Dataset, keyword: str) -> bool:
-    """Whether the element holds anything, readable or not."""
+def has_value(dataset: Dataset, keyword: str) -> bool:
+    """Whether the element has a value, readable or not."""
     tag = Tag(keyword)
     if tag not in dataset:
         return False
@@ -108,25 +107,25 @@ def text(dataset: Dataset, keyword: str) -> str:
     values = found if isinstance(found, MultiValue | list | tuple) else [found]
     try:
         parts = [str(v).strip() for v in values]
-    except _UNREADABLE:  # a sequence with a bad item, where text belongs
+    except _UNREADABLE:  # a sequence with a bad item in place of text
         return ""
     return "\\".join(parts) if any(parts) else ""
 
 
-def plain(said: str) -> str:
-    """Upper case, without accents of Latin and Greek letters, full-width letters as usual ones, underscores as blanks: how
-    descriptions are compared."""
-    composed = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", said).replace("_", " ").upper().translate(_JOINED))
+def normalised(written: str) -> str:
+    """A text as descriptions are compared: upper case, without accents of Latin and Greek letters, full-width letters as usual
+    ones, underscores as blanks."""
+    composed = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", written).replace("_", " ").upper().translate(_JOINED))
     return _ACCENTED.sub(lambda one: unicodedata.normalize("NFD", one[0])[0], composed)
 
 
-def described(dataset: Dataset, keywords: Sequence[str]) -> str:
-    """What these elements say, as one plain text."""
-    return plain(" | ".join(text(dataset, keyword) for keyword in keywords))
+def joined_text(dataset: Dataset, keywords: Sequence[str]) -> str:
+    """The texts of these elements, joined and normalised."""
+    return normalised(" | ".join(text(dataset, keyword) for keyword in keywords))
 
 
 def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
-    """The values of a multi-valued text, upper case, stripped; () when there is none."""
+    """The values of a text with several values, upper case, stripped; () when there is none."""
     found = text(dataset, keyword)
     return tuple(v.strip().upper() for v in found.split("\\")) if found else ()
 
@@ -138,7 +137,8 @@ def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
 
 
 def numbers_or_gaps(dataset: Dataset, keyword: str) -> tuple[float | None, ...]:
-    """All values as finite floats, None where one is none. What is written as text is read as it was meant."""
+    """All values as finite floats, None in place of any other value. Malformed DS and IS are read by
+    `number_text.as_number`."""
     written = _written(dataset, keyword)
     if written is not None:
         if len(written) == 1 and dictionary_VM(keyword).startswith("2") and (pair := as_pair(written[0])):
@@ -151,13 +151,13 @@ def numbers_or_gaps(dataset: Dataset, keyword: str) -> tuple[float | None, ...]:
 
 
 def malformed(dataset: Dataset, keyword: str) -> bool:
-    """Whether a number that was read is not written as DS or IS (PS3.5 section 6.2)."""
+    """Whether a number that could be read is not a valid DS or IS (PS3.5 section 6.2)."""
     written = _written(dataset, keyword) or ()
     return any(not is_proper(one) and (as_number(one) is not None or as_pair(one) is not None) for one in written)
 
 
 def _written(dataset: Dataset, keyword: str) -> tuple[str, ...] | None:
-    """The values of a DS or IS as text, whatever VR the file gives it; None for an element of another kind."""
+    """The values of an element whose VR should be DS or IS, as text, whatever its VR in the file; None for other elements."""
     tag = Tag(keyword)
     if tag not in dataset or dictionary_VR(tag) not in ("DS", "IS"):
         return None
@@ -202,5 +202,6 @@ def items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
 
 
 def is_uid(found: str) -> bool:
-    """Digits and dots, at most 64 characters (PS3.5 section 9). Leading zeros of a component occur and are let through."""
+    """Whether a text is a UID: digits and dots, at most 64 characters (PS3.5 section 9.1). Leading zeros of a component, which
+    the standard forbids, occur and are accepted."""
     return len(found) <= 64 and _UID.fullmatch(found) is not None

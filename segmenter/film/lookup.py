@@ -1,5 +1,5 @@
-"""Lookup tables of a header (PS3.3 C.11.1.1.1, C.11.2.1.1, C.7.6.3.1.5), read as their data are, because their descriptors
-are often wrong."""
+"""Lookup tables of a header (PS3.3 C.11.1.1.1, C.11.2.1.1, C.7.6.3.1.5), read by their data, because their descriptors are
+often wrong."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def first_table(
 
 
 def _table(holder: Dataset, descriptor: str, data: str, signed: bool, big_endian: bool) -> LookupTable | None:
-    """0 entries in the descriptor mean 65,536. The largest entry says how many bits there are: an output range that the data
-    do not fill would show the film nearly black."""
-    said, held = _descriptor(holder, descriptor, big_endian), value(holder, data)
-    if len(said) != 3 or held is None:
+    """0 entries in the descriptor mean 65,536. The largest entry gives the number of bits: with an output range that the data
+    do not fill, the film would be nearly black."""
+    described, held = _descriptor(holder, descriptor, big_endian), value(holder, data)
+    if len(described) != 3 or held is None:
         return None
-    count, first, bits = said
+    count, first, bits = described
     count = count % 65536 or 65536
     first = first - 65536 if signed and first > 32767 else first % 65536 if not signed else first
     entries = _entries(held, count, bits, big_endian)[:count]
@@ -41,7 +41,7 @@ def _table(holder: Dataset, descriptor: str, data: str, signed: bool, big_endian
 
 
 def _descriptor(holder: Dataset, keyword: str, big_endian: bool) -> tuple[int, ...]:
-    """Number of entries, first input, bits; as words where the VR is one of bytes."""
+    """Number of entries, first input, bits; from 16-bit words where the VR is OB, OW or UN."""
     held = value(holder, keyword)
     if isinstance(held, bytes):
         return tuple(int(word) for word in _words(held, big_endian))
@@ -49,7 +49,7 @@ def _descriptor(holder: Dataset, keyword: str, big_endian: bool) -> tuple[int, .
 
 
 def _entries(held: object, count: int, bits: int, big_endian: bool) -> NDArray[np.int64]:
-    """LUTData is US, or OW in the byte order of the file. Entries of 8 bits may lie two to a word, and do so where there are
+    """LUTData is US, or OW in the byte order of the file. Two entries of 8 bits may share a word, and do so where there are
     about as many bytes as entries."""
     if isinstance(held, bytes):
         words = _words(held, big_endian)

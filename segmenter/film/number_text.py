@@ -1,5 +1,5 @@
-"""Numbers that are written as text (DS and IS, PS3.5 section 6.2), as they are really written: with a decimal comma, in
-brackets, with a unit."""
+"""Numbers written as text (DS and IS, PS3.5 section 6.2), also malformed ones: with a decimal comma, in brackets, with a
+unit."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _GROUPED = {mark: re.compile(rf"[1-9]\d{{0,2}}(\{mark}\d{{3}})+") for mark in ".
 _BETWEEN_TWO = (r"[;|/:x×*]", r"(?<=\d),\s+", r"\s+")
 
 
-def as_number(said: str) -> float | None:
-    """None when there is no number in it, more than one, or none that is finite."""
-    if _PROPER.fullmatch(said):
-        found = float(said)
+def as_number(written: str) -> float | None:
+    """The number in a text; None when it contains none, more than one, or one that is not finite."""
+    if _PROPER.fullmatch(written):
+        found = float(written)
         return found if math.isfinite(found) else None
-    plain = _UNIT.sub("", said.replace("\xa0", " ").replace("\u2212", "-"))
+    plain = _UNIT.sub("", written.replace("\xa0", " ").replace("\u2212", "-"))
     numbers = list(_ONE.finditer(plain))
     if len(numbers) != 1 or "#" in plain:  # 1.#QNAN
         return None
@@ -30,16 +30,16 @@ def as_number(said: str) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def is_proper(said: str) -> bool:
-    """Whether it is written as the standard wants it, or not at all."""
-    return not said or _PROPER.fullmatch(said) is not None
+def is_proper(written: str) -> bool:
+    """Whether a text is a valid DS or IS, or empty."""
+    return not written or _PROPER.fullmatch(written) is not None
 
 
-def as_pair(said: str) -> tuple[float, float] | None:
-    """Two numbers in one text, with something else than a backslash between them; None when it is not that."""
-    said = said.strip("[](){} ")
-    ways = [re.split(between, said) for between in _BETWEEN_TWO]
-    parts = said.split(",")
+def as_pair(written: str) -> tuple[float, float] | None:
+    """Two numbers in one text, separated by something else than a backslash; None for any other text."""
+    written = written.strip("[](){} ")
+    ways = [re.split(between, written) for between in _BETWEEN_TWO]
+    parts = written.split(",")
     if len(parts) == 4:  # two decimal commas and one that separates
         ways.append([",".join(parts[:2]), ",".join(parts[2:])])
     elif all("." in part for part in parts):
@@ -52,8 +52,8 @@ def as_pair(said: str) -> tuple[float, float] | None:
 
 
 def _with_point(digits: str) -> str | None:
-    """The last of two different marks is the decimal point, and so is a comma that stands alone; marks that repeat group
-    thousands. None when it is neither."""
+    """The digits with a decimal point: the last of two different marks, or a single comma; repeated marks group thousands. None
+    for any other text."""
     marks = [one for one in digits if one in ".,' "]
     decimal = marks[-1] if marks and marks[-1] in ".," and marks.count(marks[-1]) == 1 else ""
     whole, _, fraction = digits.partition(decimal) if decimal else (digits, "", "")

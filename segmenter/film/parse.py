@@ -1,9 +1,9 @@
-"""A Part 10 file -> its dataset, also where the end of the file cannot be parsed.
+"""A DICOM file (PS3.10) -> its dataset, also where the end of the file cannot be parsed.
 
-pydicom answers an end that it cannot parse (a stream without its delimiter, a cut file, surplus bytes that look like the
-head of an element) with an empty dataset. Here what precedes PixelData is kept, PixelData is what is there of it, and what
-follows is taken as far as it can be read: elements stand in the order of their tags (PS3.5 section 7.1), and none that
-matters to a film stands behind its pixels.
+pydicom returns an empty dataset for an end that it cannot parse (a stream without its delimiter, a truncated file, surplus
+bytes that look like the head of an element). Here the elements before PixelData are kept, PixelData is as much of it as the
+file holds, and later elements are read as far as possible: elements are in the order of their tags (PS3.5 section 7.1), and
+none that matters to a film follows its pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from segmenter.errors import Refused
 from segmenter.film.encapsulated import end_of_items
-from segmenter.film.header import quietly
+from segmenter.film.header import without_warnings
 
 MAX_INFLATED_BYTES = 512 * 2**20
 _INFLATED_AT_ONCE = 16 * 2**20  # bytes
@@ -33,7 +33,7 @@ _PIXEL_DATA = Tag("PixelData")
 _FIRST_GROUP = 0x0008  # of a dataset
 _PART10_PREFIX = 132  # bytes
 
-# What pydicom raises on bytes that are no dataset.
+# What pydicom raises for bytes that are not a dataset.
 UNREADABLE = (
     InvalidDicomError, BytesLengthException, OSError, ValueError, EOFError, NotImplementedError, struct.error, LookupError,
     TypeError, AttributeError, RecursionError, OverflowError, zlib.error,
@@ -43,12 +43,12 @@ Elements = dict[BaseTag, DataElement | RawDataElement]
 
 
 def parse(part10: bytes) -> FileDataset:
-    """The dataset of a Part 10 file; its elements are raw, as the bytes they arrived in.
+    """The dataset of a DICOM file; its elements are raw and keep the bytes they arrived in.
 
-    Raises one of UNREADABLE when it is no DICOM, Refused when it is cut off before its pixels (`truncated-dataset`) or would
-    inflate beyond reason (`absurd-size`).
+    Raises one of UNREADABLE when it is not DICOM, Refused when it is truncated before its pixels (`truncated-dataset`,
+    `truncated-pixel-data`) or inflates to more than MAX_INFLATED_BYTES (`absurd-size`).
     """
-    with quietly():
+    with without_warnings():
         file = BytesIO(part10)
         file.seek(_PART10_PREFIX)
         meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 0x0002)
@@ -65,7 +65,7 @@ def parse(part10: bytes) -> FileDataset:
 
 
 class _Head(NamedTuple):
-    """Of the last element that was begun; `value`: where its value begins."""
+    """Tag, VR and length of the last element that was begun; `value`: the offset of its value."""
 
     tag: BaseTag
     vr: str | None
@@ -81,18 +81,18 @@ def read_elements(
     stop: Callable[[BaseTag], bool],
     tags: Iterable[BaseTag] = (),
 ) -> tuple[Dataset, _Head | None]:
-    """The elements of an encoded dataset from `at` up to one that `stop` names, or that cannot be read; and the head of the
-    element that was begun last. `tags`: only these."""
+    """The elements of an encoded dataset from `at` up to one that `stop` selects, or that cannot be read; and the head of the
+    element that was begun last. `tags`: only these. Raises one of UNREADABLE when nothing can be read."""
     last: list[_Head] = []
 
-    def look(tag: BaseTag, vr: str | None, length: int) -> bool:
+    def note_and_stop(tag: BaseTag, vr: str | None, length: int) -> bool:
         last[:] = [_Head(tag, vr, length, file.tell())]
         return stop(tag)
 
     def read() -> Dataset:
         file.seek(at)
         most = len(data) - at
-        return read_dataset(file, implicit_vr, little_endian, most, look, specific_tags=list(tags) or None)  # type: ignore[arg-type]
+        return read_dataset(file, implicit_vr, little_endian, most, note_and_stop, specific_tags=list(tags) or None)  # type: ignore[arg-type]
 
     file = BytesIO(data)
     try:
@@ -141,7 +141,7 @@ def _is_whole(data: bytes, found: Dataset, last: _Head | None) -> bool:
 
 
 def _behind(data: bytes, at: int, implicit_vr: bool, little_endian: bool) -> Elements:
-    """What can be read behind the pixels: elements of a film whose tags are out of order, or nothing."""
+    """The elements after the pixels that can be read: those of a film whose tags are out of order, or none."""
 
     def stop(tag: BaseTag) -> bool:
         return not _FIRST_GROUP <= tag.group < _PIXEL_DATA.group
@@ -156,7 +156,7 @@ def _behind(data: bytes, at: int, implicit_vr: bool, little_endian: bool) -> Ele
 
 
 def _inflated(deflated: bytes) -> bytes:
-    """What can be inflated of it (PS3.5 section A.5). Some kilobytes may inflate to any size: that is looked at first."""
+    """As much as can be inflated (PS3.5 section A.5). Kilobytes may inflate to any size, so the size is measured first."""
     if sum(len(part) for part in _parts(deflated)) > MAX_INFLATED_BYTES:
         raise Refused("absurd-size", f"The deflated dataset inflates to more than {MAX_INFLATED_BYTES // 2**20} MiB.")
     return b"".join(_parts(deflated))
@@ -170,6 +170,6 @@ def _parts(deflated: bytes) -> Iterator[bytes]:
         except zlib.error:
             if not size:
                 raise
-            return  # damaged: what precedes is kept
+            return  # damaged: the part before is kept
         size, deflated = size + len(part), inflater.unconsumed_tail
         yield part

@@ -1,13 +1,13 @@
-"""Lungs bright where they should be dark: a film under the wrong photometric interpretation, seen in its pixels.
+"""A score of polarity from the pixels: are the lungs dark, or bright because the photometric interpretation is wrong?
 
-Three witnesses, each positive for a chest with dark lungs and of the other sign for its negative, on the ranks of the grey
+Three features, each positive for a chest with dark lungs and of the opposite sign for its negative, of the ranks of the grey
 values (so that window and gamma do not matter) at SIDE pixels:
 
     template  two dark lungs in a bright body, at several sizes, wherever they fit best: best match plus worst match
     border    the film's edges are darker than its middle (air beside the patient)
     centre    the mediastinum is brighter than the lungs beside it
 
-Measured by `bench/polarity.py` (figures in docs/use/gate.md). What follows from it, `photometric.py` decides.
+Measured by `bench/polarity.py` (figures in docs/use/gate.md); used by `photometric.py`.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from numpy.typing import NDArray
 from segmenter.values import Image
 
 SIDE = 40
-_EVEN = 0.03  # of the grey scale: a line of the frame differs less in itself
+_EVEN = 0.03  # of the grey scale: the greys of a line of the frame differ less
 _MOST_FRAME = 0.35  # of a side
 _WEIGHTS = (1.0, 0.5, 0.5)
 _SIZES = ((0.6, 0.6), (0.6, 0.75), (0.6, 0.9), (0.75, 0.6), (0.75, 0.75), (0.75, 0.9), (0.9, 0.75), (0.9, 0.9))  # of SIDE
 
 
-def polarity(image: Image) -> float:
-    """Positive: lungs look dark; negative: bright. About -1 to 1; of the negative of a film, the same with the other sign. Of
-    a film that lies on its side without saying so, a guess. `image` (H, W) float32, brought upright."""
+def polarity_score(image: Image) -> float:
+    """Positive: lungs look dark; negative: bright. About -1 to 1; the inverted film has the same score with the opposite sign.
+    Not reliable for a film that lies on its side. `image` (H, W) float32, brought upright."""
     ranks = _ranks(_small(image))
-    witnesses = (_template_match(ranks), _border(ranks), _centre(ranks))
-    return float(sum(weight * said for weight, said in zip(_WEIGHTS, witnesses, strict=True)))
+    scores = (_template_match(ranks), _border(ranks), _centre(ranks))
+    return float(sum(weight * score for weight, score in zip(_WEIGHTS, scores, strict=True)))
 
 
-def stands(image: Image) -> bool:
+def is_upright(image: Image) -> bool:
     """Whether a film looks upright or upside down, not lying on its side: a chest is more like its mirror image than like its
-    upside-down one, whichever way round the greys are."""
+    upside-down image, in either polarity. `image` (H, W) float32."""
     ranks = _ranks(_small(image)).astype(np.float64)
     ranks -= ranks.mean()
     return float((ranks * ranks[:, ::-1]).sum()) >= float((ranks * ranks[::-1]).sum())
@@ -57,7 +57,7 @@ def _scaled(image: NDArray[np.float32], longer: int) -> NDArray[np.float32]:
 
 
 def _unframed(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Without the even black or white at its edges: collimators, shutters, the margins of a scanned film."""
+    """The image without even black or white at its edges: collimators, shutters, the margins of a scanned film."""
     (top, bottom), (left, right) = (0, len(image)), _inside(image.T)
     if right > left:
         top, bottom = _inside(image[:, left:right])
@@ -65,7 +65,7 @@ def _unframed(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _inside(lines: NDArray[np.float32]) -> tuple[int, int]:
-    """The first line that is not of one grey, and the one after the last."""
+    """The first line of more than one grey, and the one after the last."""
     low, high = np.percentile(lines, (5, 95), axis=1)
     uneven = np.flatnonzero(high - low >= _EVEN)
     most = int(_MOST_FRAME * len(lines))
@@ -75,7 +75,7 @@ def _inside(lines: NDArray[np.float32]) -> tuple[int, int]:
 
 
 def _ranks(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(H, W) -> each pixel's place among all of them, 0 to 1; equal greys share their middle place."""
+    """(H, W) -> each pixel's rank among all pixels, 0 to 1; equal greys have their mean rank."""
     _, index, counts = np.unique(image.ravel(), return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - (counts + 1) / 2
     return np.asarray(middle[index].reshape(image.shape) / max(image.size - 1, 1), np.float32)

@@ -1,4 +1,4 @@
-"""The display shutter: what lies outside it is not part of the film (PS3.3 C.7.6.11, as a bitmap C.7.6.15)."""
+"""The display shutter (PS3.3 C.7.6.11; as a bitmap, PS3.3 C.7.6.15): what lies outside it is not part of the film."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from segmenter.film.header import integer, number, numbers, present, words
+from segmenter.film.header import has_value, integer, number, numbers, words
 
 Open = NDArray[np.bool_]  # (H, W), True where the film shows
-_LEAST_OPEN = 0.1  # of the film: a shutter that leaves less was made for other pixels
+_LEAST_OPEN = 0.1  # of the film: a shutter that leaves less open was made for other pixels
 
 
 def shutter_of(dataset: Dataset, shape: tuple[int, int], aspect: float = 1.0) -> tuple[Open | None, bool]:
-    """The part of a film of `shape` (H, W) that its shutters leave open, all of them together, and whether one of them was
-    senseless and is left out. None: nothing is shut. `aspect`: height to width of a pixel, for circles.
+    """The part (H, W) bool of a film of `shape` that all its shutters together leave open, None when all is open; and whether
+    an invalid shutter was ignored. `aspect`: height to width of a pixel, for circles. Never raises.
 
-    Positions count from 1 at the upper left pixel; edges and vertices belong to the open part.
+    Positions count from 1 at the upper left pixel (row\\column); edges and vertices belong to the open part.
     """
     open_, ignored = np.ones(shape, bool), False
     for kind in words(dataset, "ShutterShape"):
@@ -26,7 +26,7 @@ def shutter_of(dataset: Dataset, shape: tuple[int, int], aspect: float = 1.0) ->
             ignored = True
             continue
         open_ &= part
-    ignored = ignored or (present(dataset, "ShutterShape") and not words(dataset, "ShutterShape"))
+    ignored = ignored or (has_value(dataset, "ShutterShape") and not words(dataset, "ShutterShape"))
     return (None if open_.all() else open_), ignored
 
 
@@ -55,19 +55,19 @@ def _polygon(dataset: Dataset, shape: tuple[int, int], aspect: float) -> Open | 
     vertices = numbers(dataset, "VerticesOfThePolygonalShutter")
     if len(vertices) < 6 or len(vertices) % 2:
         return None
-    limit = 4 * max(shape)  # what lies farther out is as far as OpenCV can draw
+    limit = 4 * max(shape)  # OpenCV cannot draw farther out
     points = np.clip(np.array(vertices).reshape(-1, 2)[:, ::-1] - 1, -limit, limit).astype(np.float32)
     part, outline = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     corners = [np.rint(points).astype(np.int32)]
     cv2.fillPoly(part, corners, 1)
     cv2.polylines(outline, corners, True, 1)
-    for y, x in np.argwhere(outline):  # OpenCV fills what the outline touches, too
+    for y, x in np.argwhere(outline):  # OpenCV also fills pixels that the outline touches
         part[y, x] = cv2.pointPolygonTest(points, (float(x), float(y)), False) >= 0
     return part.astype(bool)
 
 
 def _bitmap(dataset: Dataset, shape: tuple[int, int], aspect: float) -> Open | None:
-    """An overlay plane of the film's size: where it is 1, the film is shut."""
+    """An overlay plane of the film's size: 1 is outside the open part (PS3.3 C.7.6.15)."""
     group = integer(dataset, "ShutterOverlayGroup")
     if group is None or not 0x6000 <= group <= 0x601E or group % 2:
         return None

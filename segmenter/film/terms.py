@@ -1,10 +1,10 @@
-"""The words by which X-ray consoles name the chest and the view, in the languages of those who write them: German, French,
+"""The words by which X-ray consoles name the chest and the view, in the languages of their users: German, French,
 Spanish, Portuguese, Italian, Dutch, Polish, Turkish, Swedish, Danish, Norwegian, Finnish, Czech, Slovak, Hungarian, Romanian,
 Croatian, Greek, Russian, Ukrainian, Japanese, Chinese, Korean and English.
 
-Written here with their accents; found with and without them, written out (ae for ä) or lost (a question mark in their place).
-A trailing `*` stands for any ending. Texts are compared as `header.plain` leaves them. What no term names stays unsaid, and a
-film of an unsaid view is read as a frontal one: the lateral terms must be complete, and must not be found in a frontal text.
+Written here with their accents; found with and without them, transcribed (ae for ä) or lost (a question mark in their place).
+A trailing `*` stands for any ending. Texts are compared as `header.normalised` returns them. A film whose view no term names is
+read as a frontal one: the lateral terms must be complete, and must not be found in a frontal text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from segmenter.film.header import plain
+from segmenter.film.header import normalised
 
 _LETTER = "A-ZΑ-ΩА-ЯЁІЇЄҐ"
 _GLUED = "".join(f"|(?<={word})" for word in ("CHEST", "THORAX", "TORAX", "TORACE", "CXR"))  # CHESTLAT, ThoraxSeitlich
@@ -22,10 +22,10 @@ _LOST = "[?\ufffd]{1,2}"  # of one character in UTF-8, two bytes are lost
 
 
 def _term(written: str) -> str:
-    """One word or phrase as an expression; a blank stands for any blanks, points and hyphens, or none."""
+    """A regular expression for one word or phrase; a blank stands for any blanks, points and hyphens, or none."""
     found = []
     for one in unicodedata.normalize("NFC", written.rstrip("*")):
-        bare = plain(one)
+        bare = normalised(one)
         if one == " ":
             found.append(r"[ .\-]*")
         elif bare != one.upper():
@@ -36,7 +36,7 @@ def _term(written: str) -> str:
 
 
 def _any(terms: str, *more: str) -> str:
-    """An expression for comma-separated terms that begin a word, and for `more`, which are expressions already."""
+    """A regular expression for comma-separated terms that begin a word, and for `more`, which are expressions already."""
     listed = "|".join(_term(one) for one in re.split(r"\s*,\s*", terms.strip()))
     return "|".join([f"{_START}(?:{listed})", *more])
 
@@ -181,7 +181,7 @@ BOTH_VIEWS = re.compile(
 
 _CHEST_ALONE = rf"(?:{CHEST.pattern})[{_LETTER}部片부]*(?: PIERSIOWE[JA]| KLETKA)?"
 _BEFORE = _any("rx, rtg, xr, x ray, röntgen, rö, dr, cr, dx, radiografia, rad, w, ap?a")
-# A whole chest has no side: who names one means a lateral view, or half of the chest.
+# A whole chest has no side: a text that names one means a lateral view, or half of the chest.
 ONE_SIDE = re.compile(
     rf"(?:(?:{_BEFORE})[ .,:-]*(?:D[EOI]L? )?)?{_CHEST_ALONE}(?:[ .,:/()-]+|(?<=[部片부]))(?:"
     + _any(

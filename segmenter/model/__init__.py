@@ -1,3 +1,2 @@
-"""From a radiograph to a decision: the artifact and its identity, the network, its engines, placement on the model's grid, the
-mask.
-"""
+"""From a radiograph to a decision: artifact and identity, the network and its engines, placement on the model's grid, the
+mask."""

@@ -1,12 +1,10 @@
-"""A model on disk: manifest.json + weights + MODEL_CARD.md. Weights never travel alone, and nothing that does not
-match its manifest is ever used.
+"""A model on disk: manifest.json, weights and MODEL_CARD.md. A folder whose files do not match its manifest is never used.
 
 The weights are model.safetensors, or for an ensemble model-0.safetensors, model-1.safetensors, ...: networks of one
-kind whose predictions are averaged (`predict.py`), usually one for each fold. Beside each may lie its graph, model.onnx or
+architecture whose predictions are averaged (`predict.py`), usually one for each fold. Each may have a graph, model.onnx or
 model-0.onnx, ...: the network for ONNX Runtime, which reads the same weights.
 
-The receiver and the command line read manifests too, so this module imports torch only where tensors are
-built.
+The command line reads manifests, too, so this module imports torch only where tensors are needed.
 """
 
 from __future__ import annotations
@@ -28,29 +26,28 @@ if TYPE_CHECKING:
 
 SCHEMA = 3
 MANIFEST_FILE, CARD_FILE = "manifest.json", "MODEL_CARD.md"
-OUR_FILES = re.compile(r"model(-\d+)?\.(safetensors|onnx)")  # the names that are given here, and later cleared away
+ARTIFACT_FILES = re.compile(r"model(-\d+)?\.(safetensors|onnx)")  # files of earlier exports that are removed
 INTENDED_USES = ("demo", "research")
-# Operating points that repeat the conditions of a published figure (no image gate, mask threshold .05, no floor) so that
-# the figure can be compared. They call nearly every film positive: never to be served.
+# Operating points with the conditions of a published figure (no image threshold, mask threshold .05, no smallest area), for
+# comparison. Nearly every film is positive at them: they must not answer films.
 COMPARE_ONLY = ("published",)
-LO_CHARACTERS = 64  # name and version go into DICOM elements of VR LO (PS3.5 section 6.2)
+LO_CHARACTERS = 64  # of a Long String (PS3.5 section 6.2): name and version are written into such elements
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Where probabilities become an answer. Areas below the floor are dropped, one connected component at a
-    time."""
+    """The thresholds that turn probabilities into an answer. Connected components smaller than the smallest area are
+    dropped."""
 
-    image_threshold: float  # calibrated image probability from which the film is called positive, 0..1
+    image_threshold: float  # calibrated image probability from which the film is positive, 0..1
     mask_threshold: float  # pixel probability from which a pixel belongs to the mask, 0..1
-    min_area_mm2: float  # floor when the pixel spacing is known
-    min_area_px: float  # floor in pixels of the model grid, used when the spacing is unknown
+    min_area_mm2: float  # smallest area when the pixel spacing is known
+    min_area_px: float  # smallest area in pixels of the model grid, used when the spacing is unknown
 
 
 @dataclass(frozen=True)
 class Input:
-    """What the network was shown: (size, size) px after placement, then (x - mean) / std of an image in [0,
-    1]."""
+    """The network's input: (size, size) px after placement, then (x - mean) / std of an image in [0, 1]."""
 
     size: int
     mean: float
@@ -59,14 +56,15 @@ class Input:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    file: str  # a plain name inside the artifact folder
+    """A file of the model folder with its digest."""
+
+    file: str  # a name without a path
     sha256: str
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """manifest.json, validated. Every key is required and no other is accepted, so that a misspelt threshold
-    is an error."""
+    """manifest.json, validated. Every key is required and no other is accepted, so that a misspelt threshold is an error."""
 
     schema: int
     name: str
@@ -76,17 +74,17 @@ class Manifest:
     input: Input
     temperature: float  # image probability = sigmoid(image logit / temperature)
     flips: bool  # average with the mirrored film
-    operating_point: str  # the name of the default one
+    operating_point: str  # name of the default
     operating_points: Mapping[str, OperatingPoint]
     metrics: Mapping[str, Any]
     data: Mapping[str, Any]
     recipe: str
     seed: int
-    generator_sha256: str  # digest of the phantom generator's source
+    generator_sha256: str  # of the phantom generator's source
     commit: str
     weights: tuple[WeightsFile, ...]  # one for each member, all of them of `network` and `input`
     graphs: tuple[WeightsFile, ...]  # one for each member, in the same order; empty: torch only
-    folds: tuple[int, ...]  # the fold that each member has not seen, in the order of `weights`; empty: unknown
+    folds: tuple[int, ...]  # the held-out fold of each member, in the order of `weights`; empty: unknown
 
     @property
     def servable_points(self) -> list[str]:
@@ -96,7 +94,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A verified model folder: each weights file has the digest its manifest names."""
+    """A verified model folder: each file has the digest of the manifest."""
 
     folder: Path
     manifest: Manifest
@@ -104,8 +102,8 @@ class Artifact:
 
     @property
     def sha256(self) -> str:
-        """Digest of the weights: of the file of a single model; of an ensemble, the sha256 over the hexadecimal digests of
-        its members' files in the manifest's order, joined by newlines."""
+        """Digest of the weights: of a single model, that of its file; of an ensemble, the sha256 of its members' hexadecimal
+        digests in the manifest's order, joined by newlines."""
         digests = [weights.sha256 for weights in self.manifest.weights]
         return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
@@ -116,16 +114,15 @@ class Artifact:
 
     @property
     def graph_paths(self) -> list[Path]:
-        """One ONNX file for each member, or none at all."""
+        """One ONNX file for each member, or no file."""
         return [self.folder / graph.file for graph in self.manifest.graphs]
 
     def state_dict(self, member: int) -> dict[str, torch.Tensor]:
-        """Tensors of a member by name; floating point ones as float32, counters as they are."""
+        """Tensors of a member by name; floating point ones as float32, counters unchanged. Raises ArtifactError."""
         return {name: t.float() if t.is_floating_point() else t for name, t in self.stored_tensors(member).items()}
 
     def stored_tensors(self, member: int) -> dict[str, torch.Tensor]:
-        """Tensors of a member by name as they lie in its file, float16 and float32. Raises ArtifactError when it cannot
-        be read."""
+        """Tensors of a member by name as in its file, float16 and float32. Raises ArtifactError when it cannot be read."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -165,8 +162,8 @@ class Artifact:
 
 
 def load_artifact(folder: Path) -> Artifact:
-    """Read and verify a model folder. Raises ArtifactError for a missing file, an unknown or missing manifest
-    key, a value out of range, another schema version, or any weights whose sha256 is not the manifest's."""
+    """Read and verify a model folder. Raises ArtifactError for a missing file, an unknown or missing key of the manifest, a
+    value out of range, another schema version, or a file whose sha256 is not the manifest's."""
     folder = Path(folder)
     for name in (MANIFEST_FILE, CARD_FILE):
         if not (folder / name).is_file():
@@ -193,7 +190,7 @@ def _verify(path: Path, wanted: str) -> None:
 
 
 def parse_manifest(text: bytes | str, where: str = MANIFEST_FILE) -> Manifest:
-    """Manifest from JSON. Raises ArtifactError that names `where` and the key."""
+    """The manifest of a JSON text; `where` names it in messages. Raises ArtifactError that names the key."""
     try:
         raw = json.loads(text)
     except ValueError as error:
@@ -224,11 +221,11 @@ def parse_manifest(text: bytes | str, where: str = MANIFEST_FILE) -> Manifest:
 def write_artifact(
     folder: Path, state_dicts: Sequence[Mapping[str, torch.Tensor]], manifest: Mapping[str, Any], card: str
 ) -> Artifact:
-    """Write a model folder and read it back: a single model, or an ensemble of as many members as there are
-    `state_dicts`. `manifest` is the JSON object without `schema`, `weights` and `graphs`, which are filled in here. Big
-    tensors are stored as float16; BatchNorm, heads and all small tensors stay float32 (`stored`).
+    """Write a model folder and read it back: a single model, or an ensemble of as many members as there are `state_dicts`.
+    `manifest`: the JSON object without `schema`, `weights` and `graphs`, which are added here. Large tensors are stored as
+    float16; BatchNorm, heads and all small tensors stay float32 (`as_stored`).
 
-    Raises ArtifactError, and leaves the folder as it was, when the result would be refused.
+    Raises ArtifactError, and leaves the folder as it was, when the result would be invalid.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -240,23 +237,23 @@ def write_artifact(
             _save(state_dict, temporary[name])
         weights = [{"file": name, "sha256": file_sha256(temporary[name])} for name in names]
         text = _json({**manifest, "schema": SCHEMA, "weights": weights, "graphs": []})
-        parse_manifest(text)  # nothing is replaced by an artifact that would be refused
+        parse_manifest(text)  # an invalid artifact replaces nothing
         temporary[CARD_FILE].write_text(card, "utf-8")
         temporary[MANIFEST_FILE].write_text(text, "utf-8")
-        for name, file in temporary.items():  # the manifest last: until then the mixture is refused, not served
+        for name, file in temporary.items():  # the manifest last: until then the mixture is invalid and not used
             file.replace(folder / name)
     finally:
         for file in temporary.values():
             file.unlink(missing_ok=True)
     for file in folder.iterdir():  # of an earlier export with other members
-        if OUR_FILES.fullmatch(file.name) and file.name not in names:
+        if ARTIFACT_FILES.fullmatch(file.name) and file.name not in names:
             file.unlink()
     return load_artifact(folder)
 
 
 def with_graphs(artifact: Artifact, graphs: Sequence[bytes]) -> Artifact:
-    """The same model folder with one ONNX graph for each member (made by `train/export/onnx_graph.py`), replacing earlier ones.
-    Raises ArtifactError."""
+    """Write one ONNX graph for each member (made by `train/export/onnx_graph.py`) into the model folder, in place of earlier
+    ones. Raises ArtifactError."""
     folder = artifact.folder
     names = [Path(one.file).with_suffix(".onnx").name for one in artifact.manifest.weights]
     for name, graph in zip(names, graphs, strict=True):
@@ -277,8 +274,8 @@ def _replace(file: Path, data: bytes) -> None:
 def _save(state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
     from safetensors.torch import save
 
-    # Not save_file: its files are for their owner's eyes only, and the worker may be another user.
-    path.write_bytes(save({name: stored(name, t) for name, t in state_dict.items()}, metadata={"format": "pt"}))
+    # Not save_file: only the owner can read its files, and the worker may run as another user.
+    path.write_bytes(save({name: as_stored(name, t) for name, t in state_dict.items()}, metadata={"format": "pt"}))
 
 
 def _json(whole: dict[str, Any]) -> str:
@@ -286,10 +283,10 @@ def _json(whole: dict[str, Any]) -> str:
     return json.dumps({f.name: whole.pop(f.name) for f in fields(Manifest) if f.name in whole} | whole, indent=2) + "\n"
 
 
-def stored(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor as it goes into the file: float16 for the big convolutions only. BatchNorm variances
-    overflow or vanish in float16, heads act on the answer directly, and tensors under 64 Ki elements cost
-    nothing but carry most of the error."""
+def as_stored(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor as it is stored: float16 for the large convolutions only. BatchNorm variances overflow or vanish in float16,
+    errors of the heads reach the answer directly, and tensors under 65,536 elements take little space but cause most of the
+    error."""
     import torch
 
     small = tensor.numel() < 65536 or "head" in name or "running_" in name
@@ -302,6 +299,7 @@ def stored(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def file_sha256(path: Path) -> str:
+    """sha256 of a file, hexadecimal. Raises OSError."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -358,7 +356,7 @@ def _folds(raw: Any, members: int, where: str) -> tuple[int, ...]:
 
 
 def _check_values(manifest: Manifest, where: str) -> None:
-    """Ranges. A threshold of 5 or a path that leaves the folder is a mistake to name, not to run."""
+    """Raises ArtifactError for values out of range."""
     m = manifest
     problems = [
         (m.intended_use in INTENDED_USES, f"intended_use {m.intended_use!r} is not one of {INTENDED_USES}"),

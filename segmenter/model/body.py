@@ -1,7 +1,7 @@
-"""Where the body lies on a film: what is marked in the air beside it, or above a shoulder, is no finding.
+"""The part of a film that shows the body: a mask in the air beside it, or above a shoulder, is no finding.
 
-The air of the film is dark, reaches the film's border and is wide; the lungs are dark too, but shut in by the body. In doubt a
-pixel belongs to the body: nothing of a lung may be lost, and a film cropped to the thorax is body from edge to edge.
+The air is dark, reaches the film's border and is wide; the lungs are dark, too, but enclosed by the body. In doubt a pixel
+belongs to the body: no part of a lung may be lost, and a film cropped to the thorax is body from edge to edge.
 
 Measured: all pixels of 65 radiologists' masks of pneumothorax (SIIM-ACR), of 150 films' lungs (Montgomery, Shenzhen) and of 60
 phantoms' pneumothoraces lie inside; of films cut through the lungs' outer twelfth 99.97 %. With a threshold of .3 in place of
@@ -17,25 +17,25 @@ from numpy.typing import NDArray
 from segmenter.film.geometry import turned, turned_back
 from segmenter.values import Image, Mask, Radiograph
 
-_LONGER_SIDE = 256  # px that the outline is looked for on
+_LONGER_SIDE = 256  # px of the reduced image in which the outline is found
 _AIR = 0.12  # of the way from the darkest to the brightest pixels: darker is air, if it reaches the border
-_NARROW = 0.02  # of the longer side: what is narrower is no body (cables, markers) and no way for the air into a lung
+_NARROW = 0.02  # of the longer side: narrower parts are no body (cables, markers), and air does not pass through narrower gaps
 _MARGIN = 0.015  # of the longer side, added all around
-_FLAT = 0.01  # standard deviation of a row or column at the border that shows nothing: collimated, or a frame
+_FLAT = 0.01  # standard deviation of a row or column at the border without content: collimated, or a frame
 _BLUR = 2  # px of the edge of such a frame
-_LEAST = 0.15  # of the film: a smaller body was not found
+_LEAST = 0.15  # of the film: a smaller body was not found correctly
 
 
-def body_on(radiograph: Radiograph) -> Mask:
-    """(H, W) bool on the native matrix of a decoded film."""
+def body_mask(radiograph: Radiograph) -> Mask:
+    """(H, W) bool on the native matrix of a decoded film, True on the body."""
     turn = radiograph.turn
     aspect = radiograph.aspect if turn.quarters % 2 == 0 else radiograph.aspect[::-1]
-    return np.ascontiguousarray(turned_back(body_of(turned(radiograph.image, turn), aspect), turn))
+    return np.ascontiguousarray(turned_back(upright_body_mask(turned(radiograph.image, turn), aspect), turn))
 
 
-def body_of(image: Image, aspect: tuple[float, float] = (1, 1)) -> NDArray[np.bool_]:
-    """(H, W) bool, True on the body, of an upright `image` (H, W) in [0, 1], air dark; `aspect`: height and width of a pixel.
-    All of a film on which no body stands out."""
+def upright_body_mask(image: Image, aspect: tuple[float, float] = (1, 1)) -> NDArray[np.bool_]:
+    """(H, W) bool, True on the body, of an upright `image` (H, W) float32 in [0, 1], air dark; `aspect`: height and width of a
+    pixel. True everywhere when no body is found."""
     height, width = image.shape
     tall, wide = height * aspect[0], width * aspect[1]
     size = [max(1, round(_LONGER_SIDE * one / max(tall, wide))) for one in (wide, tall)]
@@ -49,7 +49,7 @@ def body_of(image: Image, aspect: tuple[float, float] = (1, 1)) -> NDArray[np.bo
 
 
 def _open_field(small: NDArray[np.float32]) -> tuple[slice, slice]:
-    """The rows and columns between borders that show nothing, dark or bright; all when nothing is left."""
+    """The rows and columns between borders without content, dark or bright; all when none are left."""
     found = []
     for axis in (1, 0):
         shown, last = np.flatnonzero(small.std(axis=axis) > _FLAT), small.shape[1 - axis] - 1
@@ -75,7 +75,7 @@ def _disc(share: float) -> NDArray[np.uint8]:
 
 
 def _opened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Without what is narrow; what lies beyond the film is as at its border."""
+    """Morphological opening, which removes narrow parts; the border is continued beyond the film."""
     disc = _disc(_NARROW / 2)
     margin = len(disc)
     wide = np.pad(mask.view(np.uint8), margin, mode="edge")
@@ -97,14 +97,14 @@ def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _between(body: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """With what has body above and below it: a lung whose wall the film's edge cuts off."""
+    """The body with the pixels that have body above and below them: a lung whose wall is beyond the film's edge."""
     above = np.logical_or.accumulate(body, axis=0)
     below = np.logical_or.accumulate(body[::-1], axis=0)[::-1]
     return above & below
 
 
-def extent_of(image: Image, aspect: tuple[float, float] = (1, 1)) -> tuple[slice, slice]:
-    """The rows and columns that the body of an upright `image` reaches over."""
-    body = body_of(image, aspect)
+def body_extent(image: Image, aspect: tuple[float, float] = (1, 1)) -> tuple[slice, slice]:
+    """The rows and columns that the body of an upright `image` (H, W) in [0, 1] covers; `aspect` as of `upright_body_mask`."""
+    body = upright_body_mask(image, aspect)
     rows, columns = (np.flatnonzero(body.any(axis=axis)) for axis in (1, 0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)

@@ -1,4 +1,4 @@
-"""Who answered: model, weights, manifest and effective settings, as one frozen value that every result names."""
+"""The identity of the model: weights, manifest and effective settings, as one frozen value that every result contains."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from segmenter.settings import Settings
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """`digest` identifies the answer-giving whole: two workers with equal digests give the same answer to one film."""
+    """Two workers with equal `digest` give the same answer to the same film."""
 
     name: str
     version: str
-    demo: bool  # intended_use of the artifact: must not reach a clinical destination
+    demo: bool  # intended_use of the artifact: its results must not reach a clinical destination
     commit: str  # of the training run, from the manifest
     operating_point: str
     thresholds: OperatingPoint
@@ -28,7 +28,7 @@ class ModelIdentity:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """What an object says of the algorithm beside name and version."""
+        """The parameters of the algorithm that objects contain beside name and version."""
         point = self.thresholds
         return {
             "model_digest": self.digest,
@@ -45,7 +45,8 @@ class ModelIdentity:
 
 
 def identify(artifact: Artifact, settings: Settings) -> ModelIdentity:
-    """Device and threads do not enter: they change the speed, not the answer. Nor does what only shapes the objects.
+    """The identity of a model with its settings. Device, engine and threads are no part of it: they change the speed, not the
+    answer. Nor are settings that only affect the objects.
 
     Raises Refused: `unknown-operating-point` for one that the manifest does not have, `comparison-only-operating-point`
     for one that must not answer a film (`artifact.COMPARE_ONLY`).

@@ -1,4 +1,4 @@
-"""Probability -> mask on the native grid: image decision, threshold, removal of specks.
+"""Probability -> mask on the native grid: image threshold, mask threshold, removal of small components.
 
 The probability is upsampled, never the mask, so the outline follows the native pixels.
 """
@@ -26,8 +26,8 @@ def decide(
 ) -> Decision:
     """The answer for one film: `mask` (H, W) bool, H and W from `placement.shape`.
 
-    A film is positive when its image probability reaches the threshold and the mask is not empty. `body` says which pixels
-    (H, W) of the film show a body; it is asked only when something was found, and what lies outside is dropped. Raises Refused:
+    A film is positive when its image probability reaches the threshold and the mask is not empty. `body`: computes the pixels
+    (H, W) bool that show the body, outside of which nothing is marked; called only when something was found. Raises Refused:
     `non-finite-output` (NaN, infinite or outside [0, 1]), `absurd-mask` (more than `absurd_fraction` of the film).
     """
     _check(prediction)
@@ -36,8 +36,8 @@ def decide(
     area_of = None if spacing is None else spacing.pixel_area_mm2
     if probability < threshold:
         return Decision(False, probability, nothing, None if area_of is None else 0.0, 0, threshold)
-    # Where the network says so little that no pixel can reach the threshold, none is looked at.
-    box = placement.box_of(prediction.probability >= operating_point.mask_threshold)
+    # Only the part of the film whose pixels can reach the threshold is upsampled.
+    box = placement.native_box(prediction.probability >= operating_point.mask_threshold)
     found = placement.to_native(prediction.probability, box) >= operating_point.mask_threshold
     if body is not None and found.any():
         found &= body()[box]
@@ -51,15 +51,17 @@ def decide(
     return Decision(components > 0, probability, mask, area, components, threshold)
 
 
-def undecided(prediction: Prediction, shape: tuple[int, int], operating_point: OperatingPoint) -> Decision:
-    """The probability of a film of `shape` (H, W) that gets neither yes nor no. Raises Refused: `non-finite-output`."""
+def indeterminate_decision(prediction: Prediction, shape: tuple[int, int], operating_point: OperatingPoint) -> Decision:
+    """The decision for an indeterminate film of `shape` (H, W): its probability and an empty mask. Raises Refused:
+    `non-finite-output`."""
     _check(prediction)
     nothing = np.zeros(shape, dtype=bool)
     return Decision(False, prediction.image_probability, nothing, None, 0, operating_point.image_threshold)
 
 
 def without_specks(mask: Mask, floor: float) -> tuple[Mask, int]:
-    """`mask` (H, W) without the 8-connected components below `floor` native pixels, and the number of those that stay."""
+    """`mask` (H, W) bool without the 8-connected components below `floor` native pixels, and the number of those that
+    remain."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask).view(np.uint8), connectivity=8)
     keep = stats[:count, cv2.CC_STAT_AREA] >= max(floor, 1)
     keep[0] = False  # label 0 is the background
@@ -68,6 +70,6 @@ def without_specks(mask: Mask, floor: float) -> tuple[Mask, int]:
 
 def _check(prediction: Prediction) -> None:
     p, image = prediction.probability, prediction.image_probability
-    low, high = float(np.min(p)), float(np.max(p))  # NaN survives min and max, and fails every comparison
+    low, high = float(np.min(p)), float(np.max(p))  # NaN propagates through min and max, and fails every comparison
     if not (0.0 <= low <= high <= 1.0 and 0.0 <= image <= 1.0):
         raise Refused("non-finite-output", "The network answered with numbers that are no probabilities.")

@@ -1,5 +1,4 @@
-"""The network of an artifact, built from the `network` table of its manifest. Nothing is ever downloaded
-here."""
+"""The network of an artifact, built from the `network` table of its manifest. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -11,14 +10,14 @@ from torch import nn
 
 SPEC_KEYS = {"architecture", "encoder", "in_channels", "image_head", "decoder_channels"}
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
-EVIDENCE_PIXELS = 8  # the smallest spot the image decision listens to: 8 x 8 px of 512 is .00024 of the film
+EVIDENCE_PIXELS = 8  # side of the smallest spot that the image head uses: 8 x 8 px of 512 x 512 are .00024 of the film
 
 
 class PneumothoraxNetwork(nn.Module):
     """A U-Net with an image-level head.
 
-    The head hears two witnesses: the encoder's pooled features, and the strongest 8 x 8 spot of the mask
-    itself. Average pooling alone dilutes a lesion of .8 % of the film among the other 99 %.
+    The head combines two features: the encoder's pooled features, and the strongest 8 x 8 spot of the mask. Average pooling
+    alone dilutes a lesion of .8 % of the film among the other 99 %.
 
     forward(x): x (N, C, S, S) float32, S divisible by 32 -> mask_logits (N, 1, S, S), image_logits (N, 1).
     """
@@ -33,6 +32,7 @@ class PneumothoraxNetwork(nn.Module):
         nn.init.zeros_(self.evidence.bias)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mask and image logits, as above."""
         mask_logits, feature_logits = self.unet(x)
         spots = nn.functional.avg_pool2d(mask_logits, EVIDENCE_PIXELS, EVIDENCE_PIXELS // 2)
         return mask_logits, feature_logits + self.evidence(spots.amax(dim=(2, 3)))
@@ -65,8 +65,8 @@ def build_network(spec: Mapping[str, Any]) -> PneumothoraxNetwork:
 
 
 def padding_in_convolutions(network: nn.Module) -> nn.Module:
-    """The same network, its convolutions padding themselves wherever all sides get the same. The library's EfficientNet pads
-    in a step of its own before each depthwise convolution, which takes the largest tensors there are through memory twice."""
+    """The same network, with padding inside its convolutions wherever it is equal on all sides. The library's EfficientNet pads
+    in a separate step before each depthwise convolution, which moves the largest tensors through memory twice."""
     for module in network.modules():
         before = getattr(module, "static_padding", None)
         if isinstance(module, nn.Conv2d) and isinstance(before, nn.ZeroPad2d) and len(set(before.padding)) == 1:

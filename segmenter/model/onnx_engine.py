@@ -1,9 +1,9 @@
 """The networks in ONNX Runtime, on the CPU. A graph is the network of one member, for one film: its weights are the member's
 safetensors file, which the graph names as external data (`train/export/onnx_graph.py`).
 
-A film is a forward pass for each member, and with flips two. Where there are as many passes as threads, each thread does one
-by itself (10 % faster than all threads on one pass after the other, and no thread spins while it waits for the others);
-where there are fewer, all threads share each.
+A film needs one forward pass for each member, with flips two. With at least as many passes as threads, each thread computes
+whole passes (10 % faster than all threads on one pass after the other, and no thread spins while it waits for the others); with
+fewer, all threads share each pass.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from segmenter.errors import ArtifactError
 from segmenter.model.artifact import Artifact
 
-MOST_FILMS = 8  # at once: an urgent film waits for those before it
+MAX_BATCH = 8  # films: an urgent film waits for the batch before it
 
 
 class OnnxMembers:
@@ -33,18 +33,19 @@ class OnnxMembers:
         self._mirrors = (False, True) if artifact.manifest.flips else (False,)
         # The runtime's own choice counts the machine's cores, not those that this process may use.
         self._threads = threads or len(os.sched_getaffinity(0))
-        self.films_at_once = min(MOST_FILMS, max(1, self._threads // (len(self._mirrors) * len(self._paths))))
+        self.films_at_once = min(MAX_BATCH, max(1, self._threads // (len(self._mirrors) * len(self._paths))))
         self._pool = ThreadPoolExecutor(self._threads, "forward")
-        _ = self._narrow if len(self._mirrors) * len(self._paths) >= self._threads else self._wide  # what is wrong is said now
+        # An unusable graph is an error here, not at the first film.
+        _ = self._narrow if len(self._mirrors) * len(self._paths) >= self._threads else self._wide
 
     @cached_property
     def _wide(self) -> list[ort.InferenceSession]:
-        """One for each member, on all threads."""
+        """One session for each member, each on all threads."""
         return [_session(path, self._threads) for path in self._paths]
 
     @cached_property
     def _narrow(self) -> list[ort.InferenceSession]:
-        """One for each member, on the thread that calls; several threads may."""
+        """One session for each member, each on the calling thread; several threads may call one."""
         return [_session(path, 1) for path in self._paths]
 
     def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -55,14 +56,15 @@ class OnnxMembers:
 
         def forward(one: tuple[int, int, bool]) -> tuple[NDArray[np.float32], np.float32]:
             member, film, mirrored = one
-            seen, decided = self._forward(sessions[member], x[film][:, :, ::-1] if mirrored else x[film])
-            return seen[:, ::-1] if mirrored else seen, decided
+            probabilities, image_probability = self._forward(sessions[member], x[film][:, :, ::-1] if mirrored else x[film])
+            return probabilities[:, ::-1] if mirrored else probabilities, image_probability
 
         probability, image = np.zeros_like(x[:, 0]), np.zeros(len(x), np.float32)
-        share = np.float32(1 / (len(self._mirrors) * len(self._paths)))  # a mirrored film is another witness of a lesion
-        for (_, film, _), (seen, decided) in zip(passes, (self._pool.map if narrow else map)(forward, passes), strict=True):
-            probability[film] += seen
-            image[film] += decided
+        share = np.float32(1 / (len(self._mirrors) * len(self._paths)))
+        results = (self._pool.map if narrow else map)(forward, passes)
+        for (_, film, _), (probabilities, image_probability) in zip(passes, results, strict=True):
+            probability[film] += probabilities
+            image[film] += image_probability
         return probability * share, image * share
 
     def _forward(self, session: ort.InferenceSession, film: NDArray[np.float32]) -> tuple[NDArray[np.float32], np.float32]:
@@ -70,7 +72,7 @@ class OnnxMembers:
         try:
             mask_logits, image_logits = session.run(None, {"image": np.ascontiguousarray(film[None])})
         except Exception as error:
-            if "allocate" in str(error):  # the runtime has no class of its own for it
+            if "allocate" in str(error):  # ONNX Runtime has no exception class for it
                 raise MemoryError("ONNX Runtime has not enough memory") from error
             raise
         return _sigmoid(mask_logits[0, 0]), _sigmoid(image_logits / np.float32(self._manifest.temperature))[0, 0]

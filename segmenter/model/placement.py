@@ -1,7 +1,7 @@
 """Native grid <-> model grid: one coordinate map, exactly invertible. Shared with training.
 
-The film is turned upright, its pixels are made square by their height and width, it is scaled by one factor so that its
-longer side fills the model's square, and centred; the rest is padding. Pixel centres lie at half-integers, so a landmark at
+The film is turned upright, its pixels are made square by their aspect ratio, it is scaled by one factor so that its longer side
+fills the model's square, and centred; the rest is padding. Pixel centres lie at half-integers, so a landmark at
 upright native (y, x) goes to ((y + .5) * down + top - .5, (x + .5) * across + left - .5) and comes back to the same place,
 whatever the two sizes are.
 """
@@ -45,8 +45,9 @@ class Placement:
 
     @classmethod
     def fit(cls, shape: tuple[int, int], size: int, turn: Turn = _UPRIGHT, aspect: tuple[float, float] = (1, 1)) -> Placement:
-        """Keep the proportions of the body by padding; `aspect`: height and width of a stored pixel, in any unit. Raises
-        ValueError for an empty shape, or a pixel without height or width."""
+        """The placement of a film of `shape` (H, W) on a grid of `size` px; padding keeps the proportions of the body.
+        `aspect`: height and width of a stored pixel, in any unit. Raises ValueError for an empty shape, or a pixel without
+        height or width."""
         if min(shape) < 1 or size < 1 or not min(aspect) > 0:
             raise ValueError(f"nothing to place: shape {shape}, size {size}, pixels of {aspect}")
         upright = turn.quarters % 2 == 0
@@ -68,10 +69,11 @@ class Placement:
 
     @property
     def upright_shape(self) -> tuple[int, int]:
+        """(H, W) of the upright film, in native pixels."""
         return self.shape if self.turn.quarters % 2 == 0 else (self.shape[1], self.shape[0])
 
     def to_model(self, image: Image) -> Image:
-        """(H, W) float32 -> (size, size) float32, padded with 0. Averages over the area when it shrinks."""
+        """(H, W) float32 -> (size, size) float32, padded with 0. Shrinks by averaging over the area."""
         upright = np.ascontiguousarray(turned(image, self.turn), dtype=np.float32)
         height, width = upright.shape
         inner = min(height, max(1, round(height * self.down))), min(width, max(1, round(width * self.across)))
@@ -89,8 +91,8 @@ class Placement:
         return np.asarray(placed, dtype=np.float32)
 
     def to_native(self, probability: Probability, box: Box | None = None) -> NDArray[np.float32]:
-        """(size, size) float32 -> (H, W) float32, bilinear: the probability is upsampled, never the mask. `box`: what lies in
-        one of `box_of` only."""
+        """(size, size) float32 -> (H, W) float32, bilinear: the probability is upsampled, never the mask. `box`: of
+        `native_box`; only its rows and columns are returned."""
         rows, columns = box if box and self.turn == _UPRIGHT else _whole(self.upright_shape)
         matrix = self._matrix(self.upright_shape)
         matrix[:, 2] += matrix[0, 0] * columns.start, matrix[1, 1] * rows.start
@@ -103,9 +105,9 @@ class Placement:
         )
         return np.ascontiguousarray(turned_back(upright, self.turn), dtype=np.float32)
 
-    def box_of(self, inside: NDArray[np.bool_]) -> Box:
-        """The native rows and columns that the model's pixels `inside` (size, size) bool have a say in, one of each when there
-        are none; all of a film that was turned."""
+    def native_box(self, inside: NDArray[np.bool_]) -> Box:
+        """The native rows and columns that depend on the model's pixels `inside` (size, size) bool, one of each when there are
+        none; all of a film that was turned."""
         if self.turn != _UPRIGHT:
             return _whole(self.shape)
         found = []
@@ -113,7 +115,7 @@ class Placement:
         for axis, scale, offset, length in axes:
             (at,) = np.nonzero(inside.any(axis=axis))
             first, last = (at[0], at[-1]) if len(at) else (0, 0)
-            # A bilinear sample looks one pixel to each side; one more for rounding.
+            # A bilinear sample uses one pixel to each side; one more for rounding.
             start, stop = ((first - 1.5 - offset) / scale - 1, (last + 2.5 - offset) / scale + 1)
             start = min(max(int(start), 0), length - 1)
             found.append(slice(start, max(min(int(stop) + 1, length), start + 1)))

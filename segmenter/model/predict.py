@@ -1,5 +1,5 @@
-"""Model grid in, probabilities out. Two engines give one answer: torch, the reference, for GPUs and training; ONNX Runtime for
-CPUs, twice as fast there and without torch on the machine (equal within 1e-3, tests/model/test_engines.py)."""
+"""Images on the model's grid -> probabilities, by one of two engines: torch, the reference, for GPUs and training; ONNX Runtime
+for CPUs, twice as fast there and without torch (equal within 1e-3, tests/model/test_engines.py)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segmenter.model.artifact import Artifact
 from segmenter.values import Prediction
 
 ENGINES = ("auto", "torch", "onnx")
-_GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Windows' Linux: else torch need not be asked
+_GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, WSL: without them torch need not be imported
 
 
 class Members(Protocol):
@@ -24,12 +24,13 @@ class Members(Protocol):
     films_at_once: int
 
     def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(N, 1, S, S) in [0, 1] -> probability (N, S, S) and image probability (N,), averaged over all witnesses: every
-        member, each about the film and, when the manifest says `flips`, about the mirrored film too. MemoryError."""
+        """(N, 1, S, S) float32 in [0, 1] -> probability (N, S, S) and image probability (N,), float32 in [0, 1], averaged over
+        all forward passes: every member on the film and, with `flips` of the manifest, on the mirrored film. Raises
+        MemoryError."""
 
 
 class Predictor:
-    """An artifact, ready to answer. `device`: auto, cpu, cuda, cuda:N; `threads`: 0 for all cores; `engine`: of ENGINES.
+    """An artifact, ready for inference. `device`: auto, cpu, cuda, cuda:N; `threads`: 0 for all cores; `engine`: of ENGINES.
 
     The answer of one film does not depend on the films beside it in the batch (BatchNorm uses stored statistics); it may
     differ in the last bits between batch sizes, devices and engines.
@@ -52,10 +53,10 @@ class Predictor:
 
 
 def engine_for(artifact: Artifact, device: str = "auto", engine: str = "auto") -> str:
-    """ "torch" or "onnx". `auto`: torch where a GPU is or the device is one; else ONNX Runtime when it is installed and the
-    artifact has graphs; else torch. Imports torch only on a machine with a GPU.
+    """ "torch" or "onnx". `auto`: torch with a GPU; else ONNX Runtime when it is installed and the artifact has graphs; else
+    torch. Imports torch only on a machine with a GPU.
 
-    Raises ArtifactError with the remedy when the wanted engine is not here.
+    Raises ArtifactError with the remedy when the chosen engine is not available.
     """
     torch_here, onnx_here, graphs = _installed("torch"), _installed("onnxruntime"), bool(artifact.manifest.graphs)
     if engine == "auto":
@@ -80,7 +81,7 @@ def _members(engine: str, artifact: Artifact, device: str, threads: int) -> Memb
         from segmenter.model.onnx_engine import OnnxMembers
 
         return OnnxMembers(artifact, threads)
-    from segmenter.model.torch_engine import TorchMembers  # seconds, and hundreds of MB
+    from segmenter.model.torch_engine import TorchMembers  # takes seconds and hundreds of MB
 
     return TorchMembers(artifact, device, threads)
 

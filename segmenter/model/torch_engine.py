@@ -9,13 +9,13 @@ from torch import nn
 
 from segmenter.model.artifact import Artifact
 
-FILMS_ON_GPU = 8
-GPU_PRECISION = torch.float16  # as many bits after the point as TF32, which a GPU's float32 convolutions have
+GPU_BATCH = 8
+GPU_PRECISION = torch.float16  # as many mantissa bits as TF32, in which a GPU computes float32 convolutions
 
 
 class TorchMembers:
-    """See `predict.Members`. The mean is taken on the device. A GPU computes in float16, and once more in float32 where that
-    gives something that is no number: float16 ends at 65,504."""
+    """See `predict.Members`. The mean is computed on the device. A GPU computes in float16, and again in float32 when a result
+    is not finite: float16 ends at 65,504."""
 
     def __init__(self, artifact: Artifact, device: str = "auto", threads: int = 0) -> None:
         if threads > 0:
@@ -23,7 +23,7 @@ class TorchMembers:
         self.manifest = artifact.manifest
         self.device = torch.device(_chosen(device))
         self.on_gpu = self.device.type == "cuda"
-        self.films_at_once = FILMS_ON_GPU if self.on_gpu else 1  # a batch gains nothing on a CPU
+        self.films_at_once = GPU_BATCH if self.on_gpu else 1  # a batch gains nothing on a CPU
         self.networks = [_placed(network, self.device) for network in artifact.networks()]
 
     @torch.inference_mode()
@@ -40,30 +40,30 @@ class TorchMembers:
             raise MemoryError("the device has not enough memory") from error
 
     def _fetched(self, answer: tuple[torch.Tensor, torch.Tensor]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """On the host: into pinned memory, both copies at once."""
+        """Both tensors on the host, copied at the same time through pinned memory."""
         probability, image = (part.to("cpu", non_blocking=True) for part in answer)
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
         return probability[:, 0].numpy(), image.numpy()
 
     def _mean(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, 1, S, S) -> probability (N, 1, S, S) and image probability (N,), averaged over all witnesses. Running sums:
+        """(N, 1, S, S) -> probability (N, 1, S, S) and image probability (N,), averaged over all forward passes. Running sums:
         memory does not grow with the number of members."""
         probability, image = torch.zeros_like(x), x.new_zeros(len(x))
         mirrors = (False, True) if self.manifest.flips else (False,)
-        for mirrored in mirrors:  # a mirrored film is another witness of the same lesion
+        for mirrored in mirrors:
             shown = x.flip(3) if mirrored else x
             for network in self.networks:
-                seen, decided = self._forward(network, shown)
-                probability += seen.flip(3) if mirrored else seen
-                image += decided
-        witnesses = len(mirrors) * len(self.networks)
-        return probability / witnesses, image / witnesses
+                probabilities, image_probabilities = self._forward(network, shown)
+                probability += probabilities.flip(3) if mirrored else probabilities
+                image += image_probabilities
+        passes = len(mirrors) * len(self.networks)
+        return probability / passes, image / passes
 
     def _forward(self, network: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, 1, S, S) -> probability (N, 1, S, S) and image probability (N,) of one member."""
         mask_logits, image_logits = (logits.float() for logits in network(x))
-        # An infinite logit would come out of the sigmoid as a number: times zero it is none, and is seen.
+        # The sigmoid of an infinite logit is finite; infinity times zero is NaN, which is detected.
         return torch.sigmoid(mask_logits + 0 * mask_logits), torch.sigmoid(
             (image_logits + 0 * image_logits).flatten() / self.manifest.temperature
         )

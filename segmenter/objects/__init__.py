@@ -1,2 +1,2 @@
-"""From a decision to DICOM objects: SEG, SR, presentation state, secondary capture, with one common header; and the picture.
-"""
+"""From a decision to DICOM objects: SEG, SR, presentation state, secondary capture, with a common header; and the PNG
+picture."""

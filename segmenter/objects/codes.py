@@ -1,4 +1,4 @@
-"""The coded concepts that our objects use (PS3.16; SNOMED CT). None is our own: readers know no others."""
+"""The coded concepts of our objects (PS3.16; SNOMED CT). None is private: readers do not know private codes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ AREA = Code("42798000", "SCT", "Area")
 SQUARE_MILLIMETRE = Code("mm2", "UCUM", "mm2")
 PIXELS = Code("{pixels}", "UCUM", "pixels")
 
-# Not DCM 111012 "Certainty of Finding": of a film that is called negative, it would be read as the certainty of that. The
-# code's own meaning is "Probability"; ours says of what, as the group's Finding does (PS3.3 8.3: the meaning is for people).
+# Not DCM 111012 "Certainty of Finding": on a negative film it would be read as the certainty of the negative answer. The
+# meaning of the code is "Probability"; ours adds of what, as the group's Finding does (PS3.3 8.3: the meaning is for people).
 PROBABILITY = Code("122157", "DCM", "Probability of pneumothorax")
 THRESHOLD = Code("122411", "DCM", "Threshold Value")
 PERCENT = Code("%", "UCUM", "percent")

@@ -1,7 +1,6 @@
-"""What all our objects share: the study and patient of the film as the bytes they arrived in, series, equipment, file meta.
+"""The common header of our objects: study and patient of the film as the bytes they arrived in, series, equipment, File Meta.
 
-highdicom builds from a header of our own making, so that no bad value of the source can stop it; the source's elements
-are put in afterwards.
+highdicom builds from a minimal header, so that no bad value of the film can stop it; the film's elements are copied afterwards.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from segmenter.equipment import MANUFACTURER, MODEL_NAME
-from segmenter.film.header import is_uid, items, readable, text
+from segmenter.film.header import for_reading, is_uid, items, text
+from segmenter.model.artifact import LO_CHARACTERS
 from segmenter.model.identity import ModelIdentity
 from segmenter.objects import codes
-from segmenter.objects.kinds import SOP_CLASSES, Kind
+from segmenter.objects.kinds import SOP_CLASSES, ObjectKind
 from segmenter.objects.sentences import WORDS, Words
 from segmenter.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, result_uid, series_uid
 from segmenter.settings import Settings
 
-LO = 64  # characters of a Long String (PS3.5 section 6.2)
 _ANY_WORDS = "Pneumothorax, found by artificial intelligence"
-# Type 2 of the Patient and General Study modules: present, if need be empty (PS3.3 C.7.1.1, C.7.2.1).
+# Type 2 of the Patient and General Study modules: present, possibly empty (PS3.3 C.7.1.1, C.7.2.1).
 _ALWAYS = (
     "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID", "PatientBirthDate",
     "PatientSex", "StudyID",
@@ -46,14 +45,14 @@ _SERIES_OFFSET = {"seg": 0, "sr": 1, "capture": 2, "presentation": 3}
 
 
 @dataclass(frozen=True)
-class Envelope:
-    """One object's place: which film, which model, which kind.
+class ObjectContext:
+    """What an object is built from: the film, the model and the kind of object.
 
-    `source` is the film's dataset, never read by value, so that its elements stay the bytes they arrived in; `view` is the
-    same for reading values; `header` stands in for it where highdicom asks for a source image.
+    `source`: the film's dataset, whose values are never read, so that its elements keep the bytes they arrived in; `view`: the
+    same for reading values; `header`: a minimal header for highdicom, which asks for a source image.
     """
 
-    kind: Kind
+    kind: ObjectKind
     source: Dataset
     view: Dataset
     header: Dataset
@@ -64,22 +63,25 @@ class Envelope:
 
     @classmethod
     def of(
-        cls, kind: Kind, source: Dataset, content_sha256: str, identity: ModelIdentity, revision: int, settings: Settings
-    ) -> Envelope:
-        view = readable(source)
-        return cls(kind, source, view, stand_in(view), content_sha256, identity, revision, settings)
+        cls, kind: ObjectKind, source: Dataset, content_sha256: str, identity: ModelIdentity, revision: int, settings: Settings
+    ) -> ObjectContext:
+        """The context with `view` and `header` of `source`."""
+        view = for_reading(source)
+        return cls(kind, source, view, source_header(view), content_sha256, identity, revision, settings)
 
     @property
     def words(self) -> Words:
+        """The sentences in the site's language."""
         return WORDS[self.settings.language]
 
     @property
     def sop_instance_uid(self) -> str:
+        """The SOP Instance UID, derived from film, content, model and kind."""
         return result_uid(*self._names(self.kind))
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """What every highdicom object wants to know."""
+    def common_arguments(self) -> dict[str, Any]:
+        """The arguments that every highdicom object needs."""
         return {
             "series_instance_uid": series_uid(*self._names(self.kind)),
             "series_number": self.settings.series_number + _SERIES_OFFSET[self.kind.role],
@@ -89,35 +91,36 @@ class Envelope:
         }
 
     @property
-    def maker(self) -> dict[str, Any]:
-        """The same for those that name their equipment in full."""
+    def equipment(self) -> dict[str, Any]:
+        """The arguments of highdicom objects with Enhanced General Equipment (PS3.3 C.7.5.2)."""
         return {
             "manufacturer_model_name": MODEL_NAME,
-            "software_versions": f"{self.identity.name} {self.identity.version}"[:LO],
+            "software_versions": f"{self.identity.name} {self.identity.version}"[:LO_CHARACTERS],
             "device_serial_number": self.identity.digest,
         }
 
-    def stand_in_of(self, kind: Kind) -> Dataset:
-        """A header of another of our objects of this film, to refer to."""
+    def header_of(self, kind: ObjectKind) -> Dataset:
+        """A header of another object of the same film, to refer to it."""
         other = deepcopy(self.header)  # Dataset(header) would share its elements
         other.SOPClassUID, other.SOPInstanceUID = SOP_CLASSES[kind.role], result_uid(*self._names(kind))
         other.SeriesInstanceUID = series_uid(*self._names(kind))
         return other
 
-    def derived(self, *names: str) -> tuple[str, ...]:
-        """The parts of a UID of something inside this object."""
+    def uid_parts(self, *names: str) -> tuple[str, ...]:
+        """The parts from which a UID inside this object is derived."""
         return (*self._names(self.kind), *names)
 
-    def _names(self, kind: Kind) -> tuple[str, str, str, str, str]:
+    def _names(self, kind: ObjectKind) -> tuple[str, str, str, str, str]:
         return (str(self.header.SOPInstanceUID), self.content_sha256, self.identity.digest, kind.role, kind.variant)
 
-    def finish(self, made: Dataset, *, image: bool) -> FileDataset:
-        """The object as a file: series, equipment, and the source's own elements. `image`: PatientOrientation too."""
+    def as_file(self, made: Dataset, *, image: bool) -> FileDataset:
+        """The object as a DICOM file with series, equipment, and the film's own elements. `image`: with PatientOrientation,
+        too."""
         made.SeriesDescription = series_description(self.identity, self.revision)
         stated = "PresentationCreation" if self.kind.role == "presentation" else "Content"
         made.SeriesDate, made.SeriesTime = made[f"{stated}Date"].value, made[f"{stated}Time"].value
         made.Manufacturer, made.ManufacturerModelName = MANUFACTURER, MODEL_NAME
-        made.SoftwareVersions = str(self.maker["software_versions"])
+        made.SoftwareVersions = str(self.equipment["software_versions"])
         made.DeviceSerialNumber = self.identity.digest
         made.ContributingEquipmentSequence = Sequence([self._processing()])
         if (own := text(self.view, "SOPClassUID")) != self.header.SOPClassUID:
@@ -125,32 +128,33 @@ class Envelope:
         return _as_file(made, self.source, image)
 
     def _processing(self) -> Dataset:
-        """We, as contributing equipment (PS3.3 C.12.1.1.5): PACS that overwrite Manufacturer leave this alone."""
+        """Our software as contributing equipment (PS3.3 C.12.1.1.5), which PACS that overwrite Manufacturer keep."""
         purpose = Dataset()
         purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = codes.PROCESSING_EQUIPMENT[:3]
         one = Dataset()
         one.PurposeOfReferenceCodeSequence = Sequence([purpose])
         one.Manufacturer, one.ManufacturerModelName = MANUFACTURER, MODEL_NAME
-        one.SoftwareVersions = str(self.maker["software_versions"])
+        one.SoftwareVersions = str(self.equipment["software_versions"])
         one.DeviceSerialNumber = self.identity.digest
         return one
 
 
 def series_description(identity: ModelIdentity, revision: int) -> str:
-    """What the reading list shows: model and version, the demo notice, and "rev 2" for other pixels under a used UID."""
+    """SeriesDescription, which the reading list shows: model and version, the demo notice, and "rev 2" for other pixels under a
+    used UID. LO, 64 characters (PS3.5 section 6.2)."""
     before = f"{WORDS['en'].demo_notice} " if identity.demo else f"{MODEL_NAME} "
     after = f" {identity.version[:16]}" + (f" rev {revision}" if revision > 1 else "")
-    return before + identity.name[: LO - len(before) - len(after)] + after
+    return before + identity.name[: LO_CHARACTERS - len(before) - len(after)] + after
 
 
-def stand_in(source: Dataset) -> Dataset:
-    """A header with what highdicom reads from a source image, and nothing that it could stumble over."""
+def source_header(source: Dataset) -> Dataset:
+    """A header with the elements that highdicom reads from a source image, all of them valid."""
     header = Dataset()
     for keyword in _ALWAYS:
         setattr(header, keyword, "")
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         setattr(header, keyword, text(source, keyword))
-    if header.SOPClassUID in _MULTI_FRAME:  # highdicom would ask for frames; `finish` names the film's own class again
+    if header.SOPClassUID in _MULTI_FRAME:  # highdicom would ask for frames; `as_file` restores the film's own class
         header.SOPClassUID = SOP_CLASSES["capture"]
     if is_uid(frame := text(source, "FrameOfReferenceUID")):
         header.FrameOfReferenceUID = frame
@@ -159,7 +163,7 @@ def stand_in(source: Dataset) -> Dataset:
 
 
 def _name_the_class(made: Dataset, instance: str, sop_class: str) -> None:
-    """Wherever the film is referred to, at any depth."""
+    """Set ReferencedSOPClassUID wherever the film is referred to, at any depth."""
     for element in made:
         if element.VR == "SQ":
             for item in items(made, element.keyword):
@@ -169,7 +173,7 @@ def _name_the_class(made: Dataset, instance: str, sop_class: str) -> None:
 
 
 def _as_file(made: Dataset, source: Dataset, image: bool) -> FileDataset:
-    """A plain dataset with our file meta, and the study and patient elements as the bytes of the source."""
+    """A dataset with our File Meta, and the study and patient elements as the bytes of the source."""
     correct_ambiguous_vr(made, True)
     _items_are_as_written(made)
     file = FileDataset(BytesIO(), dict(made.items()), b"\0" * 128, made.file_meta, False, True)
@@ -180,17 +184,17 @@ def _as_file(made: Dataset, source: Dataset, image: bool) -> FileDataset:
         if tag in source:
             file[tag] = _unchanged(source, tag)
     if image:
-        # Type 2C where no position is known (PS3.3 C.7.6.1); the same words as on the film, because the matrix lies the same.
+        # Type 2C without a known position (PS3.3 C.7.6.1); equal to the film's, because the matrix has the same orientation.
         orientation = Tag("PatientOrientation")
         file[orientation] = _unchanged(source, orientation) if orientation in source else DataElement(orientation, "CS", None)
-    # Raw elements are written as they are only as long as pydicom believes that the character set never changed.
+    # pydicom writes raw elements unchanged only if the character set is the original one.
     file.set_original_encoding(False, True, _character_set(file))
     return file
 
 
 def _items_are_as_written(made: Dataset) -> None:
-    """Say of every sequence item that it is encoded as the file will be: else pydicom, writing an item, walks once more
-    through all that lies under it, at each depth (a third of the time of writing a report)."""
+    """Declare that every sequence item is encoded as the file will be: else pydicom, writing an item, traverses all its
+    elements once more, at each depth (a third of the time of writing a report)."""
     for element in made.elements():
         if element.VR == "SQ":
             for item in made[element.tag].value:
@@ -199,8 +203,8 @@ def _items_are_as_written(made: Dataset) -> None:
 
 
 def _character_set(file: Dataset) -> str | list[str]:
-    """What pydicom writes text with. A SpecificCharacterSet that names none is taken out: no reader could use it, and it
-    may even be a codec of Python that is no character set."""
+    """The encodings for pydicom. An invalid SpecificCharacterSet is removed: no reader could use it, and it may even name a
+    codec of Python that is no character set."""
     tag = Tag("SpecificCharacterSet")
     if tag not in file:
         return default_encoding
@@ -215,7 +219,7 @@ def _character_set(file: Dataset) -> str | list[str]:
 
 
 def _unchanged(source: Dataset, tag: BaseTag) -> RawDataElement | DataElement:
-    """The element with the bytes it arrived in, as long as nobody has converted it; else its value."""
+    """The element with the bytes it arrived in, unless its value has been converted."""
     element = source.get_item(tag, keep_deferred=True)
     if not isinstance(element, RawDataElement):
         return element

@@ -1,5 +1,5 @@
-"""What can be made of one answer. Each kind is a role, and a variant where destinations differ; (film, content, model, role,
-variant) derive its UIDs, so two variants are two objects and never two versions of one."""
+"""The kinds of objects of a finding. A kind is a role, and a variant where destinations differ. UIDs are derived from (film,
+content, model, role, variant), so two variants are two objects and never two versions of one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SOP_CLASSES = {
 
 
 def kind_of(role: str, variant: str) -> str:
-    """The value of `Kind`, also of one that this program does not know."""
+    """The value of the ObjectKind, also for one that this version does not know."""
     return f"{role}-{variant}" if variant else role
 
 
-class Kind(StrEnum):
+class ObjectKind(StrEnum):
     """The value is "role" or "role-variant"; the order is the order of sending."""
 
     SEG = "seg"
@@ -31,26 +31,29 @@ class Kind(StrEnum):
 
     @property
     def role(self) -> str:
+        """seg, sr, capture or presentation."""
         return self.value.partition("-")[0]
 
     @property
     def variant(self) -> str:
+        """positioned, alone or ""."""
         return self.value.partition("-")[2]
 
     @property
-    def segmentation(self) -> Kind | None:
-        """The SEG that this kind refers to."""
-        return {Kind.SR: Kind.SEG, Kind.SR_POSITIONED: Kind.SEG_POSITIONED}.get(self)
+    def segmentation(self) -> ObjectKind | None:
+        """The SEG that this kind refers to, None for none."""
+        return {ObjectKind.SR: ObjectKind.SEG, ObjectKind.SR_POSITIONED: ObjectKind.SEG_POSITIONED}.get(self)
 
 
-DEFAULT = (Kind.SEG, Kind.SR)
+DEFAULT = (ObjectKind.SEG, ObjectKind.SR)
 
 
-def kinds_for(objects: tuple[str, ...]) -> tuple[Kind, ...]:
-    """What one destination gets: the kinds of its `objects`, its SR being the one that refers to the SEG it also gets."""
-    wanted = {Kind(one) for one in objects}
-    if Kind.SR in wanted:
-        wanted.remove(Kind.SR)
-        refers = {Kind.SEG: Kind.SR, Kind.SEG_POSITIONED: Kind.SR_POSITIONED}
-        wanted.add(next((report for seg, report in refers.items() if seg in wanted), Kind.SR_ALONE))
-    return tuple(kind for kind in Kind if kind in wanted)
+def kinds_for(objects: tuple[str, ...]) -> tuple[ObjectKind, ...]:
+    """The kinds for a destination with these `objects`, in the order of sending; its SR refers to the SEG that it also gets.
+    Raises ValueError for an unknown name."""
+    wanted = {ObjectKind(one) for one in objects}
+    if ObjectKind.SR in wanted:
+        wanted.remove(ObjectKind.SR)
+        refers = {ObjectKind.SEG: ObjectKind.SR, ObjectKind.SEG_POSITIONED: ObjectKind.SR_POSITIONED}
+        wanted.add(next((report for seg, report in refers.items() if seg in wanted), ObjectKind.SR_ALONE))
+    return tuple(kind for kind in ObjectKind if kind in wanted)

@@ -1,4 +1,4 @@
-"""Where a finding lies: the outline of each of its parts, its area and its side, on the native matrix."""
+"""The regions of a finding: outline, area and side of each, on the native matrix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_POINTS = 1000
 
 
 class Side(StrEnum):
-    """Right and left are the patient's; only PatientOrientation can say them, and never near the midline."""
+    """Right and left are the patient's and need PatientOrientation; near the midline no side is given."""
 
     RIGHT = "right"
     LEFT = "left"
@@ -30,8 +30,8 @@ class Side(StrEnum):
 
 
 @dataclass(frozen=True)
-class Part:
-    """One connected part of a mask. `points` (N, 2) float32: column and row, N >= 4, the last equal to the first, in the
+class Region:
+    """One connected component of a mask. `points` (N, 2) float32: column and row, N >= 4, the last equal to the first, in the
     image-relative coordinates of SCOORD and presentation states: 0.0 is the outer corner of the first pixel, .5 its
     centre (PS3.3 C.18.6.1.2)."""
 
@@ -40,36 +40,36 @@ class Part:
     side: Side
 
 
-def parts_on(radiograph: Radiograph, mask: Mask) -> tuple[Part, ...]:
-    """The parts of `mask` (H, W) bool, each on its side of the midline of the body that the film shows."""
+def regions_on(radiograph: Radiograph, mask: Mask) -> tuple[Region, ...]:
+    """The regions of `mask` (H, W) bool, each with its side of the midline of the film's body."""
     turn = None if NoteCode.UPRIGHT_ASSUMED in radiograph.notes else radiograph.turn
-    return parts_of(mask, turn, midline_of(radiograph)) if mask.any() else ()
+    return find_regions(mask, turn, midline_of(radiograph)) if mask.any() else ()
 
 
-def sides_of(parts: Sequence[Part]) -> tuple[str, ...]:
-    """Each side once, that of the largest part first."""
-    return tuple(dict.fromkeys(str(part.side) for part in parts))
+def sides_of(regions: Sequence[Region]) -> tuple[str, ...]:
+    """Each side once, that of the largest region first."""
+    return tuple(dict.fromkeys(str(region.side) for region in regions))
 
 
-def parts_of(mask: Mask, turn: Turn | None, midline: Midline | None = None) -> tuple[Part, ...]:
-    """The parts of `mask` (H, W) bool, the largest first. `turn` brings the film upright, None: it is not known how;
-    `midline`: of the body on the upright film, None: its middle. Holes count in no area and are drawn over."""
-    found = box_of(mask)
-    if found is None:
+def find_regions(mask: Mask, turn: Turn | None, midline: Midline | None = None) -> tuple[Region, ...]:
+    """The regions of `mask` (H, W) bool, the largest first. `turn` brings the film upright, None: unknown; `midline`: of the
+    body on the upright film, None: the film's middle. Holes are not part of the area; the outline ignores them."""
+    box = bounding_box(mask)
+    if box is None:
         return ()
-    left, top = found[1].start, found[0].start
-    count, labels, stats, centres = cv2.connectedComponentsWithStats(mask[found].view(np.uint8), connectivity=8)
+    left, top = box[1].start, box[0].start
+    count, labels, stats, centres = cv2.connectedComponentsWithStats(mask[box].view(np.uint8), connectivity=8)
     order = sorted(range(1, count), key=lambda one: -int(stats[one, cv2.CC_STAT_AREA]))
-    return tuple(_part(labels, stats[one], centres[one], one, (left, top), mask.shape, turn, midline) for one in order)
+    return tuple(_region(labels, stats[one], centres[one], one, (left, top), mask.shape, turn, midline) for one in order)
 
 
-def box_of(mask: Mask) -> tuple[slice, slice] | None:
-    """The rows and columns of (H, W) bool outside of which nothing is set; None when nothing is."""
+def bounding_box(mask: Mask) -> tuple[slice, slice] | None:
+    """The rows and columns outside of which nothing of a mask (H, W) bool is set; None when nothing is set."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     return (slice(y, y + height), slice(x, x + width)) if width else None
 
 
-def _part(
+def _region(
     labels: NDArray[Any],
     stat: NDArray[Any],
     centre: NDArray[Any],
@@ -78,12 +78,12 @@ def _part(
     shape: tuple[int, ...],
     turn: Turn | None,
     midline: Midline | None,
-) -> Part:
+) -> Region:
     """`labels`, `stat` and `centre` of the mask's box, whose `corner` (column, row) lies on the film of `shape`."""
     x, y, width, height, area = (int(v) for v in stat)
-    own = np.pad((labels[y : y + height, x : x + width] == label).astype(np.uint8), 1)
-    # Twice as fine, the border pixels' centres lie a quarter of a pixel inside the true border: nearer than their own.
-    fine = own.repeat(2, axis=0).repeat(2, axis=1)
+    component = np.pad((labels[y : y + height, x : x + width] == label).astype(np.uint8), 1)
+    # At twice the resolution, the centres of border pixels lie a quarter of a pixel inside the true border, not a half.
+    fine = component.repeat(2, axis=0).repeat(2, axis=1)
     contours, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     border = max(contours, key=len)
     tolerance = 2 * _TOLERANCE_PX
@@ -95,7 +95,7 @@ def _part(
     limits = np.array([shape[1], shape[0]], np.float32)
     points = np.clip(points, 0, limits)
     middle = centre[0] + corner[0] + 0.5, centre[1] + corner[1] + 0.5
-    return Part(np.concatenate([points, points[:1]]), area, _side(middle, shape, turn, midline))
+    return Region(np.concatenate([points, points[:1]]), area, _side(middle, shape, turn, midline))
 
 
 def _side(centre: tuple[float, float], shape: tuple[int, ...], turn: Turn | None, midline: Midline | None) -> Side:

@@ -1,4 +1,4 @@
-"""A picture for people: the film with the outline of what was found. Never sent; it lies beside the DICOM objects."""
+"""The film with the outline of the finding, as pixels of a secondary capture or as a PNG file, which is never sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segmenter.objects.outline import parts_on, sides_of
+from segmenter.objects.outline import regions_on, sides_of
 from segmenter.objects.sentences import WORDS, Words
 from segmenter.values import Finding, Mask, Radiograph
 
@@ -27,13 +27,13 @@ Caption = tuple[str, tuple[int, int, int]]  # text and colour
 def outline_png(finding: Finding, path: Path, *, demo: bool, truth: Mask | None = None) -> tuple[str, ...]:
     """Write the film, longer side at most 1,024 px, with the outline of the mask; `truth` (H, W) bool is drawn in green.
 
-    The film lies as it is stored. Below it stands what `captions` says. Returns on which sides the regions lie. Raises OSError
-    when `path` cannot be written, ValueError for a finding without a decision.
+    The film has its stored orientation, with `captions` below it. Returns the sides of the regions. Raises OSError when `path`
+    cannot be written, ValueError for a finding without a decision.
     """
-    said = captions(finding, WORDS["en"], demo=demo)
+    lines = captions(finding, WORDS["en"], demo=demo)
     if truth is not None:
-        said = [*said, ("green: truth", _QUIET)]
-    done, data = cv2.imencode(".png", picture(finding, _LONGEST_SIDE, said, truth)[:, :, ::-1])
+        lines = [*lines, ("green: truth", _QUIET)]
+    done, data = cv2.imencode(".png", picture(finding, _LONGEST_SIDE, lines, truth)[:, :, ::-1])
     if not done:
         raise OSError("the picture could not be encoded")
     Path(path).write_bytes(data.tobytes())
@@ -41,27 +41,27 @@ def outline_png(finding: Finding, path: Path, *, demo: bool, truth: Mask | None 
 
 
 def sides(finding: Finding) -> tuple[str, ...]:
-    """Where the regions of a finding lie; () without any."""
+    """The sides of the regions of a finding; () without any."""
     if finding.decision is None or finding.radiograph is None or not finding.decision.positive:
         return ()
-    return sides_of(parts_on(finding.radiograph, finding.decision.mask))
+    return sides_of(regions_on(finding.radiograph, finding.decision.mask))
 
 
 def captions(finding: Finding, words: Words, *, demo: bool) -> list[Caption]:
-    """The answer with side, probability, threshold and area; that the model is a demo; the notice; each note of the film.
-    Raises ValueError for a finding without a decision."""
+    """The lines below a picture: the answer with side, probability, threshold and area; the demo notice; the notice; each note
+    of the film. Raises ValueError for a finding without a decision."""
     if finding.decision is None or finding.radiograph is None:
         raise ValueError("only a film with a decision has a picture")
     colours = {"indeterminate": _WARNING, "done": FOUND if finding.decision.positive else _PLAIN}
-    said = [(words.answer(finding, sides(finding)), colours[finding.outcome])]
+    lines = [(words.answer(finding, sides(finding)), colours[finding.outcome])]
     if demo:
-        said.append((words.demo_notice, _WARNING))
-    return [*said, (words.notice, _QUIET), *((note.sentence, _WARNING) for note in finding.radiograph.notes)]
+        lines.append((words.demo_notice, _WARNING))
+    return [*lines, (words.notice, _QUIET), *((note.sentence, _WARNING) for note in finding.radiograph.notes)]
 
 
 def picture(finding: Finding, longest_side: int, below: Sequence[Caption], truth: Mask | None = None) -> NDArray[np.uint8]:
-    """(h, w, 3) uint8 RGB: the film as it is stored, longer side at most `longest_side` px, with the outline of the mask (and
-    of `truth`, in green); below it the captions."""
+    """(h, w, 3) uint8 RGB: the film in its stored orientation, longer side at most `longest_side` px, with the outline of the
+    mask (and of `truth`, in green); below it the captions. Raises ValueError for a finding without a decision."""
     if finding.decision is None or finding.radiograph is None:
         raise ValueError("only a film with a decision has a picture")
     film = _canvas(finding.radiograph, longest_side)
@@ -82,7 +82,8 @@ def _canvas(radiograph: Radiograph, longest_side: int) -> NDArray[np.uint8]:
 
 
 def draw_outline(picture: NDArray[np.uint8], mask: Mask, colour: tuple[int, int, int]) -> None:
-    """The contour of the native mask, scaled with four bits of fraction so that it stays on the border of its pixels."""
+    """Draw the contour of a native mask (H, W) bool on a picture (h, w, 3) uint8 RGB, scaled with four bits of fraction so that
+    it stays on the border of the mask's pixels."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     scale = np.array([picture.shape[1] / mask.shape[1], picture.shape[0] / mask.shape[0]])
     fine = [np.rint(((c + 0.5) * scale - 0.5) * 16).astype(np.int32) for c in contours]

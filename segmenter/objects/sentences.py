@@ -1,4 +1,4 @@
-"""The sentences that stand in our objects, by language. Coded meanings are not among them: codes carry their own."""
+"""The sentences of our objects, by language. Coded meanings are not among them: codes have their own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from segmenter.values import Decision, Finding, Radiograph
 
 @dataclass(frozen=True)
 class Words:
-    """One language. `code` is of RFC 5646, `name` its meaning (PS3.16 CID 5000). Plain ASCII in every language: the objects
-    carry the character set of the film, whatever it is."""
+    """The sentences in one language. `code`: by RFC 5646, `name`: its meaning (PS3.16 CID 5000). Plain ASCII in every language:
+    the objects have the character set of the film, whatever it is."""
 
     code: str
     name: str
@@ -25,11 +25,11 @@ class Words:
     detector_plane: str
     corrected: str
     operating_point: str
-    unknown_spacing: str  # LO, and room for more
+    unknown_spacing: str  # part of an LO of 64 characters
 
     def answer(self, finding: Finding, sides: Sequence[str] = ()) -> str:
         """One line, such as "pneumothorax (right), probability 97 % (threshold 11 %), 1234 mm2 (in the detector plane)";
-        `sides`: where the regions lie. Raises ValueError without a decision."""
+        `sides`: of the regions. Raises ValueError without a decision."""
         decision, radiograph = finding.decision, finding.radiograph
         if decision is None or radiograph is None:
             raise ValueError("only a film with a decision has an answer")
@@ -45,7 +45,7 @@ class Words:
         return f"{said}, {decision.area_mm2:.0f} mm2" + (f" ({plane})" if plane else "")
 
     def of_pneumothorax(self, decision: Decision) -> str:
-        """The number never stands beside a "no" without saying of what it is."""
+        """The probability with its name, so that beside a negative answer it is not read as the probability of that answer."""
         return f"{self.probability} of {self.finding} {self.percent(decision)}"
 
     def percent(self, decision: Decision) -> str:
@@ -53,14 +53,14 @@ class Words:
         return percent(decision.image_probability, decision.image_threshold, self.threshold)
 
     def plane(self, radiograph: Radiograph) -> str:
-        """Where lengths on the film lie; "" when nothing is known of it (PS3.3 10.7.1.3)."""
+        """The plane in which lengths on the film are measured; "" when it is unknown (PS3.3 10.7.1.3)."""
         if radiograph.spacing is not None and radiograph.spacing.corrected:
             return self.corrected
         return self.detector_plane if radiograph.in_detector_plane else ""
 
 
 def percent(probability: float, threshold: float | None, word: str) -> str:
-    """ "34 % (threshold 11 %)", with as many digits as tell the two apart."""
+    """ "34 % (threshold 11 %)", with as many digits as distinguish the two. Both in [0, 1]; `word`: for "threshold"."""
     if threshold is None:
         return f"{100 * probability:.0f} %"
     p, limit = 100 * probability, 100 * threshold

@@ -1,4 +1,4 @@
-"""UIDs that are derived instead of drawn: the same film and model give the same UIDs on every machine."""
+"""Derived UIDs: the same film and model give the same UIDs on every machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ IMPLEMENTATION_VERSION_NAME = "SEGWORKER_0_1"  # SH, at most 16 characters (PS3.
 
 
 def derived_uid(*parts: str) -> str:
-    """2.25 + UUID version 5 of the parts (PS3.5 annex B.2); parts are length-prefixed, so no two lists collide."""
+    """A UID 2.25.N (PS3.5 annex B.2) of the UUID version 5 of the parts, each with its length, so that no two lists are
+    alike."""
     name = "".join(f"{len(part)}:{part};" for part in parts)
     return f"2.25.{uuid.uuid5(_NAMESPACE, name).int}"
 

@@ -1,2 +1,1 @@
-"""Synthetic chest films whose truth is known: drawn, exposed, written as DICOM. The demo, the tests and the training use them.
-"""
+"""Synthetic chest films with known truth: drawn, exposed, written as DICOM. The demo, the tests and the training use them."""

@@ -1,9 +1,7 @@
-"""The body of a phantom: outlines in centimetres, and from them maps of how much soft tissue, bone and air a
-ray crosses.
+"""The body of a phantom: outlines in centimetres, and from them maps of the soft tissue and bone that a ray crosses.
 
 Coordinates: x to the right of the picture, y down, origin in the middle of the chest, centimetres. Lungs are
-described in their own frame, in which x points away from the midline (`side` -1 = left of the picture, +1 =
-right).
+described in their own frame, in which x points away from the midline (`side` -1 = left of the picture, +1 = right).
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ Box = tuple[slice, slice]  # rows and columns of a canvas
 
 @dataclass(frozen=True)
 class Body:
-    """One patient and how he stands before the film. Lengths in cm."""
+    """One patient with his position before the film. Lengths in cm."""
 
     half_width: float  # of the inside of the rib cage
     apex: float  # y of the lung apices (negative)
@@ -32,13 +30,14 @@ class Body:
     depth: float  # front to back, in the middle
     breast: float  # thickness of breast tissue, 0 without
     shift: float  # of the mediastinum, by rotation about the long axis
-    scapula: float  # how far the shoulder blades reach over the lungs, 0 = not at all
+    scapula: float  # how far the scapulae reach over the lungs, 0 = not at all
     lung_density: float  # soft tissue per cm of lung
     supine: bool
     emphysema: bool
 
 
 def draw_body(rng: np.random.Generator) -> Body:
+    """A random patient."""
     supine, emphysema = rng.random() < 0.3, rng.random() < 0.16
     build = rng.normal()  # slender to obese
     dome = (6.8 if supine else 9.0) + (1.6 if emphysema else 0) + rng.normal(0, 0.9)
@@ -60,8 +59,7 @@ def draw_body(rng: np.random.Generator) -> Body:
 
 @dataclass(frozen=True)
 class Canvas:
-    """A pixel grid laid over the body: where a point in cm falls. Every size of the same film has the same
-    geometry."""
+    """The pixel grid over the body. Every size of the same film has the same geometry."""
 
     shape: tuple[int, int]
     px_per_cm: float
@@ -83,7 +81,7 @@ class Canvas:
         return c * px + s * py + np.float32(self.centre[0]), -s * px + c * py + np.float32(self.centre[1])
 
     def fill(self, points: np.ndarray, box: Box | None = None) -> np.ndarray:
-        """The polygon as float32 coverage in [0, 1], (H, W), or the part of it in `box`."""
+        """The polygon of `points` (N, 2) cm as float32 coverage in [0, 1], (H, W), or the part of it in `box`."""
         rows, columns = box or (slice(0, self.shape[0]), slice(0, self.shape[1]))
         out = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
         if out.size:
@@ -92,7 +90,7 @@ class Canvas:
         return out.astype(np.float32) / 255
 
     def box(self, points: np.ndarray) -> Box:
-        """Rows and columns of all pixels that the polygon can touch."""
+        """Rows and columns of all pixels that the polygon of `points` (N, 2) cm can touch."""
         px = self.to_px(points)
         (left, top), (right, bottom) = np.floor(px.min(0)).astype(int) - 2, np.ceil(px.max(0)).astype(int) + 3
         height, width = self.shape
@@ -102,11 +100,11 @@ class Canvas:
     def line(
         self, out: np.ndarray, points: np.ndarray, width_cm: float, value: float, closed: bool = False
     ) -> None:
-        """Draw an open line into a uint8 canvas. A line thinner than a pixel is drawn paler instead."""
+        """Draw a line of `points` (N, 2) cm into a uint8 canvas (H, W). A line thinner than a pixel is drawn paler instead."""
         self._polyline(out, self._fixed(points), width_cm, value, closed)
 
     def lines(self, out: np.ndarray, lines: np.ndarray, widths_cm: list[float], values: list[float]) -> None:
-        """Draw many open lines, (N, points, 2), one after the other."""
+        """Draw many open lines, (N, points, 2) cm, one after the other."""
         fixed = self._fixed(lines.reshape(-1, 2)).reshape(lines.shape)
         for one, width_cm, value in zip(fixed, widths_cm, values, strict=True):
             self._polyline(out, one, width_cm, value, False)
@@ -128,6 +126,7 @@ def curve(points: list[tuple[float, float]], n: int = 60, closed: bool = False) 
 
 
 def blob(x: float, y: float, rx: float, ry: float, n: int = 40) -> np.ndarray:
+    """An ellipse around (x, y) with the radii rx and ry, (n, 2)."""
     a = np.linspace(0, 2 * np.pi, n, endpoint=False)
     return np.stack([x + rx * np.cos(a), y + ry * np.sin(a)], 1)
 
@@ -170,6 +169,7 @@ def placed(points: np.ndarray, side: int) -> np.ndarray:
 
 
 def mediastinum_outline(body: Body) -> np.ndarray:
+    """Closed outline (N, 2) of heart and great vessels in body coordinates, cm."""
     h, s, low = body.heart, body.shift, max(body.domes) + 3
     wide = 1.25 if body.supine else 1.0
     left = [
@@ -199,8 +199,8 @@ def mediastinum_outline(body: Body) -> np.ndarray:
 
 
 def domed(coverage: np.ndarray, px_per_cm: float, reach: float) -> np.ndarray:
-    """A round profile over a flat region: 0 at its edge, 1 from `reach` cm inwards. Bodies and lungs are
-    round, not boxes."""
+    """A round profile (H, W) over a flat region: 0 at its edge, 1 from `reach` cm inwards, because bodies and lungs are
+    round."""
     distance = cv2.distanceTransform((coverage > 0.5).astype(np.uint8), cv2.DIST_L2, 5) / (px_per_cm * reach)
     inward = np.clip(distance, 0, 1)
     return cv2.GaussianBlur(
@@ -250,7 +250,7 @@ def tissue(body: Body, canvas: Canvas) -> np.ndarray:
 
 
 def bones(body: Body, canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
-    """(H, W) float32 cm of bone: ribs as tilted hoops, clavicles, shoulder blades, spine, humeral heads."""
+    """(H, W) float32 cm of bone: ribs as tilted arcs, clavicles, scapulae, spine, humeral heads."""
     out = np.zeros(canvas.shape, np.float32)
     strength = rng.uniform(0.75, 1.25)
     drop, spacing = rng.uniform(7.5, 10.5), (max(body.domes) + 4 - body.apex) / 10.4

@@ -1,8 +1,7 @@
-"""A phantom as the DICOM object that a modality would send: DX, CR or Secondary Capture, with a patient who
-never lived.
+"""A phantom as the DICOM object that a modality would send: DX, CR or Secondary Capture, with a synthetic patient.
 
-Attributes follow PS3.3 A.26 (DX), A.2 (CR) and A.8.1 (SC) so far that dciodvfy finds no error. Everything
-follows from the phantom's seed, UIDs included: the same call gives the same bytes.
+Attributes follow PS3.3 A.26 (DX), A.2 (CR) and A.8.1 (SC) as far as dciodvfy checks. Everything follows from the phantom's
+seed, UIDs included: the same call gives the same bytes.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ GIVEN_NAMES = (
     "Kofi",
     "Lena",
 )
-STREAM = 1000  # of random numbers, apart from those of the picture
+STREAM = 1000  # of random numbers, separate from those of the picture
 
 
 def phantom_dataset(
@@ -142,7 +141,8 @@ def _patient(phantom: Phantom, kind: ImageIOD) -> Dataset:
 
 
 def _digital_xray(ds: Dataset) -> None:
-    """What PS3.3 asks of a DX beyond a CR: intent, anatomy, detector, acquisition context."""
+    """The elements that a DX needs beyond a CR: intent (PS3.3 C.8.11.1), anatomy (C.8.11.2), detector (C.8.11.4), acquisition
+    context."""
     ds.PresentationIntentType, ds.ImageLaterality = "FOR PRESENTATION", "U"
     ds.AcquisitionContextSequence, ds.DetectorType = [], "DIRECT"
     ds.AnatomicRegionSequence = [_code("43799004", "SCT", "Thoracic cavity structure")]

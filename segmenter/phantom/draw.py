@@ -1,10 +1,9 @@
-"""One synthetic chest film with its truth: for the demo, the tests and training. No patient was ever in front
-of it.
+"""One synthetic chest film with its truth: for the demo, the tests and training.
 
-A ray crosses soft tissue, bone and air (`phantom_anatomy`, `phantom_findings`); Beer and Lambert say how much
-of it arrives; scatter, quantum noise and the detector's blur are added; a window makes a picture of it.
-Geometry is in centimetres and every element has its own random stream, so one seed is one film at any size,
-and two films of one seed with and without a pneumothorax (or a tube) differ in that alone.
+A ray crosses soft tissue, bone and air (`anatomy.py`, `findings.py`); its intensity at the detector follows the law of Beer and
+Lambert; scatter, quantum noise and the detector's blur are added; a window gives the picture (`exposure.py`). Geometry is in
+centimetres and every element has its own random stream, so one seed is one film at any size, and two films of one seed with and
+without a pneumothorax (or a tube) have no other difference.
 """
 
 from __future__ import annotations
@@ -64,8 +63,11 @@ def draw_phantom(
     tube: bool | None = None,
     distractors: frozenset[str] | None = None,
 ) -> Phantom:
-    """The film of `seed`, `shape` (H, W) pixels, each at least 64. None leaves it to the seed: half have a
-    pneumothorax."""
+    """The film of `seed`, `shape` (H, W) pixels, each at least 64. With None the seed decides: half of the films have a
+    pneumothorax.
+
+    Raises ValueError for a smaller shape.
+    """
     if min(shape) < 64:
         raise ValueError(f"shape {shape} is too small for a chest film; ask for 64 pixels or more each way")
     stream = {name: np.random.default_rng([seed, i]) for i, name in enumerate(STREAMS)}
@@ -95,7 +97,7 @@ def draw_phantom(
 
 
 def canvas_of(rng: np.random.Generator, shape: tuple[int, int], rotated: bool) -> Canvas:
-    """Where the patient stands: a film of 33 to 42 cm, mostly straight and in the middle."""
+    """The position of the patient: a film of 33 to 42 cm, mostly straight and centred."""
     extent = rng.uniform(33, 42)
     angle = np.radians(rng.choice([-1, 1]) * rng.uniform(2.5, 8) if rotated else rng.normal(0, 0.8))
     centre = (rng.normal(0, 0.9), rng.normal(-1.2, 1.1))

@@ -1,8 +1,7 @@
-"""From a body to a film: thickness maps, the lines drawn over them, Beer-Lambert, scatter, noise, blur and
+"""From a body to a film: thickness maps, the lines drawn over them, attenuation (Beer-Lambert), scatter, noise, blur and
 window.
 
-Maps are (H, W) float32 in cm of tissue or, once multiplied by a coefficient, in units of attenuation (-log of
-intensity).
+Maps are (H, W) float32 in cm of tissue or, multiplied by a coefficient, in units of attenuation (-log of intensity).
 """
 
 from __future__ import annotations
@@ -46,8 +45,7 @@ def expose(
     healthy, inside = _lungs(body, lungs, (), coarse, heart, texture, bullae)
     sick, visible = _lungs(body, lungs, air, coarse, heart, texture, bullae) if air else (healthy, inside)
 
-    # scatter and window come from the film without pneumothorax, so that a pair of one seed differs in the
-    # air alone
+    # scatter and window are those of the film without pneumothorax, so that the films of a pair differ in the air only
     base = SOFT * (solid - healthy).clip(0.3 * (solid > 0.3)) + fixed
     scatter = _scatter(stream["setting"], base, coarse)
     window = _window(stream["window"], -np.log(np.exp(-base) + scatter), inside > 0.5, solid > 3)
@@ -134,7 +132,7 @@ def _lungs(
 
 
 def _gas(rng: np.random.Generator, body: Body, canvas: Canvas) -> np.ndarray:
-    """cm of air in the windpipe, the stomach and the bowel."""
+    """cm of air in the trachea, the stomach and the bowel."""
     c, shift = canvas.px_per_cm, 0.4 * body.shift
     pipe = np.array(
         [
@@ -266,7 +264,7 @@ def _pleural_lines(
 
 
 def _scatter(rng: np.random.Generator, base: np.ndarray, canvas: Canvas) -> np.ndarray:
-    """Intensity that arrives from elsewhere: a wide blur of what the body lets through."""
+    """Scattered intensity: a wide blur of the transmitted one."""
     share = rng.uniform(0.12, 0.45)
     through = np.exp(-base) * (base > 0.2)
     return share * cv2.GaussianBlur(through, (0, 0), 4.5 * canvas.px_per_cm) + 1e-4

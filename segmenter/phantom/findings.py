@@ -1,4 +1,4 @@
-"""What a phantom may have besides its anatomy: a pneumothorax, and the things that are mistaken for one.
+"""Findings of a phantom: a pneumothorax, and structures that are mistaken for one.
 
 A pneumothorax shrinks a lung towards its hilum. In polar coordinates about the hilum the lung reaches to
 R(angle); with air in the pleural space it reaches to R * (1 - collapse * bump(angle)), which gives a thin
@@ -43,12 +43,15 @@ class Pneumothorax:
 
 @dataclass(frozen=True)
 class Crescent:
+    """One region of air, in polar coordinates about the hilum."""
+
     centre: float  # radians
     above: float  # half width towards the apex, radians
     below: float  # half width towards the base
     collapse: float  # 0..1, at the centre
 
     def bump(self, angle: np.ndarray) -> np.ndarray:
+        """The profile of the collapse, 0 to 1, at each angle in radians."""
         u = angle - self.centre
         u = np.where(u < 0, u / self.above, u / self.below)
         inside = np.clip(np.minimum(angle - COSTAL[0], COSTAL[1] - angle) / np.radians(14), 0, 1)
@@ -72,8 +75,8 @@ class Lung:
         self.rounded = gaussian_filter1d(self.radius, 9 / np.degrees(ANGLES[1] - ANGLES[0]), mode="wrap")
 
     def kept(self, crescents: Iterable[Crescent]) -> np.ndarray:
-        """Share of its radius that the lung keeps at each of ANGLES, 1 = all. Where it lets go of the wall it
-        also loses the sharp corner that the wall gave it."""
+        """Share of its radius that the lung keeps at each of ANGLES, 1 = all. Where it is off the chest wall its corners are
+        rounded."""
         radius, share = self.radius, np.ones_like(ANGLES)
         for c in crescents:
             bump = c.bump(ANGLES)
@@ -87,6 +90,7 @@ class Lung:
         return np.stack([HILUM[0] + r * np.cos(a), HILUM[1] + r * np.sin(a)], 1)
 
     def contains(self, x: float, y: float, share: float = 1.0) -> bool:
+        """Whether a point in the lung's frame (cm) lies within `share` of the lung's radius."""
         dx, dy = x - HILUM[0], y - HILUM[1]
         at = (np.arctan2(dy, dx) + np.pi) / (2 * np.pi) * (len(ANGLES) - 1)
         return bool(np.hypot(dx, dy) < self.radius[round(at)] * share)
@@ -122,8 +126,7 @@ def draw_pneumothorax(
 
 
 def _crescent(rng: np.random.Generator, lung: Lung, site: str, area_cm2: float) -> Crescent:
-    """A crescent at `site` with this area: widened until the lung need not collapse by more than two
-    thirds."""
+    """A crescent at `site` with this area, widened until the lung collapses by at most two thirds."""
     centre = np.radians(rng.uniform(*SITES[site]))
     wide = np.clip((area_cm2 / 11) ** 0.33, 0.45, 1.8) * np.radians(26 if site == "basal" else 40)
     above, below = wide * rng.uniform(0.7, 1.3), wide * rng.uniform(0.7, 1.6 if site == "apical" else 1.3)
@@ -173,7 +176,7 @@ def vessels(rng: np.random.Generator, lung: Lung, fullness: float) -> list[tuple
 
 
 def tube_path(rng: np.random.Generator, body: Body) -> tuple[int, np.ndarray]:
-    """A chest drain: in through the side wall, up (or down) inside the chest. Body coordinates."""
+    """A chest drain: through the lateral wall, then up (or down) inside the chest. Body coordinates."""
     side = int(rng.choice([-1, 1]))
     w, y = body.half_width, rng.uniform(1, 6)
     end_y = rng.uniform(-11.5, -5) if rng.random() < 0.75 else rng.uniform(4, 7)
@@ -188,7 +191,7 @@ def tube_path(rng: np.random.Generator, body: Body) -> tuple[int, np.ndarray]:
 
 
 def folds(rng: np.random.Generator, body: Body) -> Iterator[tuple[int, np.ndarray]]:
-    """Skin folds: nearly straight edges that run on over ribs and out of the chest."""
+    """Skin folds: nearly straight edges that continue over ribs and out of the chest."""
     for side in rng.permutation([-1, 1])[: 1 + (rng.random() < 0.3)]:
         x, lean = body.half_width * rng.uniform(0.5, 0.95), rng.uniform(-0.35, 0.25)
         top, end, bow = rng.uniform(-13, -6), rng.uniform(3, 15), rng.normal(0, 0.9)

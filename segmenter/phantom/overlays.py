@@ -1,5 +1,4 @@
-"""What lies on a patient or a film: drains, catheters, leads, companion shadows, letters, collimator
-blades."""
+"""Objects and shadows over the body: drains, catheters, leads, companion shadows, letters, collimator blades."""
 
 from __future__ import annotations
 
@@ -65,7 +64,7 @@ def _tube(rng: np.random.Generator, body: Body, canvas: Canvas, out: np.ndarray)
 
 
 def _catheters(rng: np.random.Generator, body: Body, canvas: Canvas, out: np.ndarray) -> None:
-    """A central line from neck or collar bone to the caval vein; sometimes tubes in windpipe and gullet."""
+    """A central line from neck or clavicle to the vena cava; sometimes tubes in trachea and oesophagus."""
     tip = (-2.1 + rng.normal(0, 0.3), rng.uniform(-4, 1))
     side = int(rng.choice([-1, 1]))
     start = (

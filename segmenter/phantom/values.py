@@ -1,4 +1,4 @@
-"""A drawn film and its truth: what the generator makes, and what the DICOM object is written from."""
+"""A drawn film and its truth: the output of the generator, from which the DICOM object is written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Phantom:
-    """A film and its truth."""
+    """A synthetic film and its truth."""
 
     seed: int
     image: np.ndarray  # (H, W) float32 in [0, 1], as displayed: air dark, bone bright (MONOCHROME2)
@@ -17,12 +17,14 @@ class Phantom:
     spacing_mm: float  # of a pixel, both ways, at the detector
     sites: tuple[str, ...]  # of the pneumothorax, the larger first; empty without
     side: str | None  # "left" or "right" of the PICTURE (the patient's right lung is left of the picture)
-    distractors: frozenset[str]  # keys of `phantom.DISTRACTORS`
+    distractors: frozenset[str]  # keys of `draw.DISTRACTORS`
 
     @property
     def pneumothorax(self) -> bool:
+        """Whether a pneumothorax is visible."""
         return bool(self.truth.any())
 
     @property
     def area_fraction(self) -> float:
+        """Its area as a share of the film."""
         return float(self.truth.mean())

@@ -37,7 +37,7 @@ from dicom_node.storage.records import Arrival, DeliveryState, Outcome, State, S
 from dicom_node.storage.spool import Spool
 from dicom_node.work.model import load_model, segment_settings
 from segmenter.engine import ResultObject, Segmenter
-from segmenter.objects.kinds import Kind, kinds_for
+from segmenter.objects.kinds import ObjectKind, kinds_for
 from segmenter.values import Decision
 
 CODES = {"CodeValue", "CodingSchemeDesignator", "CodeMeaning", "CodingSchemeVersion"}
@@ -99,7 +99,7 @@ class Site:
 
     def answer(self, segmenter: Segmenter, spool: Spool, ledger: Ledger) -> None:
         routes = [Route(name, kinds_for(self.config.peers[name].objects or ())) for name in self.config.send.destinations]
-        kinds = [kind for kind in Kind if any(kind in route.kinds for route in routes)]
+        kinds = [kind for kind in ObjectKind if any(kind in route.kinds for route in routes)]
         for number, (uid, source) in enumerate(self.sources.items()):
             [finding] = segmenter.segment([source])
             assert finding.decision is not None and finding.decision.positive, finding
@@ -175,7 +175,7 @@ def test_our_associations_are_those_of_the_statement(site: Site) -> None:
 
 def test_every_element_that_arrived_is_as_the_statement_says(site: Site) -> None:
     said = Statement.of(site.config)
-    assert {site.kinds[str(made.SOPInstanceUID)] for made in site.pacs.objects} == set(Kind)
+    assert {site.kinds[str(made.SOPInstanceUID)] for made in site.pacs.objects} == set(ObjectKind)
     for made in site.pacs.objects:
         kind, source = site.kinds[str(made.SOPInstanceUID)], site.source_of[str(made.SOPInstanceUID)]
         assert f" {kind}\n\nSOP class: {made.SOPClassUID.name} ({made.SOPClassUID}). Sent by" in said.text
@@ -216,7 +216,7 @@ def codes(dataset: Dataset) -> Iterator[tuple[str, str, str]]:
 
 def attributes(said: Statement, kind: str) -> dict[tuple[int, ...], Row]:
     """The table of a kind by path; that of a variant is the difference to the plain one."""
-    plain = Kind(kind).role
+    plain = ObjectKind(kind).role
     rows = table_of(said, plain)
     if kind != plain and f"attributes of {kind}" in said.tables:
         rows |= table_of(said, kind)

@@ -15,7 +15,7 @@ from pydicom.uid import JPEGBaseline8Bit
 from small_film import picture, read_back
 
 from segmenter.film.decode import decode
-from segmenter.film.gate import NotOurs, gate
+from segmenter.film.gate import SkippedFilm, gate
 from segmenter.notes import NoteCode
 from segmenter.settings import Settings
 
@@ -147,7 +147,7 @@ def coloured() -> np.ndarray:
     ],
 )  # fmt: skip
 def test_a_coloured_picture_is_none(dataset: Dataset) -> None:
-    with pytest.raises(NotOurs) as skipped:
+    with pytest.raises(SkippedFilm) as skipped:
         decode(dataset)
     assert skipped.value.skip.code == "colour"
 
@@ -188,6 +188,6 @@ def test_a_palette_of_greys_is_applied(dataset: Dataset, falls: bool) -> None:
 def test_a_palette_of_colours_is_none() -> None:
     for dataset in (palette(RAMP, RAMP // 2, RAMP // 3, bits=8), base(kind="SC", bits=8)):
         dataset.PhotometricInterpretation = "PALETTE COLOR"
-        with pytest.raises(NotOurs) as skipped:
+        with pytest.raises(SkippedFilm) as skipped:
             decode(read_back(dataset))
         assert skipped.value.skip.code == "colour"

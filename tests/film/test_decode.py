@@ -20,7 +20,7 @@ from small_film import SHAPE, picture, read_back, small_film, write
 
 from segmenter.errors import Refused
 from segmenter.film.decode import decode
-from segmenter.film.gate import NotOurs
+from segmenter.film.gate import SkippedFilm
 from segmenter.film.geometry import spacing_of, turn_of, turned
 from segmenter.notes import NoteCode
 from segmenter.values import Spacing
@@ -234,14 +234,14 @@ def test_three_samples_of_grey_are_a_film_and_a_colour_picture_is_not(tool, tmp_
     assert np.abs(decode(ybr).image - expected).max() < 0.05
     grey[:, :100, 0] //= 3
     film.PixelData = grey.tobytes()
-    with pytest.raises(NotOurs) as error:
+    with pytest.raises(SkippedFilm) as error:
         decode(film)
     assert error.value.skip.code == "colour"
     # The same picture of 10 bits in 16: colour is judged on the scale that the film uses.
     film.BitsAllocated, film.BitsStored, film.HighBit = 16, 10, 9
     film.PixelData = (grey.astype(np.uint16) * 4).tobytes()
     film["PixelData"].VR = "OW"
-    with pytest.raises(NotOurs) as error:
+    with pytest.raises(SkippedFilm) as error:
         decode(film)
     assert error.value.skip.code == "colour"
 
@@ -329,7 +329,7 @@ def test_changed_bytes_in_a_jpeg_are_found_before_the_decoder_meets_them(tool, t
 
 
 def test_a_blank_film_is_no_film():
-    with pytest.raises(NotOurs) as error:
+    with pytest.raises(SkippedFilm) as error:
         decode(bad(lambda f: setattr(f, "PixelData", bytes(len(f.PixelData)))))
     assert error.value.skip.code == "blank"
 

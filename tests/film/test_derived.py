@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from gate_films import SETTINGS, changed, item
 
-from segmenter.film.gate import SkipCode, assumptions, gate
+from segmenter.film.gate import SkipCode, gate, gate_notes
 from segmenter.notes import NoteCode
 
 
@@ -82,5 +82,5 @@ def test_processed_films_are_films(dataset):
 def test_the_standard_image_of_two_energies_is_answered_and_said():
     for said in ("Chest PA Dual Energy Standard", "Chest PA dual-energy", "Chest DE Std"):
         film = named(said)
-        assert gate(film, SETTINGS) is None and NoteCode.DUAL_ENERGY in assumptions(film)
-    assert NoteCode.DUAL_ENERGY not in assumptions(named("Chest PA"))
+        assert gate(film, SETTINGS) is None and NoteCode.DUAL_ENERGY in gate_notes(film)
+    assert NoteCode.DUAL_ENERGY not in gate_notes(named("Chest PA"))

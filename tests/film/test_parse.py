@@ -9,7 +9,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from encapsulated_films import END, LOSSLESS, base, part10, pieces, read, stream_of, whole
+from encapsulated_films import END, LOSSLESS, part10, pieces, read, whole
 from film_parts import ENCODERS, item
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -33,16 +33,6 @@ BEHIND = {
     "half a head": b"\xfc\xff\xfc",
     "another PhotometricInterpretation": b"\x28\0\4\0CS\x0c\0MONOCHROME1 ",
 }
-
-
-@pytest.fixture(scope="module")
-def film() -> Dataset:
-    return base()
-
-
-@pytest.fixture(scope="module")
-def streams(film: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return {name: stream_of(film, name, tmp_path_factory.mktemp("streams")) for name in LOSSLESS}
 
 
 @pytest.mark.parametrize("behind", BEHIND)

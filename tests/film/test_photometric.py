@@ -10,8 +10,8 @@ from tiny_network import tiny_artifact
 
 from segmenter.engine import Segmenter
 from segmenter.film.decode import decode
-from segmenter.film.photometric import Verdict, judge
-from segmenter.film.polarity import polarity
+from segmenter.film.photometric import PolarityCheck, assess_polarity
+from segmenter.film.polarity import polarity_score
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.notes import NoteCode
 from segmenter.phantom.dicom import phantom_dataset
@@ -75,8 +75,8 @@ def test_a_phantom_on_its_side_is_never_inverted():
         image = draw_phantom(seed, shape=(320, 264)).image
         for quarters in (0, 1, 2, 3):
             for divided in (False, True) if quarters == 0 else (False,):
-                verdict = judge(np.rot90(image, quarters), None, Turn(), divided=divided)
-                assert verdict is not Verdict.INVERT, (seed, quarters)
+                verdict = assess_polarity(np.rot90(image, quarters), None, Turn(), ambiguous=divided)
+                assert verdict is not PolarityCheck.INVERT, (seed, quarters)
 
 
 def test_the_polarity_of_a_film_on_its_side_is_judged_upright():
@@ -111,11 +111,11 @@ def test_a_frame_of_collimators_or_of_a_scanner_does_not_matter():
     for grey in (0.0, 1.0):
         framed = np.full((400, 344), grey, np.float32)
         framed[20:340, 60:324] = film
-        assert polarity(framed) == pytest.approx(polarity(film), abs=0.1)
+        assert polarity_score(framed) == pytest.approx(polarity_score(film), abs=0.1)
 
 
 def test_a_film_of_any_shape_has_a_polarity():
     for shape in ((1, 1), (1, 900), (900, 1), (7, 8), (40, 41)):
         for image in (np.zeros(shape, np.float32), np.random.default_rng(1).random(shape, np.float32)):
-            assert np.isfinite(polarity(image))
-    assert polarity(1 - picture()) < 0 <= polarity(picture())
+            assert np.isfinite(polarity_score(image))
+    assert polarity_score(1 - picture()) < 0 <= polarity_score(picture())

@@ -9,7 +9,7 @@ import subprocess
 import numpy as np
 import pydicom
 import pytest
-from encapsulated_films import END, LOSSLESS, base, part10, pieces, read, stored, stream_of, whole
+from encapsulated_films import END, LOSSLESS, base, part10, pieces, read, stored, whole
 from film_parts import ENCODERS, item
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
@@ -28,16 +28,6 @@ from segmenter.errors import Refused
 from segmenter.film.decode import decode
 from segmenter.film.parse import parse
 from segmenter.notes import NoteCode
-
-
-@pytest.fixture(scope="module")
-def film() -> Dataset:
-    return base()
-
-
-@pytest.fixture(scope="module")
-def streams(film: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return {name: stream_of(film, name, tmp_path_factory.mktemp("streams")) for name in LOSSLESS}
 
 
 def odd(stream: bytes) -> bytes:

@@ -9,11 +9,11 @@ from tiny_network import SIZE, tiny_artifact
 
 from segmenter.engine import Segmenter
 from segmenter.film.decode import decode
-from segmenter.model.body import body_of
+from segmenter.model.body import upright_body_mask
 from segmenter.model.placement import Placement
-from segmenter.objects.kinds import Kind
+from segmenter.objects.kinds import ObjectKind
 from segmenter.objects.midline import find_midline
-from segmenter.objects.outline import parts_on, sides_of
+from segmenter.objects.outline import regions_on, sides_of
 from segmenter.phantom.dicom import phantom_dataset
 from segmenter.phantom.draw import STREAMS, canvas_of, draw_phantom
 from segmenter.settings import Settings
@@ -48,28 +48,28 @@ def axis_of(seed: int) -> float:
 
 def test_no_pneumothorax_lies_outside_the_body_however_the_film_is_cut(drawn):
     for one in drawn:
-        assert not (one.truth & ~body_of(one.image)).any(), one.seed
+        assert not (one.truth & ~upright_body_mask(one.image)).any(), one.seed
         for cut in (slice(30, -30), slice(60, -60)):  # the second one cuts through the chest wall
             image, truth = one.image[60:330, cut], one.truth[60:330, cut]
-            assert not (truth & ~body_of(np.ascontiguousarray(image))).any(), (one.seed, cut)
+            assert not (truth & ~upright_body_mask(np.ascontiguousarray(image))).any(), (one.seed, cut)
 
 
 def test_air_beside_the_body_is_outside_and_a_film_without_air_is_all_body(drawn):
     for one in drawn:
         wide = with_air(one.image, 120, 40)
         cv2.line(wide, (60, 0), (60, SHAPE[0] - 1), 0.9, 2)  # a cable in the air
-        outside = ~body_of(wide)
+        outside = ~upright_body_mask(wide)
         assert outside[:, 40:80].all() and outside.mean() > 0.2, one.seed
     lungs_only = np.ascontiguousarray(drawn[0].image[120:300, 90:270])
-    assert body_of(lungs_only).all()
+    assert upright_body_mask(lungs_only).all()
     for flat in (np.zeros((9, 7), np.float32), np.full((300, 200), 0.5, np.float32), np.zeros((1, 1), np.float32)):
-        assert body_of(flat).all(), "no body stands out"
+        assert upright_body_mask(flat).all(), "no body stands out"
 
 
 @pytest.mark.parametrize("frame", [0.0, 1.0])
 def test_a_frame_of_one_grey_hides_no_air(drawn, frame):
     wide = np.pad(with_air(drawn[0].image, 100, 100), 20, constant_values=frame)
-    body = body_of(wide)
+    body = upright_body_mask(wide)
     assert not body[30:-30, 40:90].any() and not (np.pad(drawn[0].truth, ((20, 20), (120, 120))) & ~body).any()
 
 
@@ -96,7 +96,7 @@ def test_a_region_in_the_air_is_dropped_and_alone_it_makes_the_film_indeterminat
     assert without.decision.mask[truth].mean() > 0.7, "the grid of this network is coarse"
     alone = answer(in_air)
     assert (alone.outcome, alone.code) == ("indeterminate", "no-region")
-    assert [made.role for made in segmenter.objects(dataset, alone, kinds=(Kind.SEG, Kind.SR))] == ["sr"]
+    assert [made.role for made in segmenter.objects(dataset, alone, kinds=(ObjectKind.SEG, ObjectKind.SR))] == ["sr"]
 
 
 def test_the_midline_is_that_of_the_body_and_not_of_the_film(drawn):
@@ -136,5 +136,5 @@ def test_a_side_is_said_by_the_midline_and_never_near_it(drawn, orientation, sid
             bare = read_back(dataset)
             del bare.PatientOrientation
             radiograph = decode(bare)
-        parts = parts_on(radiograph, np.ascontiguousarray(turned(mask)))
+        parts = regions_on(radiograph, np.ascontiguousarray(turned(mask)))
         assert sides_of(parts) == (expected,), (offset, orientation)

@@ -69,8 +69,8 @@ def test_a_run_on_a_gpu_goes_on_where_it_was_killed(tmp_path, precision, monkeyp
     recipe_file = tiny_recipe(tmp_path, **{'precision = "fp32"': f'precision = "{precision}"'})
     recipe = load_recipe(str(recipe_file))
 
-    def order(run: str, resume: bool = False) -> fit.Order:
-        return fit.Order(data.folder, tmp_path / run, recipe_file, resume=resume, device="cuda")
+    def order(run: str, resume: bool = False) -> fit.FitOptions:
+        return fit.FitOptions(data.folder, tmp_path / run, recipe_file, resume=resume, device="cuda")
 
     fit.fit(recipe, order("whole"))
     with monkeypatch.context() as killed:

@@ -23,7 +23,7 @@ from segmenter.film.decode import decode
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.model.artifact import OperatingPoint
 from segmenter.model.identity import identify
-from segmenter.objects.kinds import Kind
+from segmenter.objects.kinds import ObjectKind
 from segmenter.phantom.dicom import phantom_dataset
 from segmenter.settings import Settings
 from segmenter.values import Prediction
@@ -82,10 +82,11 @@ def test_a_negative_film_is_done_and_has_a_report_and_a_picture_only(segmenter, 
     dataset = small_film()
     (finding,) = segmenter.segment([dataset])
     assert (finding.outcome, finding.name, finding.code) == ("done", "none", None)
-    report, shown = segmenter.objects(dataset, finding, kinds=(Kind.SEG, Kind.SR, Kind.CAPTURE, Kind.PRESENTATION))
+    kinds = (ObjectKind.SEG, ObjectKind.SR, ObjectKind.CAPTURE, ObjectKind.PRESENTATION)
+    report, shown = segmenter.objects(dataset, finding, kinds=kinds)
     assert (report.role, shown.role) == ("sr", "capture") and set(finding.seconds) >= {"decode", "predict", "mask"}
     silent = Segmenter(artifact, replace(SETTINGS, report_negative=False))
-    assert silent.objects(dataset, finding, kinds=tuple(Kind)) == []
+    assert silent.objects(dataset, finding, kinds=tuple(ObjectKind)) == []
 
 
 @pytest.mark.parametrize(("tall", "wide"), [(2, 1), (1, 2), (4, 3), (3, 4)])
@@ -136,7 +137,7 @@ def test_a_probability_without_a_region_is_indeterminate_and_never_absent(specks
     decision = finding.decision
     assert (decision.positive, decision.image_probability, decision.image_threshold) == (False, 0.97, 0.5)
     assert not decision.mask.any() and decision.mask.shape == SHAPE and decision.area_mm2 is None
-    (report,) = segmenter.objects(dataset, finding, kinds=(Kind.SEG, Kind.SR, Kind.PRESENTATION))
+    (report,) = segmenter.objects(dataset, finding, kinds=(ObjectKind.SEG, ObjectKind.SR, ObjectKind.PRESENTATION))
     assert report.role == "sr", "whatever report_negative says"
 
 
@@ -290,7 +291,7 @@ def test_patient_data_never_reaches_a_warning_or_a_log(segmenter, recwarn, caplo
     segmenter.predict = darkest_lung
     recwarn.clear(), caplog.clear()
     (finding,) = segmenter.segment([dataset])
-    assert finding.outcome == "done" and len(segmenter.objects(dataset, finding, kinds=tuple(Kind))) == 7
+    assert finding.outcome == "done" and len(segmenter.objects(dataset, finding, kinds=tuple(ObjectKind))) == 7
     assert not [w for w in recwarn if "SECRET" in str(w.message)] and "SECRET" not in caplog.text
 
 
@@ -300,7 +301,7 @@ def test_reading_a_film_leaves_its_bytes_alone(segmenter, tmp_path):
     dataset = read_back(raw(small_film(kind="CR"), SpecificCharacterSet=b"", PatientName=b"\xc8\xe2^\xdf", **odd))
     segmenter.predict = darkest_lung
     (finding,) = segmenter.segment([dataset])
-    for result in segmenter.objects(dataset, finding, kinds=tuple(Kind)):
+    for result in segmenter.objects(dataset, finding, kinds=tuple(ObjectKind)):
         path = write(result.dataset, tmp_path / f"{result.kind}.dcm")
         for keyword, value in odd.items():
             assert stored_bytes(path, keyword) == value, (result.kind, keyword)

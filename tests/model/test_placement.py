@@ -57,7 +57,7 @@ def test_pixels_that_are_not_square_are_placed_by_their_size(aspect, turn, size)
     assert abs(back[0] - y) < 0.5 and abs(back[1] - x) < 0.5
     there = np.zeros((size, size), bool)
     there[round(cy), round(cx)] = True
-    rows, columns = placement.box_of(there)
+    rows, columns = placement.native_box(there)
     assert rows.start <= y < rows.stop and columns.start <= x < columns.stop
 
 

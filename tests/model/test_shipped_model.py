@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import segmenter
 from train.cli import main
-from train.evaluate.counterfactual import sentence
+from train.evaluate.counterfactual import summary
 
 pytestmark = pytest.mark.timeout(900)  # ninety films through the whole network
 
@@ -41,7 +41,7 @@ def test_the_answer_turns_with_the_pneumothorax(report: dict[str, Any]) -> None:
     assert report["turned"] == round(1 - len(wrong) / report["pairs"], 4), "every pair that does not turn is named"
     low, high = report["turned_interval"]
     assert 0 < low < report["turned"] <= high
-    assert f"{report['turned']:.1%} ({low:.1%} to {high:.1%}) turn with the pneumothorax" in sentence(report)
+    assert f"{report['turned']:.1%} ({low:.1%} to {high:.1%}) turn with the pneumothorax" in summary(report)
 
 
 def test_the_answer_does_not_turn_with_a_tube(report: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from object_judges import Truth, dciodvfy, dcm2json, dcmqi, dcmqi_program, reads
 from programs import in_ci
 
 from dicom_node.dimse.contexts import TRANSFER_SYNTAXES
-from segmenter.objects.kinds import Kind
+from segmenter.objects.kinds import ObjectKind
 
 PLAIN = Cell(
     "DX", "MONOCHROME1", 12, False, "ImagerPixelSpacing, magnification", True, True, True, "Explicit VR Little Endian"
@@ -59,7 +59,7 @@ def test_every_object_of_every_kind_of_film_passes_every_judge(tool, tmp_path):
     assert found.complaints == []
     positive = sum(cell.pneumothorax for cell in cells)
     assert [found.objects[kind] for kind in MAIN] == [positive, len(cells), len(cells), positive]
-    assert all(found.objects[kind] for kind in Kind)
+    assert all(found.objects[kind] for kind in ObjectKind)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def objects(tool, tmp_path_factory):
     segmenter, dataset = bright_segmenter(folder / "model"), pydicom.dcmread(film.path)
     (finding,) = segmenter.segment([dataset])
     paths = {}
-    for one in segmenter.objects(dataset, finding, kinds=tuple(Kind)):
+    for one in segmenter.objects(dataset, finding, kinds=tuple(ObjectKind)):
         paths[one.kind] = folder / f"{one.kind}.dcm"
         one.dataset.save_as(paths[one.kind], enforce_file_format=True)
     truth = Truth(film.truth, float(film.truth.sum() * film.pixel_mm2), pydicom.dcmread(film.path))
@@ -82,7 +82,7 @@ def test_the_judges_see_what_is_wrong(objects, tool, tmp_path):
     paths, truth = objects
     bad = tmp_path / "bad.dcm"
 
-    def broken(kind: Kind, change, truth: Truth = truth) -> list[str]:
+    def broken(kind: ObjectKind, change, truth: Truth = truth) -> list[str]:
         assert reads_back(paths[kind], kind.role, kind.variant, truth) == []
         dataset = pydicom.dcmread(paths[kind])
         change(dataset)
@@ -107,14 +107,14 @@ def test_the_judges_see_what_is_wrong(objects, tool, tmp_path):
             if element.keyword == "ReferencedSOPInstanceUID" and element.value == truth.film.SOPInstanceUID:
                 element.value = "1.2.3"
 
-    for kind in (Kind.SEG, Kind.SEG_POSITIONED):
+    for kind in (ObjectKind.SEG, ObjectKind.SEG_POSITIONED):
         assert broken(kind, one_pixel)
-    for kind in (Kind.SR, Kind.SR_POSITIONED, Kind.SR_ALONE):
+    for kind in (ObjectKind.SR, ObjectKind.SR_POSITIONED, ObjectKind.SR_ALONE):
         for change in (shift_outline, other_film, lambda report: areas(report, 1.25**2)):
             assert broken(kind, change), kind
-    assert broken(Kind.PRESENTATION, shift_outline) and broken(Kind.PRESENTATION, other_film)
-    assert broken(Kind.CAPTURE, lambda picture: setattr(picture, "BurnedInAnnotation", "NO"))
-    for kind in Kind:
+    assert broken(ObjectKind.PRESENTATION, shift_outline) and broken(ObjectKind.PRESENTATION, other_film)
+    assert broken(ObjectKind.CAPTURE, lambda picture: setattr(picture, "BurnedInAnnotation", "NO"))
+    for kind in ObjectKind:
         assert broken(kind, lambda one: setattr(one, "StudyInstanceUID", "1.2.3"))
         assert broken(kind, lambda one: setattr(one, "PatientID", "somebody else"))
         assert dciodvfy(paths[kind], tool) == set() and dcm2json(paths[kind], tool) == []
@@ -130,6 +130,6 @@ def test_three_d_slicer_opens_the_positioned_seg_and_it_alone(objects):
         message = "dcmqi is not installed; `make test` installs it"
         pytest.fail(message) if in_ci() else pytest.skip(message)
     paths, truth = objects
-    assert dcmqi(paths[Kind.SEG_POSITIONED]) == [] and dcmqi(paths[Kind.SEG]) != []
-    positioned = highdicom.seg.segread(paths[Kind.SEG_POSITIONED])
+    assert dcmqi(paths[ObjectKind.SEG_POSITIONED]) == [] and dcmqi(paths[ObjectKind.SEG]) != []
+    positioned = highdicom.seg.segread(paths[ObjectKind.SEG_POSITIONED])
     assert np.array_equal(positioned.pixel_array.squeeze() != 0, truth.mask)

@@ -14,16 +14,16 @@ from small_film import SHAPE, picture, small_film, write
 from test_seg import IDENTITY, complaints
 
 from segmenter.film.decode import decode
-from segmenter.film.geometry import said_turn
+from segmenter.film.geometry import turn_of_orientation
 from segmenter.indeterminate import IndeterminateCode
 from segmenter.notes import NoteCode
 from segmenter.objects.build import applies, build
-from segmenter.objects.kinds import Kind, kinds_for
-from segmenter.objects.outline import parts_of
+from segmenter.objects.kinds import ObjectKind, kinds_for
+from segmenter.objects.outline import find_regions
 from segmenter.objects.picture import captions, outline_png
 from segmenter.objects.sentences import WORDS
 from segmenter.settings import Settings
-from segmenter.transformations import AS_STORED, Shown
+from segmenter.transformations import Rendering
 from segmenter.values import Decision, Finding, Radiograph, Spacing, Turn
 
 # A crescent with a notch in the image's left half and a small bar in its right half: not convex, not symmetric.
@@ -36,7 +36,9 @@ PARTS = 2
 PROBABILITY, THRESHOLD = 0.8125, 0.11
 
 
-def made(kind: Kind, film: Dataset, mask: np.ndarray = MASK, identity=IDENTITY, settings=Settings(), finding=None) -> Dataset:
+def made(
+    kind: ObjectKind, film: Dataset, mask: np.ndarray = MASK, identity=IDENTITY, settings=Settings(), finding=None
+) -> Dataset:
     radiograph = decode(film)
     area = None if radiograph.spacing is None else mask.sum() * radiograph.spacing.pixel_area_mm2
     decision = Decision(bool(mask.any()), PROBABILITY, mask, area, PARTS, THRESHOLD)
@@ -90,7 +92,7 @@ def test_the_outline_encloses_what_was_found_and_names_the_side():
     for orientation, expected in sides.items():
         film = Dataset()
         film.PatientOrientation = list(orientation)
-        parts = parts_of(MASK, said_turn(film))
+        parts = find_regions(MASK, turn_of_orientation(film))
         assert sum(part.area_px for part in parts) == MASK.sum()
         assert dice(np.logical_or.reduce([filled(part.points) for part in parts]), MASK) > 0.985
         # Columns towards the left: the lower half, where the bar lies, is the left one; the crescent's centre lies above it.
@@ -98,7 +100,7 @@ def test_the_outline_encloses_what_was_found_and_names_the_side():
     for lonely in ((0, 0), (SHAPE[0] - 1, SHAPE[1] - 1)):
         dot = np.zeros(SHAPE, bool)
         dot[lonely] = True
-        (part,) = parts_of(dot, None)
+        (part,) = find_regions(dot, None)
         assert len(part.points) >= 4 and (part.points >= 0).all() and (part.points <= [SHAPE[1], SHAPE[0]]).all()
 
 
@@ -106,7 +108,7 @@ def test_the_outline_encloses_what_was_found_and_names_the_side():
 def test_the_report_says_what_was_found_and_where(kind, tmp_path, tool):
     film = small_film(kind=kind)
     written = write(film, tmp_path / "film.dcm")
-    sr = again(made(Kind.SR, pydicom.dcmread(written)), tmp_path / "sr.dcm")
+    sr = again(made(ObjectKind.SR, pydicom.dcmread(written)), tmp_path / "sr.dcm")
     assert complaints(tmp_path / "sr.dcm", tool) <= complaints(written, tool)
     assert highdicom.sr.srread(tmp_path / "sr.dcm").StudyInstanceUID == film.StudyInstanceUID
     whole, *regions, segment, quality = (values_of(group) for group in groups_of(sr))
@@ -122,7 +124,7 @@ def test_the_report_says_what_was_found_and_where(kind, tmp_path, tool):
     outlines = [one["Image Region"][0] for one in regions]
     assert len(regions) == PARTS and dice(np.logical_or.reduce([filled(points) for points in outlines]), MASK) > 0.985
     assert sum(one["Area"][0][0] for one in regions) == pytest.approx(MASK.sum() * unit, abs=0.02)
-    seg = made(Kind.SEG, film)
+    seg = made(ObjectKind.SEG, film)
     reference = segment["Referenced Segmentation Frame"][0]
     assert (reference.ReferencedSOPInstanceUID, reference.ReferencedSegmentNumber) == (seg.SOPInstanceUID, 1)
     assert "ReferencedFrameNumber" not in reference and "Area" not in segment  # said once, of the film
@@ -140,7 +142,7 @@ def test_an_area_says_in_which_plane_it_lies(tmp_path):
         film = small_film(kind="DX")
         for keyword, value in changes.items():
             film.pop(keyword, None) if value is None else setattr(film, keyword, value)
-        whole, region, *_ = (values_of(group) for group in groups_of(made(Kind.SR_ALONE, film)))
+        whole, region, *_ = (values_of(group) for group in groups_of(made(ObjectKind.SR_ALONE, film)))
         assert whole["Area"][0][1] == unit
         for said in (whole["Tracking Identifier"][0], region["Tracking Identifier"][0]):
             assert said.endswith(words) if words else "plane" not in said and "magnification" not in said
@@ -151,7 +153,7 @@ def test_an_area_says_in_which_plane_it_lies(tmp_path):
 def test_a_film_without_pneumothorax_gets_a_report_that_says_so(tmp_path, tool):
     film = small_film()
     written = write(film, tmp_path / "film.dcm")
-    sr = again(made(Kind.SR, pydicom.dcmread(written), np.zeros(SHAPE, bool)), tmp_path / "sr.dcm")
+    sr = again(made(ObjectKind.SR, pydicom.dcmread(written), np.zeros(SHAPE, bool)), tmp_path / "sr.dcm")
     assert complaints(tmp_path / "sr.dcm", tool) <= complaints(written, tool)
     whole, _ = (values_of(group) for group in groups_of(sr))
     assert whole["Presence"] == ["Absent"] and "Area" not in whole
@@ -170,10 +172,10 @@ def test_an_indeterminate_film_gets_a_report_that_says_neither_yes_nor_no_and_wh
     decision = Decision(False, 0.97, np.zeros(SHAPE, bool), None, 0, THRESHOLD)
     finding = Finding("indeterminate", code.value, code.sentence, decode(film), decision)
     settings = Settings(report_negative=False)
-    assert [kind for kind in Kind if applies(kind, film, finding, settings)] == [
-        Kind.SR, Kind.SR_POSITIONED, Kind.SR_ALONE, Kind.CAPTURE,
+    assert [kind for kind in ObjectKind if applies(kind, film, finding, settings)] == [
+        ObjectKind.SR, ObjectKind.SR_POSITIONED, ObjectKind.SR_ALONE, ObjectKind.CAPTURE,
     ]  # fmt: skip
-    sr = again(made(Kind.SR, film, finding=finding), tmp_path / "sr.dcm")
+    sr = again(made(ObjectKind.SR, film, finding=finding), tmp_path / "sr.dcm")
     assert complaints(tmp_path / "sr.dcm", tool) <= complaints(written, tool)
     whole, _ = (values_of(group) for group in groups_of(sr))
     assert whole["Presence"] == ["Indeterminate"] and "Area" not in whole
@@ -195,15 +197,17 @@ def test_a_probability_is_said_with_its_threshold_and_told_from_it(probability, 
 
 def test_a_report_without_a_segmentation_at_its_side_names_none():
     film = small_film()
-    by_kind = {kind: made(kind, film) for kind in (Kind.SEG, Kind.SEG_POSITIONED, Kind.SR, Kind.SR_POSITIONED, Kind.SR_ALONE)}
+    segs, reports = (ObjectKind.SEG, ObjectKind.SEG_POSITIONED), (ObjectKind.SR, ObjectKind.SR_POSITIONED, ObjectKind.SR_ALONE)
+    by_kind = {kind: made(kind, film) for kind in (*segs, *reports)}
     assert len({one.SOPInstanceUID for one in by_kind.values()} | {one.SeriesInstanceUID for one in by_kind.values()}) == 10
     assert all(film.SOPInstanceUID in _references(one) for one in by_kind.values())
-    for report, seg in ((Kind.SR, Kind.SEG), (Kind.SR_POSITIONED, Kind.SEG_POSITIONED), (Kind.SR_ALONE, None)):
+    for report, seg in zip(reports, (*segs, None), strict=True):
         others = {uid for uid in _references(by_kind[report]) if uid != film.SOPInstanceUID}
         assert others == ({by_kind[seg].SOPInstanceUID} if seg else set())
-    assert "PlanePositionSequence" in by_kind[Kind.SEG_POSITIONED].PerFrameFunctionalGroupsSequence[0]
-    assert kinds_for(("sr", "seg")) == (Kind.SEG, Kind.SR) and kinds_for(("sr", "capture")) == (Kind.SR_ALONE, Kind.CAPTURE)
-    assert kinds_for(("seg-positioned", "sr")) == (Kind.SEG_POSITIONED, Kind.SR_POSITIONED)
+    assert "PlanePositionSequence" in by_kind[ObjectKind.SEG_POSITIONED].PerFrameFunctionalGroupsSequence[0]
+    assert kinds_for(("sr", "seg")) == (ObjectKind.SEG, ObjectKind.SR)
+    assert kinds_for(("sr", "capture")) == (ObjectKind.SR_ALONE, ObjectKind.CAPTURE)
+    assert kinds_for(("seg-positioned", "sr")) == (ObjectKind.SEG_POSITIONED, ObjectKind.SR_POSITIONED)
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
@@ -213,7 +217,7 @@ def test_the_picture_shows_film_outline_and_warning(photometric, tmp_path, tool)
     written = write(film, tmp_path / "film.dcm")
     mask = cv2.resize(MASK.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
     demo = dataclasses.replace(IDENTITY, demo=True)
-    capture = again(made(Kind.CAPTURE, pydicom.dcmread(written), mask, demo), tmp_path / "capture.dcm")
+    capture = again(made(ObjectKind.CAPTURE, pydicom.dcmread(written), mask, demo), tmp_path / "capture.dcm")
     assert complaints(tmp_path / "capture.dcm", tool) <= complaints(written, tool)
     assert (capture.BurnedInAnnotation, capture.ConversionType, capture.Modality) == ("YES", "WSD", "OT")
     assert capture.DerivationDescription == "AI result - not for primary diagnosis"
@@ -234,7 +238,7 @@ def test_the_picture_shows_film_outline_and_warning(photometric, tmp_path, tool)
 def test_the_presentation_state_leaves_the_film_as_it_looks_and_draws_on_it(photometric, tmp_path, tool):
     film = small_film(kind="DX", bits=12, photometric=photometric)
     written = write(film, tmp_path / "film.dcm")
-    state = again(made(Kind.PRESENTATION, pydicom.dcmread(written)), tmp_path / "pr.dcm")
+    state = again(made(ObjectKind.PRESENTATION, pydicom.dcmread(written)), tmp_path / "pr.dcm")
     assert complaints(tmp_path / "pr.dcm", tool) <= complaints(written, tool)
     assert state.PresentationLUTShape == ("INVERSE" if photometric == "MONOCHROME1" else "IDENTITY")
     if "WindowCenter" in film:
@@ -315,7 +319,7 @@ def test_the_presentation_state_shows_the_film_as_it_was_read(change, photometri
     film.BitsStored, film.HighBit = 16, 15
     change(film)
     written = write(film, tmp_path / "film.dcm")
-    again(made(Kind.PRESENTATION, pydicom.dcmread(written)), tmp_path / "pr.dcm")
+    again(made(ObjectKind.PRESENTATION, pydicom.dcmread(written)), tmp_path / "pr.dcm")
     assert complaints(tmp_path / "pr.dcm", tool) <= complaints(written, tool)
     command = [tool("dcmp2pgm"), "-p", tmp_path / "pr.dcm", written, tmp_path / "shown.pgm"]
     subprocess.run(command, check=True, capture_output=True)
@@ -327,7 +331,7 @@ def test_the_presentation_state_shows_the_film_as_it_was_read(change, photometri
 def test_the_presentation_state_names_the_function_of_the_window():
     film = small_film(kind="CR", bits=12)
     film.VOILUTFunction = "SIGMOID"
-    assert made(Kind.PRESENTATION, film).SoftcopyVOILUTSequence[0].VOILUTFunction == "SIGMOID"
+    assert made(ObjectKind.PRESENTATION, film).SoftcopyVOILUTSequence[0].VOILUTFunction == "SIGMOID"
 
 
 @pytest.mark.parametrize("values", [{"ImagerPixelSpacing": ["0.2", "0.1"]}, {"PixelAspectRatio": [2, 1]}], ids=str)
@@ -338,18 +342,18 @@ def test_pixels_that_are_not_square_stay_so(values, tmp_path, tool):
     for keyword, value in values.items():
         setattr(film, keyword, value)
     written = write(film, tmp_path / "film.dcm")
-    objects = {kind: again(made(kind, film), tmp_path / f"{kind}.dcm") for kind in Kind}
-    for kind in Kind:
+    objects = {kind: again(made(kind, film), tmp_path / f"{kind}.dcm") for kind in ObjectKind}
+    for kind in ObjectKind:
         assert complaints(tmp_path / f"{kind}.dcm", tool) <= complaints(written, tool), kind
-    assert list(objects[Kind.PRESENTATION].DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio) == [2, 1]
-    shown = objects[Kind.CAPTURE]
+    assert list(objects[ObjectKind.PRESENTATION].DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio) == [2, 1]
+    shown = objects[ObjectKind.CAPTURE]
     assert "PixelAspectRatio" not in shown and shown.Columns == SHAPE[1] and shown.Rows > 2 * SHAPE[0]
     red = shown.pixel_array[: 2 * SHAPE[0]].astype(int)
     rows, columns = np.nonzero(red[..., 0] - red[..., 1] > 60)
     where = np.nonzero(MASK)
     assert np.abs([rows.min() / 2 - where[0].min(), rows.max() / 2 - where[0].max()]).max() <= 2
     assert np.abs([columns.min() - where[1].min(), columns.max() - where[1].max()]).max() <= 2
-    measures = objects[Kind.SEG].SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures = objects[ObjectKind.SEG].SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert measures.PixelSpacing[0] == 2 * measures.PixelSpacing[1]
 
 
@@ -359,7 +363,7 @@ def test_a_secondary_capture_of_one_frame_gets_every_object(bits, sop_class, tmp
     film.SOPClassUID = film.file_meta.MediaStorageSOPClassUID = sop_class
     film.NumberOfFrames = 1
     written = write(film, tmp_path / "film.dcm")
-    for kind in Kind:
+    for kind in ObjectKind:
         one = again(made(kind, pydicom.dcmread(written)), tmp_path / f"{kind}.dcm")
         assert complaints(tmp_path / f"{kind}.dcm", tool) <= complaints(written, tool), kind
         classes = {
@@ -377,21 +381,21 @@ def test_a_grey_film_in_colour_has_no_presentation_state():
     film = small_film(kind="SC", bits=8)
     decision = Decision(True, PROBABILITY, MASK, None, PARTS, THRESHOLD)
     positive = Finding("done", radiograph=None, decision=decision)
-    assert applies(Kind.PRESENTATION, film, positive, Settings())
+    assert applies(ObjectKind.PRESENTATION, film, positive, Settings())
     film.SamplesPerPixel = 3
-    assert not applies(Kind.PRESENTATION, film, positive, Settings())
-    assert applies(Kind.SEG, film, positive, Settings())
+    assert not applies(ObjectKind.PRESENTATION, film, positive, Settings())
+    assert applies(ObjectKind.SEG, film, positive, Settings())
 
 
 def test_every_object_is_of_the_same_study_and_names_its_maker(tmp_path, tool):
     film = small_film()
-    for kind in Kind:
+    for kind in ObjectKind:
         one = again(made(kind, film, identity=dataclasses.replace(IDENTITY, demo=True)), tmp_path / f"{kind}.dcm")
         assert (one.StudyInstanceUID, one.PatientID) == (film.StudyInstanceUID, film.PatientID)
         assert one.SeriesDescription.startswith("DEMO - NOT FOR CLINICAL USE") and one.DeviceSerialNumber == "d" * 64
         assert one.ContributingEquipmentSequence[0].Manufacturer == "Segmenter Worker", kind
         assert subprocess.run([tool("dcm2json"), tmp_path / f"{kind}.dcm"], capture_output=True, check=False).returncode == 0
-    assert len({pydicom.dcmread(tmp_path / f"{kind}.dcm").SeriesNumber for kind in Kind}) == 4
+    assert len({pydicom.dcmread(tmp_path / f"{kind}.dcm").SeriesNumber for kind in ObjectKind}) == 4
 
 
 def _references(dataset: Dataset) -> set[str]:
@@ -405,7 +409,7 @@ def test_pictures_say_the_answer_the_demo_and_what_was_assumed_in_letters_that_c
     code = IndeterminateCode.NO_REGION
     notes = (NoteCode.VIEW_ASSUMED, NoteCode.DETECTOR_SPACING)
     image = cv2.resize(decode(small_film()).image, shape[::-1])
-    radiograph = Radiograph(image, Turn(), Spacing(0.2, 0.2, "ImagerPixelSpacing"), "0", Shown(AS_STORED), notes)
+    radiograph = Radiograph(image, Turn(), Spacing(0.2, 0.2, "ImagerPixelSpacing"), "0", Rendering(IDENTITY), notes)
     mask = cv2.resize(MASK.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
     mask[:, shape[1] // 2 :] = False
     positive = outcome == "pneumothorax"
@@ -440,12 +444,12 @@ def test_pictures_say_the_answer_the_demo_and_what_was_assumed_in_letters_that_c
 def test_a_destination_that_gets_pictures_only_is_not_left_without_a_negative_one(tmp_path, tool):
     film = small_film()
     written = write(film, tmp_path / "film.dcm")
-    capture = again(made(Kind.CAPTURE, film, np.zeros(SHAPE, bool)), tmp_path / "capture.dcm")
+    capture = again(made(ObjectKind.CAPTURE, film, np.zeros(SHAPE, bool)), tmp_path / "capture.dcm")
     assert complaints(tmp_path / "capture.dcm", tool) <= complaints(written, tool)
     assert capture.Rows > SHAPE[0] and (capture.pixel_array[SHAPE[0] :].max(axis=2) > 100).sum() > 300
     decision = Decision(False, 0.02, np.zeros(SHAPE, bool), 0.0, 0, THRESHOLD)
     negative = Finding("done", radiograph=decode(film), decision=decision)
     for report_negative in (True, False):
         settings = Settings(report_negative=report_negative)
-        assert applies(Kind.CAPTURE, film, negative, settings) == report_negative
-        assert not applies(Kind.PRESENTATION, film, negative, settings)
+        assert applies(ObjectKind.CAPTURE, film, negative, settings) == report_negative
+        assert not applies(ObjectKind.PRESENTATION, film, negative, settings)

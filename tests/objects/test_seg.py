@@ -17,8 +17,8 @@ from small_film import SHAPE, raw, read_back, small_film, stored_bytes, write
 from segmenter.film.decode import decode
 from segmenter.model.artifact import OperatingPoint
 from segmenter.model.identity import ModelIdentity
-from segmenter.objects.common_header import Envelope
-from segmenter.objects.kinds import Kind
+from segmenter.objects.common_header import ObjectContext
+from segmenter.objects.kinds import ObjectKind
 from segmenter.objects.seg import build_seg
 from segmenter.objects.sentences import ENGLISH
 from segmenter.objects.uids import IMPLEMENTATION_CLASS_UID
@@ -39,12 +39,12 @@ COPIED = ("SpecificCharacterSet", "StudyDate", "StudyTime", "AccessionNumber", "
           "ReferringPhysicianName")  # fmt: skip
 
 
-def seg_of(film: Dataset, identity=IDENTITY, revision=1, settings=Settings(), kind=Kind.SEG):
+def seg_of(film: Dataset, identity=IDENTITY, revision=1, settings=Settings(), kind=ObjectKind.SEG):
     radiograph = decode(film)
     mask = np.zeros(radiograph.image.shape, bool)
     mask[: SHAPE[0], : SHAPE[1]] = MASK
     decision = Decision(True, 0.97, mask, 830.0, 2, 0.5)
-    envelope = Envelope.of(kind, film, radiograph.content_sha256, identity, revision, settings)
+    envelope = ObjectContext.of(kind, film, radiograph.content_sha256, identity, revision, settings)
     return build_seg(Finding("done", radiograph=radiograph, decision=decision), envelope)
 
 
@@ -175,12 +175,12 @@ def test_why_a_seg_without_known_spacing_holds_a_placeholder(keyword, tool, tmp_
     film = small_film(kind="SC")
     film.pop("PixelSpacing", None)
     film.pop("ImagerPixelSpacing", None)
-    for kind in (Kind.SEG, Kind.SEG_POSITIONED):
+    for kind in (ObjectKind.SEG, ObjectKind.SEG_POSITIONED):
         sent = seg_of(film, kind=kind)
         assert sent.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing == [1, 1]
         path = write(sent, tmp_path / "seg.dcm")
         assert complaints(path, tool) == set() and np.array_equal(highdicom.seg.segread(path).pixel_array.squeeze(), MASK)
-        assert kind is Kind.SEG or not dcmqi(path)
+        assert kind is ObjectKind.SEG or not dcmqi(path)
         shared = sent.SharedFunctionalGroupsSequence[0]
         del (shared if keyword in shared else shared.PixelMeasuresSequence[0])[keyword]
         path = write(sent, tmp_path / "less.dcm")
@@ -213,7 +213,7 @@ def test_a_film_without_a_mask_has_no_seg():
     nothing = Decision(False, 0.1, np.zeros(SHAPE, bool), 0.0, 0, 0.5)
     finding = Finding("done", radiograph=decode(small_film()), decision=nothing)
     with pytest.raises(ValueError, match="only a positive film"):
-        build_seg(finding, Envelope.of(Kind.SEG, small_film(), "c", IDENTITY, 1, Settings()))
+        build_seg(finding, ObjectContext.of(ObjectKind.SEG, small_film(), "c", IDENTITY, 1, Settings()))
 
 
 if FILMS is not None:  # real films, where somebody has some

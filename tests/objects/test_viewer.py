@@ -4,7 +4,7 @@ from ohif_browser import Visit, reading_room
 from screen import Colour, look
 from viewer_cases import Cases
 
-from segmenter.objects.kinds import Kind
+from segmenter.objects.kinds import ObjectKind
 
 OHIF = "3.13.2"
 
@@ -28,7 +28,7 @@ def test_what_ohif_needs_of_a_report(tmp_path):
     """Every outline refers to the film, and every group belongs to a finding that has an outline: over a group without one
     OHIF fails and shows nothing. Several regions stay several findings."""
     case = Cases(tmp_path / "model").monochrome1()
-    report = case.objects[list(case.kinds).index(Kind.SR)]
+    report = case.objects[list(case.kinds).index(ObjectKind.SR)]
     groups = [one for content in report.ContentSequence for one in content.get("ContentSequence", ())]
     outlines: dict[str, list[str]] = {}
     for group in groups:

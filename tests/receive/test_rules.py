@@ -25,7 +25,7 @@ from dicom_node.storage.destinations import Route
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.outbox import Outbox
 from dicom_node.storage.records import Arrival, DeliveryState, Outcome, State, StoredObject
-from segmenter.objects.kinds import Kind
+from segmenter.objects.kinds import ObjectKind
 
 RULES = """
 [[rules]]
@@ -201,7 +201,7 @@ def test_a_report_waits_for_its_seg_and_goes_alone_when_that_is_refused(tmp_path
     objects = [StoredObject(role, "", "1.2.840.10008.5.1.4.1.1.7", f"2.25.{number}", "s", f"p{number}", 1, "research")
                for number, role in enumerate(("sr", "seg", "capture"), start=1)]  # fmt: skip
     outcome = Outcome(State.SEGMENTED, content_sha256="c", model_digest="m", objects=tuple(objects))
-    ledger.finish(claim, outcome, [Route("A"), Route("B"), Route("C", (Kind.SR,))])
+    ledger.finish(claim, outcome, [Route("A"), Route("B"), Route("C", (ObjectKind.SR,))])
 
     def due() -> set[tuple[str, str]]:
         return {(one.object.role, name) for name, dues in outbox.due(60).items() for one in dues}

@@ -49,14 +49,14 @@ def _fit_together(data: Path, run: Path, recipe: Path, port: int, number: int, r
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(len(ranks))}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    real, states = fit.fresh, []
+    real, states = fit.initial_state, []
 
     def fresh(*args: Any) -> Any:
         states.append(real(*args))
         return states[-1]
 
-    fit.fresh = fresh
-    fit.fit(load_recipe(str(recipe)), fit.Order(data, run, recipe, device="cpu"))
+    fit.initial_state = fresh
+    fit.fit(load_recipe(str(recipe)), fit.FitOptions(data, run, recipe, device="cpu"))
     weights = b"".join(one.detach().numpy().tobytes() for one in states[0].network.parameters())
     ranks[number].write_text(hashlib.sha256(weights).hexdigest())
 
@@ -69,7 +69,7 @@ def _fit(data: Path, run: Path, recipe: Path, kill_after: int) -> None:
 
     torch.set_num_threads(1)
     fit.SAVE_EVERY_SECONDS = 0
-    real, count = fit.step, 0
+    real, count = fit.train_step, 0
 
     def step(*args: Any, **kwargs: Any) -> dict[str, float]:
         nonlocal count
@@ -79,5 +79,5 @@ def _fit(data: Path, run: Path, recipe: Path, kill_after: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return parts
 
-    fit.step = step
-    fit.fit(load_recipe(str(recipe)), fit.Order(data, run, recipe, resume=True, device="cpu"))
+    fit.train_step = step
+    fit.fit(load_recipe(str(recipe)), fit.FitOptions(data, run, recipe, resume=True, device="cpu"))

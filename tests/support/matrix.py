@@ -38,13 +38,13 @@ from tiny_network import tiny_artifact
 
 from segmenter.engine import Segmenter
 from segmenter.errors import Refused
-from segmenter.objects.kinds import Kind
+from segmenter.objects.kinds import ObjectKind
 from segmenter.settings import Settings
 from segmenter.values import Prediction
 
 AT_ONCE = 8  # films in one forward pass
 BATCH = 128  # films whose objects an archive holds together
-MAIN = (Kind.SEG, Kind.SR, Kind.CAPTURE, Kind.PRESENTATION)
+MAIN = (ObjectKind.SEG, ObjectKind.SR, ObjectKind.CAPTURE, ObjectKind.PRESENTATION)
 EACH = 4  # each such film has the other kinds too: they differ from the main ones in references and one plane position
 WORKERS = 2  # encoders and judges are other programs
 
@@ -74,7 +74,7 @@ class Made:
     """One object on disk, before its judges."""
 
     film: MatrixFilm
-    kind: Kind
+    kind: ObjectKind
     path: Path
     truth: Truth
 
@@ -147,7 +147,7 @@ class Court:
             pixels = int(np.count_nonzero(answer.decision.mask))
             area = None if film.pixel_mm2 is None else pixels * film.pixel_mm2
             truth = Truth(answer.decision.mask, area, pydicom.dcmread(film.path, stop_before_pixels=True))
-            for kind in Kind if film.number % EACH == 0 else MAIN:
+            for kind in ObjectKind if film.number % EACH == 0 else MAIN:
                 try:
                     objects = self._segmenter.objects(dataset, answer, kinds=(kind,))
                 except Refused as error:
@@ -173,7 +173,7 @@ class Court:
         return dciodvfy(path, self._tool)
 
     def _opened(self, one: Made) -> list[str]:
-        return dcm2json(one.path, self._tool) + (dcmqi(one.path) if one.kind is Kind.SEG_POSITIONED else [])
+        return dcm2json(one.path, self._tool) + (dcmqi(one.path) if one.kind is ObjectKind.SEG_POSITIONED else [])
 
     def _store(self, made: Sequence[Made], archives: Sequence[Archive], found: Found) -> None:
         """Into each archive, and there element for element."""

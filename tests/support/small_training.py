@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from train.data import phantoms, prepare
-from train.data.dataset import Prepared
+from train.data.dataset import PreparedSet
 
 RECIPE = """
 name = "tiny"
@@ -57,8 +57,8 @@ def tiny_recipe(folder: Path, **changes: str) -> Path:
     return path
 
 
-def tiny_data(folder: Path, count: int = 10, first_seed: int = 20_000) -> Prepared:
+def tiny_data(folder: Path, count: int = 10, first_seed: int = 20_000) -> PreparedSet:
     """Not square, two folds, of 128 px at most."""
-    phantoms.write(phantoms.Plan(first_seed, count, 352, 0.5), folder / "raw", workers=1)
-    prepare.prepare(prepare.Plan(folder / "raw", folder / "data", sizes=(128, 64), folds=2))
-    return Prepared(folder / "data")
+    phantoms.write_phantoms(phantoms.PhantomPlan(first_seed, count, 352, 0.5), folder / "raw", workers=1)
+    prepare.prepare(prepare.PreparePlan(folder / "raw", folder / "data", sizes=(128, 64), folds=2))
+    return PreparedSet(folder / "data")

@@ -14,7 +14,7 @@ from tiny_network import tiny_artifact
 
 from segmenter.engine import Segmenter
 from segmenter.film.decode import decode
-from segmenter.objects.kinds import Kind
+from segmenter.objects.kinds import ObjectKind
 from segmenter.phantom.dicom import phantom_dataset
 from segmenter.phantom.draw import draw_phantom
 from segmenter.phantom.values import Phantom
@@ -32,7 +32,7 @@ class Case:
     phantom: Phantom
     films: tuple[Dataset, ...]
     objects: tuple[Dataset, ...]
-    kinds: tuple[Kind, ...]  # of the objects
+    kinds: tuple[ObjectKind, ...]  # of the objects
 
     @property
     def study(self) -> str:
@@ -46,27 +46,29 @@ class Cases:
         self._segmenter = Segmenter(tiny_artifact(folder), Settings(device="cpu", threads=1))
 
     def positive(self) -> Case:
-        return self._case("positive", draw_phantom(7, shape=PORTRAIT, pneumothorax=True), [Kind.SEG, Kind.SR])
+        return self._case("positive", draw_phantom(7, shape=PORTRAIT, pneumothorax=True), [ObjectKind.SEG, ObjectKind.SR])
 
     def monochrome1(self) -> Case:
         phantom = draw_phantom(11, shape=LANDSCAPE, pneumothorax=True)
-        return self._case("monochrome1", phantom, [Kind.SEG, Kind.SR], photometric="MONOCHROME1", bits=16)
+        return self._case("monochrome1", phantom, [ObjectKind.SEG, ObjectKind.SR], photometric="MONOCHROME1", bits=16)
 
     def without_spacing(self) -> Case:
         phantom = draw_phantom(21, shape=PORTRAIT, pneumothorax=True)
-        return self._case("without-spacing", phantom, [Kind.SEG, Kind.SR], without=["ImagerPixelSpacing"], kind="CR")
+        kinds = [ObjectKind.SEG, ObjectKind.SR]
+        return self._case("without-spacing", phantom, kinds, without=["ImagerPixelSpacing"], kind="CR")
 
     def seg_without(self, keyword: str) -> Case:
         """A SEG about a film without spacing that lacks this of its Pixel Measures, as we do not send it."""
         phantom = draw_phantom({"PixelSpacing": 71, "PixelMeasuresSequence": 81}[keyword], shape=PORTRAIT, pneumothorax=True)
-        case = self._case(f"seg-without-{keyword}", phantom, [Kind.SEG], without=["ImagerPixelSpacing"], kind="CR")
+        case = self._case(f"seg-without-{keyword}", phantom, [ObjectKind.SEG], without=["ImagerPixelSpacing"], kind="CR")
         shared = case.objects[0].SharedFunctionalGroupsSequence[0]
         del (shared if keyword in shared else shared.PixelMeasuresSequence[0])[keyword]
         return case
 
     def pa_and_lateral(self) -> Case:
         """Two views in one series, as many devices send them."""
-        case = self._case("pa-and-lateral", draw_phantom(31, shape=PORTRAIT, pneumothorax=True), [Kind.SEG, Kind.SR])
+        phantom = draw_phantom(31, shape=PORTRAIT, pneumothorax=True)
+        case = self._case("pa-and-lateral", phantom, [ObjectKind.SEG, ObjectKind.SR])
         lateral = phantom_dataset(draw_phantom(32, shape=PORTRAIT, pneumothorax=False))
         for keyword in (
             "StudyInstanceUID",
@@ -85,13 +87,14 @@ class Cases:
         return replace(case, films=(*case.films, lateral))
 
     def negative(self) -> Case:
-        return self._case("negative", draw_phantom(41, shape=PORTRAIT, pneumothorax=False), [Kind.SEG, Kind.SR])
+        return self._case("negative", draw_phantom(41, shape=PORTRAIT, pneumothorax=False), [ObjectKind.SEG, ObjectKind.SR])
 
     def capture(self) -> Case:
-        return self._case("capture", draw_phantom(51, shape=PORTRAIT, pneumothorax=True), [Kind.CAPTURE])
+        return self._case("capture", draw_phantom(51, shape=PORTRAIT, pneumothorax=True), [ObjectKind.CAPTURE])
 
     def presentation(self) -> Case:
-        return self._case("presentation", draw_phantom(61, shape=PORTRAIT, pneumothorax=True), [Kind.SEG, Kind.PRESENTATION])
+        phantom = draw_phantom(61, shape=PORTRAIT, pneumothorax=True)
+        return self._case("presentation", phantom, [ObjectKind.SEG, ObjectKind.PRESENTATION])
 
     def all(self) -> list[Case]:
         return [
@@ -99,7 +102,7 @@ class Cases:
             self.presentation(),
         ]  # fmt: skip
 
-    def _case(self, name: str, phantom: Phantom, kinds: list[Kind], without: Iterable[str] = (), **how: Any) -> Case:
+    def _case(self, name: str, phantom: Phantom, kinds: list[ObjectKind], without: Iterable[str] = (), **how: Any) -> Case:
         dataset = phantom_dataset(phantom, **how)
         for keyword in without:
             del dataset[keyword]
@@ -110,5 +113,5 @@ class Cases:
         decision = Decision(phantom.pneumothorax, 0.97 if area_px else 0.02, phantom.truth, area, 1 if area_px else 0, 0.5)
         results = self._segmenter.objects(dataset, Finding("done", radiograph=radiograph, decision=decision), kinds=kinds)
         objects = tuple(read_back(result.dataset) for result in results)
-        made = tuple(kind for kind in kinds if phantom.pneumothorax or kind is Kind.SR)
+        made = tuple(kind for kind in kinds if phantom.pneumothorax or kind is ObjectKind.SR)
         return Case(name, phantom, (dataset,), objects, made)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.fit.augment import augment, to_size
+from train.fit.augment import augment, resize_pair
 from train.fit.losses import batch_dice_loss, film_dice_loss, focal_loss, lovasz_hinge, symmetric_lovasz, total_loss
 from train.fit.recipe import Augmentation, LossWeights
 
@@ -101,7 +101,7 @@ def test_tones_stay_in_range_and_a_seed_is_a_batch() -> None:
 
 def test_shrinking_averages_as_placement_does() -> None:
     image = torch.arange(16.0).reshape(1, 1, 4, 4) / 16
-    small, truth = to_size(image, (image > 0.5).float(), 2)
+    small, truth = resize_pair(image, (image > 0.5).float(), 2)
     assert small[0, 0].tolist() == [[2.5 / 16, 4.5 / 16], [10.5 / 16, 12.5 / 16]] and truth[0, 0].tolist() == [[0, 0], [1, 1]]
 
 

@@ -28,13 +28,13 @@ from segmenter.phantom.values import Phantom
 from segmenter.settings import Settings
 from segmenter.values import Prediction, Spacing
 from train.cli import main
-from train.data.cases import DataError, wrapped
-from train.data.dataset import Prepared, Row
+from train.data.cases import DataError, as_secondary_capture
+from train.data.dataset import FilmRow, PreparedSet
 from train.evaluate import calibrate, evaluate, exam
-from train.evaluate.sources import Given
+from train.evaluate.sources import LabelledFilm
 from train.fit import checkpoint, encoder
 from train.fit.fit import RunError
-from train.fit.predictions import LEVELS, Answers, averaged, joined
+from train.fit.predictions import LEVELS, Predictions, averaged_predictions, concatenated
 
 A_FEW_FILMS = (4, 21, 39)  # of the exam: small ones, CR, DX and SC, both photometric interpretations, 12 to 16 bits
 
@@ -85,7 +85,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_ensemble_says_what_it_is(made: Path) -> None:
     artifact = load_artifact(made / "model")
-    m, data = artifact.manifest, Prepared(made / "data")
+    m, data = artifact.manifest, PreparedSet(made / "data")
     assert (m.name, m.version, m.intended_use, m.folds, len(m.weights)) == ("tiny", "9.9.9", "demo", (0, 1), 2)
     assert m.operating_point == "clinical" and set(m.operating_points) == {"clinical", "leaderboard", "published"}
     assert m.operating_points["published"] == calibrate.PUBLISHED
@@ -155,7 +155,7 @@ def test_evaluation_of_every_kind_of_data(made: Path, tmp_path: Path) -> None:
     given = ("--data", "siim-fold", "--path", made / "data", "--fold", 1, "--out", tmp_path / "out")
     fold = json.loads(called("evaluate", "--artifact", model, *given, "--record", "--json"))
     assert "chose among the weights" in fold["note"] and fold["note"] in (model / "MODEL_CARD.md").read_text()
-    held_out = Prepared(made / "data").fold(1)[1]
+    held_out = PreparedSet(made / "data").fold(1)[1]
     assert fold["films"] == len(held_out) and fold["positives"] == sum(row.positive for row in held_out)
     assert fold["intervals"].keys() >= {"auroc", "pooled_dice"} and "published" not in fold
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
@@ -196,8 +196,8 @@ def test_evaluation_of_every_kind_of_data(made: Path, tmp_path: Path) -> None:
 
 def ptx(made: Path, out: Path) -> None:
     """Three positive phantoms in the layout of PTX-498, and one without its mask."""
-    rows = [row for row in Prepared(made / "data").rows if row.positive][:3]
-    source = Prepared(made / "data")
+    rows = [row for row in PreparedSet(made / "data").rows if row.positive][:3]
+    source = PreparedSet(made / "data")
     for number, (row, site) in enumerate(zip(rows, ("SiteA", "SiteA", "SiteC"), strict=True), start=1):
         (out / site).mkdir(parents=True, exist_ok=True)
         image, mask = (part[0] for part in source.read([row], 96))
@@ -228,14 +228,14 @@ def test_thresholds_may_come_from_films_of_their_own(made: Path, tmp_path: Path)
     found = json.loads(called("calibrate", *runs, "--on", other.folder, "--device", "cpu", "--json"))
     assert found["films"] == 6 and other.digest[:16] in found["on"]
     none = np.zeros((6, 4, 4), bool)
-    parts = [Answers(other.rows, np.full((6, 4, 4), v, np.uint8), np.full((1, 6), v / 10), none) for v in (10, 30)]
-    mean = averaged(parts)
-    assert (mean.probability == 20).all() and len(joined(parts).rows) == 12
+    parts = [Predictions(other.rows, np.full((6, 4, 4), v, np.uint8), np.full((1, 6), v / 10), none) for v in (10, 30)]
+    mean = averaged_predictions(parts)
+    assert (mean.probability == 20).all() and len(concatenated(parts).rows) == 12
     assert np.allclose(mean.image_probability(2.0), (1 / (1 + np.exp(-0.5)) + 1 / (1 + np.exp(-1.5))) / 2)
-    patients = [replace(row, name=f"other {row.name}") for row in Prepared(made / "data").rows]
+    patients = [replace(row, name=f"other {row.name}") for row in PreparedSet(made / "data").rows]
     other.rows = tuple(patients)
     with pytest.raises(RunError, match="patients of"):
-        calibrate._refuse_the_seen(other, Prepared(made / "data"))
+        calibrate._refuse_the_seen(other, PreparedSet(made / "data"))
 
 
 def test_an_aim_out_of_reach_is_said_and_balanced() -> None:
@@ -243,7 +243,7 @@ def test_an_aim_out_of_reach_is_said_and_balanced() -> None:
     answers = said()
     blank = answers.probability.copy()
     blank[::4] = 0
-    found = calibrate.points(Answers(answers.rows, blank, answers.image_logits, answers.truth), 64)
+    found = calibrate.choose_operating_points(Predictions(answers.rows, blank, answers.image_logits, answers.truth), 64)
     clinical = found["figures"]["clinical"]
     assert not found["sensitivity_met"] and clinical["sensitivity"] < 0.6 and clinical["specificity"] > 0.6
 
@@ -274,13 +274,13 @@ def test_published_figures_squash_the_film() -> None:
 def test_an_answer_is_scored_on_its_own_matrix() -> None:
     truth, mask = np.zeros((600, 400), bool), np.zeros((600, 400), bool)
     truth[:100, :100], mask[:100, 50:150] = True, True
-    given = Given("a", "p", "s", wrapped(np.zeros((600, 400), np.uint8), "a", "p"), truth)
-    scored = evaluate.score(given, mask, 0.5)
+    given = LabelledFilm("a", "p", "s", as_secondary_capture(np.zeros((600, 400), np.uint8), "a", "p"), truth)
+    scored = evaluate.score_film(given, mask, 0.5)
     assert scored.native.dice == 0.5 and scored.grid.dice == pytest.approx(0.5, abs=0.02)
     assert scored.area_fraction == pytest.approx(10_000 / 240_000)
 
 
-def said(n: int = 60, size: int = 64) -> Answers:
+def said(n: int = 60, size: int = 64) -> Predictions:
     """Films of which half are positive; probabilities that are right more often than not, and a few specks."""
     rng = np.random.default_rng(4)
     truth, p = np.zeros((n, size, size), bool), np.zeros((n, size, size), np.float32)
@@ -293,14 +293,14 @@ def said(n: int = 60, size: int = 64) -> Answers:
         for _ in range(int(rng.integers(0, 3))):
             y, x = rng.integers(0, size - 2, 2)
             p[i, y : y + 2, x : x + 2] = rng.uniform(0.2, 0.9)
-        rows.append(Row(i, f"f{i}", f"p{i}", "", 0, "", float(truth[i].mean()), 320, 256, 0.5, 0.5, "", ""))
+        rows.append(FilmRow(i, f"f{i}", f"p{i}", "", 0, "", float(truth[i].mean()), 320, 256, 0.5, 0.5, "", ""))
         logits.append(rng.normal(2.0 if i % 2 == 0 else -2.0, 1.6))
-    return Answers(tuple(rows), np.round(p * LEVELS).astype(np.uint8), np.array(logits)[None], truth)
+    return Predictions(tuple(rows), np.round(p * LEVELS).astype(np.uint8), np.array(logits)[None], truth)
 
 
 def test_operating_points_keep_their_promises() -> None:
     answers = said()
-    found = calibrate.points(answers, 128)
+    found = calibrate.choose_operating_points(answers, 128)
     figures, points = found["figures"], found["operating_points"]
     assert found["sensitivity_met"] and figures["clinical"]["sensitivity"] >= calibrate.SENSITIVITY
     assert figures["leaderboard"]["kaggle_dice"] >= max(
@@ -320,8 +320,8 @@ def test_gates_that_do_the_same_settle_in_the_middle() -> None:
     some = said()
     sick = some.positive
     logits = np.where(sick, 1.2, -1.2) + np.linspace(-2, 2, len(sick))  # they overlap: two fifths
-    answers = Answers(some.rows, (some.truth * LEVELS).astype(np.uint8), logits[None], some.truth)
-    found = calibrate.points(answers, 64)
+    answers = Predictions(some.rows, (some.truth * LEVELS).astype(np.uint8), logits[None], some.truth)
+    found = calibrate.choose_operating_points(answers, 64)
     probability = answers.image_probability(found["temperature"])
     for name in ("clinical", "leaderboard"):
         gate = found["operating_points"][name]["image_threshold"]
@@ -331,10 +331,10 @@ def test_gates_that_do_the_same_settle_in_the_middle() -> None:
 def test_what_is_tuned_is_what_is_served() -> None:
     """The answers that calibration counts are those of `segmenter.model.mask` on a film of the grid's own size."""
     answers = said(20)
-    rows = tuple(Row(**{**row.__dict__, "height": 64, "width": 64}) for row in answers.rows)
-    answers = Answers(rows, answers.probability, answers.image_logits, answers.truth)
+    rows = tuple(FilmRow(**{**row.__dict__, "height": 64, "width": 64}) for row in answers.rows)
+    answers = Predictions(rows, answers.probability, answers.image_logits, answers.truth)
     floor = calibrate.Floor(5.0, 2.5, 0.0)
-    cell, loose = calibrate.cells(answers, 0.3, [floor, calibrate.Floor(0.0, 0.0, 0.0)])
+    cell, loose = calibrate.mask_counts(answers, 0.3, [floor, calibrate.Floor(0.0, 0.0, 0.0)])
     placement = Placement.fit((64, 64), 64)
     point = calibrate.OperatingPoint(0.0, 0.3, floor.mm2, 0.0)
     for i, p in enumerate(answers.probability):
@@ -345,8 +345,8 @@ def test_what_is_tuned_is_what_is_served() -> None:
 
 def test_temperature_cools_a_model_that_is_too_sure() -> None:
     def of(logits: np.ndarray, truth: np.ndarray) -> float:
-        rows = tuple(Row(i, f"f{i}", "p", "", 0, "", float(t), 64, 64, 0.5, 0.5, "", "") for i, t in enumerate(truth))
-        return calibrate.temperature(Answers(rows, np.zeros(0, np.uint8), np.atleast_2d(logits), np.zeros(0, bool)))
+        rows = tuple(FilmRow(i, f"f{i}", "p", "", 0, "", float(t), 64, 64, 0.5, 0.5, "", "") for i, t in enumerate(truth))
+        return calibrate.fit_temperature(Predictions(rows, np.zeros(0, np.uint8), np.atleast_2d(logits), np.zeros(0, bool)))
 
     assert of(np.array([4.0, -4.0, 4.0, -4.0]), np.array([True, False, False, False])) > 2
     rng = np.random.default_rng(0)
@@ -388,7 +388,7 @@ def test_a_film_of_the_exam_that_changed_is_refused(changed: str, monkeypatch: p
         phantom.truth[0, 0] ^= True
     elif changed == "window":
         dataset.WindowCenter = 1
-    monkeypatch.setattr(exam, "drawn", lambda index: (phantom, dataset))
+    monkeypatch.setattr(exam, "draw_exam_film", lambda index: (phantom, dataset))
     if changed == "nothing":
         assert exam.exam_film(0) == (phantom, dataset)
         return

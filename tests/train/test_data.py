@@ -28,8 +28,8 @@ from segmenter.phantom.draw import draw_phantom
 from train.cli import main
 from train.data import folds, phantoms, prepare, rle, siim
 from train.data.cases import DataError
-from train.data.dataset import Prepared
-from train.data.workers import unordered
+from train.data.dataset import PreparedSet
+from train.data.workers import run_in_processes
 
 COUNT, LONGER = 10, 352
 
@@ -38,7 +38,7 @@ COUNT, LONGER = 10, 352
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten phantoms as SIIM-ACR delivers films; as drawn, not harder, so that the truth can be drawn again."""
     folder = tmp_path_factory.mktemp("data") / "raw"
-    assert phantoms.write(phantoms.Plan(10_000, COUNT, LONGER, 0.0), folder, workers=1) == COUNT
+    assert phantoms.write_phantoms(phantoms.PhantomPlan(10_000, COUNT, LONGER, 0.0), folder, workers=1) == COUNT
     return folder
 
 
@@ -47,9 +47,9 @@ def copy(raw: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(raw, tmp_path / "raw"))
 
 
-def prepared(source: Path, out: Path, **values: object) -> Prepared:
-    prepare.prepare(prepare.Plan(source, out, **{"sizes": (128, 64), "folds": 2, **values}))  # type: ignore[arg-type]
-    return Prepared(out)
+def prepared(source: Path, out: Path, **values: object) -> PreparedSet:
+    prepare.prepare(prepare.PreparePlan(source, out, **{"sizes": (128, 64), "folds": 2, **values}))  # type: ignore[arg-type]
+    return PreparedSet(out)
 
 
 def films(source: Path) -> list[Path]:
@@ -96,7 +96,7 @@ def test_every_mask_of_siim_acr_comes_back() -> None:
     assert np.median(positive) == pytest.approx(0.0082, abs=1e-4) and max(positive) == pytest.approx(0.154, abs=1e-3)
     groups = [patient[name] for name in areas]
     kinds = folds.strata(list(areas.values()))
-    fold_of = folds.deal(groups, kinds, 5, 1)
+    fold_of = folds.assign_folds(groups, kinds, 5, 1)
     assert len(fold_of) == 6_171
     for fold in range(5):
         held = [kind for group, kind in zip(groups, kinds, strict=True) if fold_of[group] == fold]
@@ -111,14 +111,14 @@ def test_no_patient_in_two_folds_and_every_fold_has_its_share() -> None:
     groups = [f"p{int(g)}" for g in rng.geometric(0.02, 1500)]  # some patients have many films, as in life
     areas = np.where(rng.random(1500) < 0.25, rng.lognormal(-4.8, 1.1, 1500), 0)
     kinds = folds.strata(areas.tolist())
-    fold_of = folds.deal(groups, kinds, 5, seed=3)
+    fold_of = folds.assign_folds(groups, kinds, 5, seed=3)
     assert set(fold_of) == set(groups) and set(fold_of.values()) == set(range(5)), "one fold for each patient"
     whole = {k: kinds.count(k) for k in folds.STRATA}
     for fold in range(5):
         held = [kind for group, kind in zip(groups, kinds, strict=True) if fold_of[group] == fold]
         assert len(held) == pytest.approx(300, abs=15)
         assert all(held.count(k) == pytest.approx(whole[k] / 5, abs=0.12 * whole[k] / 5 + 3) for k in folds.STRATA)
-    assert fold_of == folds.deal(groups, kinds, 5, seed=3) and fold_of != folds.deal(groups, kinds, 5, seed=4)
+    assert fold_of == folds.assign_folds(groups, kinds, 5, seed=3) and fold_of != folds.assign_folds(groups, kinds, 5, seed=4)
     assert folds.folds_sha256(fold_of) != folds.folds_sha256({**fold_of, groups[0]: (fold_of[groups[0]] + 1) % 5})
 
 
@@ -167,7 +167,7 @@ def test_a_killed_prepare_goes_on_and_ends_the_same(raw: Path, tmp_path: Path, m
     with pytest.raises(KeyboardInterrupt):
         prepared(raw, tmp_path / "out")
     with pytest.raises(DataError, match="is no prepared data set"):
-        Prepared(tmp_path / "out")
+        PreparedSet(tmp_path / "out")
     with open(tmp_path / "out" / prepare.PROGRESS_FILE, "a") as file:
         file.write('{"name": "cut sho')  # what a kill in the middle of a line leaves
     again = prepared(raw, tmp_path / "out")
@@ -195,7 +195,7 @@ def test_other_masks_are_another_data_set_and_a_mended_film_is_taken(copy: Path,
 
 def test_a_worker_that_dies_is_an_error_and_no_silence() -> None:
     with pytest.raises(DataError, match="a worker process died"):
-        list(unordered(os._exit, [3, 3, 3], 2))
+        list(run_in_processes(os._exit, [3, 3, 3], 2))
 
 
 def test_workers_end_with_a_parent_that_is_killed() -> None:
@@ -222,10 +222,10 @@ def test_ids_that_are_no_patients_are_noticed(raw: Path, tmp_path: Path, monkeyp
         file.write("Kaggle_ID,NIH_ID\n" + "".join(f"{name},0000000{i}_000.png\n" for i, name in enumerate(names[1:])))
     with pytest.raises(DataError, match=f"1 of {COUNT} films have no patient"):
         prepared(raw, tmp_path / "out", patients=half)
-    monkeypatch.setattr(prepare, "MANY", COUNT)
+    monkeypatch.setattr(prepare, "REPEAT_PATIENTS_FROM", COUNT)
     real = prepare.find
     lonely = lambda *given: replace(real(*given), cases=tuple(replace(c, patient=c.name) for c in real(*given).cases))  # noqa: E731
-    monkeypatch.setattr(prepare, "find", lonely)
+    monkeypatch.setattr(prepare, "find_films", lonely)
     with pytest.raises(DataError, match="PatientID of its own"):
         prepared(raw, tmp_path / "out")
 
@@ -239,11 +239,11 @@ def test_changed_pixels_and_a_changed_index_are_noticed(raw: Path, tmp_path: Pat
     data = prepared(raw, tmp_path / "out")
     np.load(tmp_path / "out" / "images-64.npy", mmap_mode="r+")[data.rows[2].row, 5, 5] ^= 1
     with pytest.raises(DataError, match=r"the pixels of .* changed"):
-        Prepared(tmp_path / "out").verify(data.rows)
+        PreparedSet(tmp_path / "out").verify(data.rows)
     index = tmp_path / "out" / "index.csv"
     index.write_text(index.read_text().replace(",0,", ",1,", 1))
     with pytest.raises(DataError, match="is not the one that was prepared"):
-        Prepared(tmp_path / "out")
+        PreparedSet(tmp_path / "out")
 
 
 def test_nothing_is_silently_dropped(copy: Path, tmp_path: Path) -> None:
@@ -314,16 +314,16 @@ def test_both_csv_files_of_siim_acr_are_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="header"):
         siim.read_rle(tmp_path / "c.csv")
     with pytest.raises(DataError, match=r"no \*\.dcm below it"):
-        siim.find(tmp_path)
+        siim.find_films(tmp_path)
 
 
 def test_seeds_of_the_exam_are_out_of_reach(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="are the exam's"):
-        phantoms.write(phantoms.Plan(5_999_999, 2, LONGER, 0.0), tmp_path, workers=1)
+        phantoms.write_phantoms(phantoms.PhantomPlan(5_999_999, 2, LONGER, 0.0), tmp_path, workers=1)
 
 
 def test_a_pair_differs_in_the_pneumothorax_alone(tmp_path: Path) -> None:
-    assert phantoms.write(phantoms.Plan(10_002, 4, LONGER, 1.0, pairs=True), tmp_path / "raw", workers=1) == 4
+    assert phantoms.write_phantoms(phantoms.PhantomPlan(10_002, 4, LONGER, 1.0, pairs=True), tmp_path / "raw", workers=1) == 4
     data = prepared(tmp_path / "raw", tmp_path / "data")
     pairs = [sorted((r for r in data.rows if r.patient == p), key=lambda r: r.positive) for p in {r.patient for r in data.rows}]
     assert [[r.positive for r in pair] for pair in pairs] == [[False, True]] * 2
@@ -338,33 +338,34 @@ def test_a_pair_differs_in_the_pneumothorax_alone(tmp_path: Path) -> None:
 def test_a_pair_that_can_not_be_told_apart_is_one_film_and_counted_so(tmp_path: Path) -> None:
     plan = ["--first-seed", "440759", "--count", "2", "--longer-px", "352", "--harder", "0", "--pairs", "--workers", "1"]
     said = CliRunner().invoke(main, ["phantoms", "--out", str(tmp_path), *plan])
-    assert said.exit_code == 0 and "1 films and train-rle.csv (1 less: a pair whose" in said.output
+    assert said.exit_code == 0 and "1 films and train-rle.csv (1 fewer: a pair whose" in said.output
     assert len(list(tmp_path.rglob("*.dcm"))) == 1 and "-1" in (tmp_path / "train-rle.csv").read_text()
 
 
 def test_pairs_of_even_sites_are_where_they_say(tmp_path: Path) -> None:
-    plan = phantoms.Plan(20_000, 12, LONGER, 0.0, pairs=True, even_sites=True)
-    sick = [seed for seed, sick in phantoms.films(plan) if sick]
-    assert [seed for seed, sick in phantoms.films(plan) if not sick] == sick and len(set(sick)) == 6 and min(sick) >= 20_000
+    plan = phantoms.PhantomPlan(20_000, 12, LONGER, 0.0, pairs=True, even_sites=True)
+    sick = [seed for seed, sick in phantoms.planned_films(plan) if sick]
+    assert [seed for seed, sick in phantoms.planned_films(plan) if not sick] == sick
+    assert len(set(sick)) == 6 and min(sick) >= 20_000
     assert [draw_phantom(seed, shape=(96, 80), pneumothorax=True).sites[0] for seed in sick] == [
         "apical",
         "lateral",
         "basal",
     ] * 2
     with pytest.raises(ValueError, match="add --pairs"):
-        phantoms.write(phantoms.Plan(20_000, 12, LONGER, 0.0, even_sites=True), tmp_path, workers=1)
+        phantoms.write_phantoms(phantoms.PhantomPlan(20_000, 12, LONGER, 0.0, even_sites=True), tmp_path, workers=1)
 
 
 def test_harder_phantoms_keep_their_truth_in_place() -> None:
     """What is outlined is still darker than without it, after each step and after all; nothing added depends on the label."""
-    from train.data.harder_phantoms import STEPS, harder
+    from train.data.harder_phantoms import STEPS, make_harder
 
     pairs = [
         (draw_phantom(s, shape=(352, 300), pneumothorax=True), draw_phantom(s, shape=(352, 300), pneumothorax=False))
         for s in range(12)
     ]
     for sick, well in pairs:
-        hard, plain = harder(sick), harder(well)
+        hard, plain = make_harder(sick), make_harder(well)
         assert hard.truth.any() and not plain.truth.any() and hard.image.shape == sick.image.shape
         assert hard.image.min() >= 0 and hard.image.max() <= 1
         moved = hard.truth & (hard.image < plain.image)

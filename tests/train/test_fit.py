@@ -24,19 +24,19 @@ from small_training import RECIPE, tiny_data, tiny_recipe
 from segmenter.model.artifact import file_sha256
 from segmenter.model.network import build_network
 from train.cli import main
-from train.data.dataset import Prepared
+from train.data.dataset import PreparedSet
 from train.fit import checkpoint, encoder, fit, validation
-from train.fit.distributed import World
+from train.fit.distributed import ProcessGroup
 from train.fit.journal import read_rows
 from train.fit.loop import epoch_plan, learning_rate
-from train.fit.predictions import answers
+from train.fit.predictions import predict_films
 from train.fit.recipe import Augmentation, RecipeError, Stage, load_recipe
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
     return tiny_data(tmp_path_factory.mktemp("tiny"))
 
 
@@ -57,7 +57,7 @@ def weights(run: Path) -> str:
     ).hexdigest()
 
 
-def test_a_killed_run_ends_bit_for_bit_as_an_unbroken_one(data: Prepared, tmp_path: Path) -> None:
+def test_a_killed_run_ends_bit_for_bit_as_an_unbroken_one(data: PreparedSet, tmp_path: Path) -> None:
     """Killed after its second step, and of what is left after the fourth: in the first stage, then in the crops."""
     recipe = tiny_recipe(tmp_path)
 
@@ -75,10 +75,10 @@ def test_a_killed_run_ends_bit_for_bit_as_an_unbroken_one(data: Prepared, tmp_pa
     assert [row["step"] for row in ours] == ["3", "6", "8"]
 
 
-def test_the_same_seed_gives_the_same_losses(data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_seed_gives_the_same_losses(data: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe_file = tiny_recipe(tmp_path, **{"steps = 3": "steps = 4", "epochs = 2": "epochs = 1"})
     recipe = load_recipe(str(recipe_file))
-    real = fit.step
+    real = fit.train_step
 
     def losses(name: str, seed: int) -> list[float]:
         seen: list[float] = []
@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_losses(data: Prepared, tmp_path: Path, mon
             seen.append(parts["total"])
             return parts
 
-        monkeypatch.setattr(fit, "step", step)
+        monkeypatch.setattr(fit, "train_step", step)
         stages = recipe.stages[:1]
         fit.fit(dataclasses.replace(recipe, seed=seed, stages=stages), order(data, tmp_path / name, recipe_file))
         return seen
@@ -97,14 +97,14 @@ def test_the_same_seed_gives_the_same_losses(data: Prepared, tmp_path: Path, mon
     assert len(one) == 4 and one == two and one != other
 
 
-def order(data: Prepared, run: Path, recipe: Path, **values: object) -> fit.Order:
-    return fit.Order(data.folder, run, recipe, **{"device": "cpu", **values})  # type: ignore[arg-type]
+def order(data: PreparedSet, run: Path, recipe: Path, **values: object) -> fit.FitOptions:
+    return fit.FitOptions(data.folder, run, recipe, **{"device": "cpu", **values})  # type: ignore[arg-type]
 
 
 def test_it_learns_four_films_by_heart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tiny_data(tmp_path, count=8, first_seed=30_000)
     four = sorted(data.rows, key=lambda row: -row.area_fraction)[:4]
-    monkeypatch.setattr(Prepared, "fold", lambda self, fold: (four, four))
+    monkeypatch.setattr(PreparedSet, "fold", lambda self, fold: (four, four))
     text = {"steps = 3": "steps = 40", "rate = 1e-3": "rate = 3e-3"}
     recipe_file = tiny_recipe(tmp_path, **text)
     recipe = load_recipe(str(recipe_file))
@@ -114,8 +114,8 @@ def test_it_learns_four_films_by_heart(tmp_path: Path, monkeypatch: pytest.Monke
     recipe = dataclasses.replace(recipe, augmentation=still, optimiser=how, stages=stages, validation_threshold=(0.5,))
     fit.fit(recipe, order(data, tmp_path / "run", recipe_file))
     network = build_network(recipe.network)
-    network.load_state_dict(checkpoint.chosen(tmp_path / "run", "best"))
-    said = answers(
+    network.load_state_dict(checkpoint.select_weights(tmp_path / "run", "best"))
+    said = predict_films(
         network.eval(), data, four, size=64, mean=recipe.mean, std=recipe.std, flips=False, device=torch.device("cpu")
     )
     assert validation.mean_positive_dice(said, 0.5) > 0.95
@@ -123,7 +123,7 @@ def test_it_learns_four_films_by_heart(tmp_path: Path, monkeypatch: pytest.Monke
     assert float(rows[-1]["loss_total"]) < float(rows[0]["loss_total"]) / 2
 
 
-def test_a_run_leaves_what_explains_it(data: Prepared, tmp_path: Path) -> None:
+def test_a_run_leaves_what_explains_it(data: PreparedSet, tmp_path: Path) -> None:
     recipe_file = tiny_recipe(tmp_path)
     run = fit.fit(load_recipe(str(recipe_file)), order(data, tmp_path / "run", recipe_file, fold=1))
     notes = json.loads((run / "environment.json").read_text())
@@ -143,7 +143,7 @@ def test_a_run_leaves_what_explains_it(data: Prepared, tmp_path: Path) -> None:
     assert best.best_step == int(rows[int(np.argmax(scores))]["step"]) and best.best_score == pytest.approx(
         max(scores), abs=1e-4
     )
-    mean, members = checkpoint.chosen(run, "mean"), [load_file(p / "ema.safetensors") for p in checkpoint.steps(run)]
+    mean, members = checkpoint.select_weights(run, "mean"), [load_file(p / "ema.safetensors") for p in checkpoint.steps(run)]
     name = "evidence.weight"
     assert torch.allclose(mean[name], torch.stack([m[name] for m in members]).mean(0))
 
@@ -156,7 +156,7 @@ def test_a_run_leaves_what_explains_it(data: Prepared, tmp_path: Path) -> None:
         fit.fit(load_recipe(str(recipe_file)), order(data, run, recipe_file, fold=1, resume=True))
 
 
-def test_two_processes_train_one_network(data: Prepared, tmp_path: Path) -> None:
+def test_two_processes_train_one_network(data: PreparedSet, tmp_path: Path) -> None:
     """gloo, with what torchrun says to each: both end with the same weights, the first alone has written."""
     recipe = tiny_recipe(tmp_path)
     ranks = [tmp_path / "rank-0", tmp_path / "rank-1"]
@@ -165,7 +165,7 @@ def test_two_processes_train_one_network(data: Prepared, tmp_path: Path) -> None
     assert len(read_rows(tmp_path / "run" / "metrics.csv")) == 3
 
 
-def test_the_documented_line_starts_several_processes(data: Prepared, tmp_path: Path) -> None:
+def test_the_documented_line_starts_several_processes(data: PreparedSet, tmp_path: Path) -> None:
     """torchrun takes options from behind it unless it is told where its own end."""
     line = "torchrun --nproc-per-node 4 -m -- train fit"
     assert line in (ROOT / "docs" / "train" / "training.md").read_text()
@@ -179,7 +179,7 @@ def test_the_documented_line_starts_several_processes(data: Prepared, tmp_path: 
     assert checkpoint.load_progress(checkpoint.steps(tmp_path / "run")[-1]).step == 2
 
 
-def test_a_run_touches_nothing_but_its_own(data: Prepared, tmp_path: Path) -> None:
+def test_a_run_touches_nothing_but_its_own(data: PreparedSet, tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path, **{"epochs = 2": "epochs = 1", "steps = 3": "steps = 1", "steps = 2": "steps = 1"})
     run = tmp_path / "run"
     for name in (".git", ".venv", ".step-0000001.99", ".best.old"):
@@ -188,19 +188,20 @@ def test_a_run_touches_nothing_but_its_own(data: Prepared, tmp_path: Path) -> No
     assert {path.name for path in run.glob(".*")} == {".git", ".venv"}
 
 
-def test_what_is_resumed_lies_in_memory_as_what_is_fresh(data: Prepared, tmp_path: Path) -> None:
+def test_what_is_resumed_lies_in_memory_as_what_is_fresh(data: PreparedSet, tmp_path: Path) -> None:
     """Moments and averages of another layout than their weights would slow every step of the rest of a run on a GPU."""
     recipe_file = tiny_recipe(tmp_path, **{"epochs = 2": "epochs = 1", "steps = 3": "steps = 1"})
-    recipe, world = load_recipe(str(recipe_file)), World(0, 1, torch.device("cpu"))
+    recipe, world = load_recipe(str(recipe_file)), ProcessGroup(0, 1, torch.device("cpu"))
     fit.fit(recipe, order(data, tmp_path / "run", recipe_file))
-    state = fit.resumed(tmp_path / "run", fit.fresh(recipe, order(data, tmp_path / "run", recipe_file), world), world)
+    started = fit.initial_state(recipe, order(data, tmp_path / "run", recipe_file), world)
+    state = fit.restore_state(tmp_path / "run", started, world)
     moments = [(p, slot["exp_avg"]) for p, slot in state.optimiser.state.items()]
     averages = [(t, state.average.tensors[name]) for name, t in state.network.state_dict().items()]
     assert moments and all(a.stride() == b.stride() for a, b in (*moments, *averages))
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(
-    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, run = fit.total_loss, tmp_path / "run"
 
@@ -209,13 +210,13 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(
 
     monkeypatch.setattr(fit, "total_loss", poisoned)
     recipe_file = tiny_recipe(tmp_path)
-    with pytest.raises(fit.RunError, match="is no number any more"):
+    with pytest.raises(fit.RunError, match="is not finite"):
         fit.fit(load_recipe(str(recipe_file)), order(data, run, recipe_file))
     assert not checkpoint.steps(run)
 
 
 def test_compiling_without_a_compiler_is_refused_before_anything_is_read(
-    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: PreparedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe_file = tiny_recipe(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -274,11 +275,11 @@ def test_recipes_name_their_mistakes(tmp_path: Path) -> None:
         load_recipe("stronger")
 
 
-def test_what_is_not_there_is_named(data: Prepared, tmp_path: Path) -> None:
+def test_what_is_not_there_is_named(data: PreparedSet, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["fit", "--data", str(data.folder), "--run", str(tmp_path / "run"), "--device", "cuda:7"])
     assert done.exit_code == 2 and "is not here" in done.output
     done = CliRunner().invoke(main, ["fit", "--data", str(data.folder), "--run", str(tmp_path / "run"), "--device", "gpu"])
-    assert done.exit_code == 2 and "is no device" in done.output
+    assert done.exit_code == 2 and "is not a device" in done.output
     recipe_file = tiny_recipe(tmp_path, **{"efficientnet-b0": "efficientnet-b99"})
     with pytest.raises(fit.RunError, match=r"\[network\]"):
         fit.fit(load_recipe(str(recipe_file)), order(data, tmp_path / "run", recipe_file))

@@ -10,7 +10,7 @@ import pytest
 from train.report.intervals import intervals
 from train.report.metrics import (
     Counts,
-    Scored,
+    ScoredFilm,
     Table,
     auroc,
     average_precision,
@@ -21,9 +21,9 @@ from train.report.metrics import (
 )
 
 
-def scored(truth: int, answer: int, both: int, probability: float, *, patient: str = "", site: str = "") -> Scored:
+def scored(truth: int, answer: int, both: int, probability: float, *, patient: str = "", site: str = "") -> ScoredFilm:
     counts = Counts(truth, answer, both)
-    return Scored("", patient, site, counts, counts, probability, truth / 1000)
+    return ScoredFilm("", patient, site, counts, counts, probability, truth / 1000)
 
 
 FIVE = [
@@ -88,7 +88,7 @@ def test_pooled_follows_the_large_film_and_the_mean_does_not():
 
 
 def test_pixels_are_pooled_on_the_grid_and_dice_of_positives_is_native():
-    film = Scored("", "", "", native=Counts(100, 100, 50), grid=Counts(10, 10, 9), image_probability=1, area_fraction=0.1)
+    film = ScoredFilm("", "", "", native=Counts(100, 100, 50), grid=Counts(10, 10, 9), image_probability=1, area_fraction=0.1)
     report = measure([film])
     assert report["mean_positive_dice"] == report["tp_dice"] == 0.5
     assert report["pooled_dice"] == report["kaggle_dice"] == report["pooled_precision"] == 0.9
@@ -112,7 +112,7 @@ def test_a_sure_film_falls_into_the_last_bin():
     assert count.tolist() == [1, *[0] * 8, 1] and promised[9] == actual[9] == 1 and actual[0] == 0
 
 
-def many(films: int) -> list[Scored]:
+def many(films: int) -> list[ScoredFilm]:
     """Each of another patient, every third with pneumothorax; some are missed, some others are false alarms."""
     rng = np.random.default_rng(3)
     found = []

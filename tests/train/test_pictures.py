@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from train.report import pictures
-from train.report.metrics import Counts, Scored
+from train.report.metrics import Counts, ScoredFilm
 
 FILMS = [
-    Scored(str(i), str(i), "", Counts(*c), Counts(*c), p, c[0] / 1e5)
+    ScoredFilm(str(i), str(i), "", Counts(*c), Counts(*c), p, c[0] / 1e5)
     for i, (c, p) in enumerate(
         [((900, 800, 700), 0.9), ((200, 90, 60), 0.6), ((50, 0, 0), 0.3), ((0, 0, 0), 0.1), ((0, 9, 0), 1.0)]
     )

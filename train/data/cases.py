@@ -1,5 +1,5 @@
-"""A case: one film of a data set, where it lies and what is true of it. Films that are only pictures are wrapped as
-Secondary Capture, so that each takes the same way through gate and decoding as a film from a modality."""
+"""A case: one film of a data set with its true mask. Films that are pictures are converted to Secondary Captures, so that they
+pass gate and decoding as films from a modality do."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from segmenter.errors import Refused
 from segmenter.film.parse import UNREADABLE, parse
 from train.data import rle
 
-NAMESPACE = uuid.UUID("4b2f0c52-7f0e-4f0c-8f43-1d0b9d6f2a11")
+UID_NAMESPACE = uuid.UUID("4b2f0c52-7f0e-4f0c-8f43-1d0b9d6f2a11")
 PICTURES = (".png", ".jpg", ".jpeg")
 
 
 class DataError(ValueError):
-    """A data set that cannot be used as it lies; the message names what is missing and what to do."""
+    """A data set that cannot be used; the message names what is missing and what to do."""
 
 
 class FilmError(ValueError):
-    """One film that cannot be used; `kind` is its heading in the report: unreadable or mismatched."""
+    """One film that cannot be used; `kind`: its heading in the report, such as unreadable or mismatched."""
 
     def __init__(self, kind: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -35,7 +35,8 @@ class FilmError(ValueError):
 
 @dataclass(frozen=True)
 class Case:
-    """`rle` or `mask` tells the truth: rows of the csv, or a picture that is white where there is a pneumothorax."""
+    """One film of a data set. The truth is `rle`, rows of the csv, or `mask`, a picture that is white where there is a
+    pneumothorax."""
 
     name: str  # ImageId, or the file's name without its ending
     image: Path
@@ -45,8 +46,8 @@ class Case:
     mask: Path | None = None
 
     @property
-    def labelled(self) -> str:
-        """Changes when what is told of the truth changes."""
+    def label_fingerprint(self) -> str:
+        """A text that changes when the truth of the film changes."""
         if self.mask is None:
             return "\0" + "\0".join(self.rle or ())
         found = self.mask.stat()
@@ -55,16 +56,16 @@ class Case:
     def dataset(self) -> Dataset:
         """The film as a Dataset with File Meta. Raises FilmError."""
         if self.image.suffix.lower() in PICTURES:
-            return wrapped(_grey(self.image), self.name, self.patient)
+            return as_secondary_capture(_grey(self.image), self.name, self.patient)
         try:
             dataset = parse(self.image.read_bytes())
             dataset.file_meta.TransferSyntaxUID  # noqa: B018  # the decoder needs it
         except (Refused, *UNREADABLE) as error:
-            raise FilmError("unreadable", f"no DICOM film ({type(error).__name__})") from error
+            raise FilmError("unreadable", f"not a DICOM film ({type(error).__name__})") from error
         return dataset
 
     def truth(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
-        """(H, W) bool on the film's own matrix. Raises FilmError when it does not fit the film."""
+        """The true mask (H, W) bool on the film's native matrix of `shape`. Raises FilmError when it does not fit."""
         if self.rle is not None:
             try:
                 return rle.union(self.rle, shape)
@@ -78,13 +79,13 @@ class Case:
         return mask > 127
 
 
-def wrapped(grey: NDArray[np.uint8], name: str, patient: str) -> Dataset:
-    """A picture (H, W) uint8, lungs dark, as Secondary Capture; without window or spacing, as pictures have none."""
+def as_secondary_capture(grey: NDArray[np.uint8], name: str, patient: str) -> Dataset:
+    """A picture (H, W) uint8, lungs dark, as Secondary Capture (PS3.3 A.8.1) without window and pixel spacing."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = SecondaryCaptureImageStorage
-    uids = [f"2.25.{uuid.uuid5(NAMESPACE, f'{what} {patient} {name}').int}" for what in ("instance", "series", "study")]
+    uids = [f"2.25.{uuid.uuid5(UID_NAMESPACE, f'{what} {patient} {name}').int}" for what in ("instance", "series", "study")]
     ds.SOPInstanceUID, ds.SeriesInstanceUID, ds.StudyInstanceUID = uids
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     ds.Modality, ds.ConversionType, ds.BodyPartExamined = "CR", "WSD", "CHEST"
@@ -104,5 +105,5 @@ def _grey(path: Path) -> NDArray[np.uint8]:
         raise FilmError("unreadable", f"{path.name} cannot be read ({type(error).__name__})") from error
     picture = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
     if picture is None:
-        raise FilmError("unreadable", f"{path.name} is no picture that can be decoded")
+        raise FilmError("unreadable", f"{path.name} cannot be decoded as a picture")
     return np.asarray(picture, dtype=np.uint8)

@@ -1,9 +1,9 @@
-"""A prepared data set: what `prepare` writes and everything after it reads.
+"""A prepared data set: what `prepare` writes, and training, calibration and evaluation read.
 
-dataset.json        what it is made of, digests, sizes, folds
-index.csv           a row a film: row in the arrays, name, patient, site, fold, area, native size, spacing
+dataset.json        source, digests, sizes, folds
+index.csv           one row per film: row in the arrays, name, patient, site, fold, area, native size, spacing
 images-SIZE.npy     (N, SIZE, SIZE) uint8, the film on the model's grid as `segmenter.model.placement` puts it there
-masks-SIZE.npy      (N, SIZE, SIZE / 8) uint8, the truth there, one bit a pixel
+masks-SIZE.npy      (N, SIZE, SIZE / 8) uint8, the true mask on the same grid, one bit per pixel
 report.json         every film that is not in the index, and why
 """
 
@@ -28,8 +28,9 @@ DATASET_FILE, INDEX_FILE, REPORT_FILE = "dataset.json", "index.csv", "report.jso
 
 
 @dataclass(frozen=True)
-class Row:
-    """One film. `area_fraction`: of the native film, 0 without pneumothorax; spacings 0 when unknown."""
+class FilmRow:
+    """One film. `area_fraction`: area of the pneumothorax as a share of the native film, 0 without one; spacings are 0 when
+    unknown."""
 
     row: int
     name: str
@@ -47,6 +48,7 @@ class Row:
 
     @property
     def positive(self) -> bool:
+        """Whether the film shows a pneumothorax."""
         return self.area_fraction > 0
 
     @property
@@ -56,30 +58,34 @@ class Row:
 
 
 def image_file(folder: Path, size: int) -> Path:
+    """The array of films at `size` px in a prepared data set."""
     return folder / f"images-{size}.npy"
 
 
 def mask_file(folder: Path, size: int) -> Path:
+    """The array of true masks at `size` px in a prepared data set."""
     return folder / f"masks-{size}.npy"
 
 
-def write_index(path: Path, rows: Sequence[Row]) -> str:
-    """Returns the sha256 of the file: with the rows' own digests in it, that of the whole data set."""
+def write_index(path: Path, rows: Sequence[FilmRow]) -> str:
+    """Write index.csv. Returns its sha256, which covers the whole data set: each row has the digest of its pixels."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(f.name for f in fields(Row))
-        writer.writerows([getattr(r, f.name) for f in fields(Row)] for r in rows)
+        writer.writerow(f.name for f in fields(FilmRow))
+        writer.writerows([getattr(r, f.name) for f in fields(FilmRow)] for r in rows)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def read_index(path: Path) -> tuple[Row, ...]:
+def read_index(path: Path) -> tuple[FilmRow, ...]:
+    """The rows that `write_index` wrote. Raises OSError, KeyError and ValueError for a file of another kind."""
     kinds = {"int": int, "float": float, "str": str}
     with open(path, newline="") as file:
-        return tuple(Row(**{f.name: kinds[str(f.type)](row[f.name]) for f in fields(Row)}) for row in csv.DictReader(file))
+        rows = csv.DictReader(file)
+        return tuple(FilmRow(**{f.name: kinds[str(f.type)](row[f.name]) for f in fields(FilmRow)}) for row in rows)
 
 
-class Prepared:
-    """An open data set. `rows` are films; an item of `rows` says which row of the arrays is its own."""
+class PreparedSet:
+    """An open data set. `rows` are its films; `row` of a film is its index in the arrays."""
 
     def __init__(self, folder: Path) -> None:
         """Raises DataError when `prepare` has not finished there, or the index is not the one it wrote."""
@@ -98,23 +104,25 @@ class Prepared:
 
     @property
     def digest(self) -> str:
+        """sha256 of the index, and with it of all arrays: each row of the index holds the digest of its pixels."""
         return str(self.about["index_sha256"])
 
     @property
     def source(self) -> Path:
+        """The folder of raw films that the data set was prepared from."""
         return Path(self.about["source"])
 
-    def fold(self, fold: int) -> tuple[list[Row], list[Row]]:
+    def fold(self, fold: int) -> tuple[list[FilmRow], list[FilmRow]]:
         """Training and held-out films. Raises DataError when there is no such fold."""
         if not 0 <= fold < self.about["folds"]:
             raise DataError(f"{self.folder} has the folds 0 to {self.about['folds'] - 1}, not {fold}")
         return [r for r in self.rows if r.fold != fold], [r for r in self.rows if r.fold == fold]
 
     def grid_for(self, size: int) -> int:
-        """The smallest prepared size that `size` can be made from by shrinking. Raises DataError."""
+        """The smallest prepared size (px) that `size` can be made from by shrinking. Raises DataError when all are smaller."""
         enough = [s for s in sorted(self.sizes) if s >= size]
         if not enough:
-            raise DataError(f"{self.folder} has the sizes {self.sizes}; {size} px want one as large: prepare it with --sizes")
+            raise DataError(f"{self.folder} has the sizes {self.sizes}, none as large as {size} px: prepare it with --sizes")
         return enough[0]
 
     @cached_property
@@ -124,13 +132,13 @@ class Prepared:
             for s in self.sizes
         }
 
-    def read(self, rows: Sequence[Row], size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def read(self, rows: Sequence[FilmRow], size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Images (N, size, size) uint8 and truths (N, size, size) uint8 0 or 1, `size` one of the prepared sizes."""
         images, masks = self._maps[size]
         at = [r.row for r in rows]
         return images[at], np.unpackbits(masks[at], axis=2)
 
-    def verify(self, rows: Sequence[Row]) -> None:
+    def verify(self, rows: Sequence[FilmRow]) -> None:
         """Compare the arrays with the index. Raises DataError with the first film that differs."""
         for r in rows:
             if row_sha256([part[r.row] for s in self.sizes for part in self._maps[s]]) != r.sha256:
@@ -138,6 +146,7 @@ class Prepared:
 
 
 def row_sha256(parts: Sequence[NDArray[np.uint8]]) -> str:
+    """sha256 of one film's arrays (uint8, any shape), in their order."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(np.ascontiguousarray(part).data)

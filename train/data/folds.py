@@ -1,7 +1,7 @@
-"""Folds: no patient in two of them, and each with its share of empty, small, medium and large.
+"""Folds: no patient in two of them, and each with its share of empty, small, medium and large lesions.
 
-In SIIM-ACR 802 of 6,171 patients hold every positive film, and 94-96 % of the positive validation films share a patient
-with the training films when films are dealt out one by one: such a score measures memory.
+In SIIM-ACR all positive films are of 802 of the 6,171 patients, and 94-96 % of the positive validation films share a patient
+with the training films when films are assigned one by one: such a score measures memory.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ STRATA = ("empty", "small", "medium", "large")
 
 
 def strata(area_fractions: Sequence[float]) -> list[str]:
-    """Of each film: "empty", or the third of the positives that it belongs to by area."""
+    """The stratum of each film: "empty", or its third of the positive films by area. `area_fractions` (N,) in [0, 1]."""
     areas = np.asarray(area_fractions, float)
     positive = areas[areas > 0]
     cuts = np.quantile(positive, [1 / 3, 2 / 3]) if len(positive) else np.zeros(2)
     return [STRATA[0] if a == 0 else STRATA[1 + int(np.searchsorted(cuts, a, side="left"))] for a in areas]
 
 
-def deal(groups: Sequence[str], of_stratum: Sequence[str], folds: int, seed: int) -> dict[str, int]:
-    """Group -> fold, 0 to folds - 1. The hardest to place come first (most positives, then most films), each to the fold
-    that lacks most of what it brings; the seed breaks ties."""
-    kinds = len(STRATA) + 1  # the last one is all films: folds are of one size, too
+def assign_folds(groups: Sequence[str], of_stratum: Sequence[str], folds: int, seed: int) -> dict[str, int]:
+    """Group (patient) -> fold, 0 to folds - 1. Groups with most positives, then most films, are assigned first, each to the
+    fold that lacks most of its strata; the seed breaks ties."""
+    kinds = len(STRATA) + 1  # the last one is all films: folds have equal sizes, too
     counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(kinds))
     for group, stratum in zip(groups, of_stratum, strict=True):
         counts[group][[STRATA.index(stratum), -1]] += 1
@@ -44,5 +44,5 @@ def deal(groups: Sequence[str], of_stratum: Sequence[str], folds: int, seed: int
 
 
 def folds_sha256(fold_of: Mapping[str, int]) -> str:
-    """Digest of a deal: two runs with equal digests held out the same films."""
+    """sha256 of an assignment: two runs with equal digests held out the same films."""
     return hashlib.sha256(json.dumps(dict(sorted(fold_of.items()))).encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""Phantoms made harder: what the drawn film has not, laid over it after the exposure.
+"""Harder phantoms: changes of a drawn film after the exposure.
 
-What `segmenter.phantom.draw` draws is frozen by the exam. Here a drawn film is bent, cropped, given the detail
-enhancement of a vendor's software, and more of what is mistaken for a pneumothorax or hides one. All of it is
-independent of the label, so that nothing here can be learned as a sign.
+The films of `segmenter.phantom.draw` are frozen by the exam. Here a drawn film is warped, cropped, given the detail enhancement
+of a vendor's software, and structures that are mistaken for a pneumothorax or hide one. All changes are independent of the
+label, so that none can be learned as a sign.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from numpy.typing import NDArray
 
 from segmenter.phantom.values import Phantom
 
-STREAM = 2_000  # of random numbers, apart from those of the generator
+STREAM = 2_000  # of random numbers, separate from those of the generator
 
 Image = NDArray[np.float32]
 
 
-def harder(phantom: Phantom) -> Phantom:
-    """The same phantom, harder: image (H, W) float32 [0, 1] and truth change together, everything follows from its seed."""
+def make_harder(phantom: Phantom) -> Phantom:
+    """The same phantom, harder: image (H, W) float32 in [0, 1] and truth (H, W) bool change together; all follows from its
+    seed."""
     rng = np.random.default_rng([phantom.seed, STREAM])
-    image, truth = bent(phantom.image, phantom.truth, rng)
-    image, truth = framed(image, truth, rng)
+    image, truth = warp(phantom.image, phantom.truth, rng)
+    image, truth = crop(image, truth, rng)
     for chance, step in STEPS:
         if rng.random() < chance:
             image = step(image, rng)
     return replace(phantom, image=np.clip(image, 0, 1).astype(np.float32), truth=truth)
 
 
-def bent(image: Image, truth: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Image, NDArray[np.bool_]]:
-    """Smoothly out of shape by a hundredth or two of the film: no two rib cages are the same hoops."""
+def warp(image: Image, truth: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Image, NDArray[np.bool_]]:
+    """Smooth deformation by one or two hundredths of the film: rib cages differ."""
     h, w = image.shape
     # the wide bends make one lung smaller, one dome higher, the ribs steeper
     cells, least, most = (3, 0.005, 0.022) if rng.random() < 0.5 else (5, 0.002, 0.012)
@@ -44,8 +45,8 @@ def bent(image: Image, truth: NDArray[np.bool_], rng: np.random.Generator) -> tu
     return np.asarray(moved, np.float32), mask > 0.5
 
 
-def framed(image: Image, truth: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Image, NDArray[np.bool_]]:
-    """Cut closer to the chest, as many archives do; the matrix keeps its size."""
+def crop(image: Image, truth: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Image, NDArray[np.bool_]]:
+    """Crop closer to the chest, as in many archives; the matrix keeps its size."""
     h, w = image.shape
     left, top = (float(v) for v in rng.uniform(0, 0.09, 2))
     right, bottom = 1 - rng.uniform(0, 0.09), 1 - rng.uniform(0, 0.12)
@@ -55,17 +56,17 @@ def framed(image: Image, truth: NDArray[np.bool_], rng: np.random.Generator) -> 
     return np.asarray(cut[0], np.float32), cut[1] > 0.5
 
 
-def clouded(image: Image, rng: np.random.Generator) -> Image:
+def add_opacities(image: Image, rng: np.random.Generator) -> Image:
     """Ragged opacities of all sizes: oedema, pneumonia, contusion."""
     field = _smooth(rng, (1, *image.shape), cells=int(rng.integers(4, 12)))[0]
     field += 0.5 * _smooth(rng, (1, *image.shape), cells=30)[0]
     patches = np.clip(field - rng.uniform(0.6, 1.4), 0, 1.5)
-    body = np.clip(image * 5, 0, 1)  # nothing hangs in the air beside the patient
+    body = np.clip(image * 5, 0, 1)  # nothing in the air beside the patient
     return image + rng.uniform(0.08, 0.3) * patches * (1 - image) * body
 
 
-def streaked(image: Image, rng: np.random.Generator) -> Image:
-    """Air in the soft tissue of one side: dark streaks along the muscle, over lung and wall alike."""
+def add_emphysema(image: Image, rng: np.random.Generator) -> Image:
+    """Subcutaneous emphysema of one side: dark streaks along the muscle, over lung and chest wall."""
     h, w = image.shape
     layer = np.zeros((h, w), np.float32)
     side, slope = rng.choice([0.18, 0.82]) * w, rng.uniform(-0.9, 0.9)
@@ -77,8 +78,8 @@ def streaked(image: Image, rng: np.random.Generator) -> Image:
     return image - cv2.GaussianBlur(layer, (0, 0), 0.0025 * h)
 
 
-def hung(image: Image, rng: np.random.Generator) -> Image:
-    """Things on the patient: a pacemaker with its leads, clips, buttons, a necklace, hoses."""
+def add_devices(image: Image, rng: np.random.Generator) -> Image:
+    """Objects on the patient: a pacemaker with its leads, clips, buttons, a necklace, tubes."""
     h, w = image.shape
     layer = np.zeros((h, w), np.float32)
     for _ in range(int(rng.integers(1, 4))):
@@ -99,8 +100,8 @@ def hung(image: Image, rng: np.random.Generator) -> Image:
     return image + cv2.GaussianBlur(layer, (0, 0), 0.0012 * h) * (1.05 - image)
 
 
-def bladed(image: Image, rng: np.random.Generator) -> Image:
-    """Shoulder blades over the lungs, as on films taken lying: their inner border runs like a pleural line."""
+def add_scapulae(image: Image, rng: np.random.Generator) -> Image:
+    """Scapulae over the lungs, as on supine films: their inner border resembles a pleural line."""
     h, w = image.shape
     layer = np.zeros((h, w), np.float32)
     inner, bottom, size = rng.uniform(0.22, 0.36), rng.uniform(0.35, 0.55), rng.uniform(0.8, 1.2)
@@ -113,8 +114,8 @@ def bladed(image: Image, rng: np.random.Generator) -> Image:
     return _laid_over(image, layer, rng.uniform(0.002, 0.005))
 
 
-def draped(image: Image, rng: np.random.Generator) -> Image:
-    """Soft tissue with an edge of its own over the lower lungs: breasts, folds of fat, a raised arm, a blanket's hem."""
+def add_soft_tissue(image: Image, rng: np.random.Generator) -> Image:
+    """Soft tissue with a visible edge over the lower lungs: breasts, folds of fat, a raised arm, the edge of a blanket."""
     h, w = image.shape
     layer = np.zeros((h, w), np.float32)
     for side in (0, 1):
@@ -125,38 +126,38 @@ def draped(image: Image, rng: np.random.Generator) -> Image:
     return _laid_over(image, layer, rng.uniform(0.003, 0.02))
 
 
-def shaded(image: Image, rng: np.random.Generator) -> Image:
-    """Brighter on one side, or in the middle: a grid that was not square on, hair, a blanket."""
+def add_shading(image: Image, rng: np.random.Generator) -> Image:
+    """Brighter on one side, or in the middle: a tilted grid, hair, a blanket."""
     return image + rng.uniform(0.05, 0.16) * _smooth(rng, (1, *image.shape), cells=2)[0]
 
 
-def equalised(image: Image, rng: np.random.Generator) -> Image:
-    """The wide range pressed together, the marks as strong as before: lungs become gray, as on the films of archives."""
+def compress_range(image: Image, rng: np.random.Generator) -> Image:
+    """Compress large differences and keep fine detail: lungs become grey, as on the films of archives."""
     base = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.03, 0.12) * max(image.shape))
     return image - rng.uniform(0.15, 0.6) * (base - rng.uniform(0.45, 0.65))
 
 
-def lifted(image: Image, rng: np.random.Generator) -> Image:
-    """A curve for dark rooms: nothing black but the air around."""
+def change_gamma(image: Image, rng: np.random.Generator) -> Image:
+    """Gamma below 1: only the air around the patient stays black."""
     return np.clip(image, 0, 1) ** np.float32(rng.uniform(0.45, 0.95))
 
 
-def enhanced(image: Image, rng: np.random.Generator) -> Image:
-    """Detail lifted band by band, as vendors' multi-frequency processing does."""
+def enhance_detail(image: Image, rng: np.random.Generator) -> Image:
+    """Amplify detail by frequency bands, as vendors' multi-frequency processing does."""
     out = image.copy()
     for share, most in ((0.003, 0.7), (0.012, 0.5), (0.05, 0.3)):
         out += rng.uniform(0.0, most) * (image - cv2.GaussianBlur(image, (0, 0), share * max(image.shape)))
     return out
 
 
-def retoned(image: Image, rng: np.random.Generator) -> Image:
+def change_tone_curve(image: Image, rng: np.random.Generator) -> Image:
     """Another tone curve, rising everywhere: five knots at random heights."""
     knots = np.concatenate([[0], np.cumsum(rng.dirichlet(np.full(5, 6.0)))])
     return np.interp(image, np.linspace(0, 1, 6), knots).astype(np.float32)
 
 
 def _laid_over(image: Image, layer: Image, softness: float) -> Image:
-    """A layer that attenuates: nothing in the air beside the patient, less where the film is bright already."""
+    """Add an attenuating layer: nothing in the air beside the patient, less where the film is bright already."""
     body = np.clip(cv2.GaussianBlur(image, (0, 0), 0.01 * max(image.shape)) * 12, 0, 1)
     soft = cv2.GaussianBlur(layer, (0, 0), softness * image.shape[0])
     return np.asarray(image + soft * (1.05 - image) * body, np.float32)
@@ -179,14 +180,14 @@ def _smooth(rng: np.random.Generator, shape: tuple[int, int, int], cells: int) -
 
 
 STEPS = (  # chance, step; in this order
-    (0.35, clouded),
-    (0.2, streaked),
-    (0.3, hung),
-    (0.35, bladed),
-    (0.3, draped),
-    (0.25, shaded),
-    (0.55, equalised),
-    (0.4, lifted),
-    (0.5, enhanced),
-    (0.5, retoned),
+    (0.35, add_opacities),
+    (0.2, add_emphysema),
+    (0.3, add_devices),
+    (0.35, add_scapulae),
+    (0.3, add_soft_tissue),
+    (0.25, add_shading),
+    (0.55, compress_range),
+    (0.4, change_gamma),
+    (0.5, enhance_detail),
+    (0.5, change_tone_curve),
 )

@@ -1,7 +1,7 @@
-"""Films of many makes -> uint8 arrays on the model's grid, an index, folds, and a report of all that was left out.
+"""Raw films -> uint8 arrays on the model's grid, an index, folds, and a report of the films that were left out.
 
-Each film takes the way it takes when it is served: gate, decoding, placement. Kill it anywhere: the next call goes on
-with the films that are not in `progress.jsonl` yet.
+Each film passes the same steps as in the hospital: gate, decoding, placement. An interrupted call is continued by the next one,
+with the films that are not yet in `progress.jsonl`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from segmenter.errors import Refused
 from segmenter.film.decode import decode
-from segmenter.film.gate import NotOurs, gate
-from segmenter.film.header import quietly, readable
+from segmenter.film.gate import SkippedFilm, gate
+from segmenter.film.header import for_reading, without_warnings
 from segmenter.model.placement import Placement
 from segmenter.settings import Settings
 from train.data.cases import Case, DataError, FilmError
@@ -31,23 +31,25 @@ from train.data.dataset import (
     INDEX_FILE,
     REPORT_FILE,
     SCHEMA,
-    Row,
+    FilmRow,
     image_file,
     mask_file,
     row_sha256,
     write_index,
 )
-from train.data.folds import deal, folds_sha256, strata
+from train.data.folds import assign_folds, folds_sha256, strata
 from train.data.phantoms import NOTE
-from train.data.siim import Found, find
-from train.data.workers import unordered
+from train.data.siim import SourceFilms, find_films
+from train.data.workers import run_in_processes
 
-MANY = 200  # films among which some patient comes twice
+REPEAT_PATIENTS_FROM = 200  # films: among so many, some patient has two
 PROGRESS_FILE = "progress.jsonl"
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreparePlan:
+    """What `prepare` is asked to do: raw films below `source`, the prepared set into `out`, arrays of `sizes` px."""
+
     source: Path
     out: Path
     labels: Path | None = None
@@ -59,9 +61,10 @@ class Plan:
     workers: int = 1
 
 
-def prepare(plan: Plan) -> dict[str, Any]:
-    """Returns what dataset.json holds. Raises DataError when nothing can be prepared, or `out` holds another data set."""
-    found = find(plan.source, plan.labels, plan.patients)
+def prepare(plan: PreparePlan) -> dict[str, Any]:
+    """Prepare a data set, or continue an interrupted call. Returns the content of dataset.json. Raises DataError when no film
+    can be used, or `out` holds another data set."""
+    found = find_films(plan.source, plan.labels, plan.patients)
     _refuse_unknown_patients(found, plan)
     plan.out.mkdir(parents=True, exist_ok=True)
     done = _resumed(plan, found)
@@ -72,28 +75,29 @@ def prepare(plan: Plan) -> dict[str, Any]:
             file.write(json.dumps(record) + "\n")
             file.flush()
             done[record["name"]] = record
-    return _finish(plan, found, [done[case.name] for case in found.cases])
+    return _write_prepared_set(plan, found, [done[case.name] for case in found.cases])
 
 
-def _refuse_unknown_patients(found: Found, plan: Plan) -> None:
+def _refuse_unknown_patients(found: SourceFilms, plan: PreparePlan) -> None:
     unknown = sum(not case.patient for case in found.cases)
     if plan.split == "patient" and unknown:
         raise DataError(
             f"{unknown} of {len(found.cases)} films have no patient, so folds by patient cannot be made; give the map of "
             "SIIM-ACR ids to NIH patients with --patients, or accept leaking patients with --split image"
         )
-    alone = len({case.patient for case in found.cases}) == len(found.cases)
-    if plan.split == "patient" and plan.patients is None and found.kind == "SIIM-ACR" and alone and len(found.cases) >= MANY:
+    patients, films = len({case.patient for case in found.cases}), len(found.cases)
+    by_patient_id = plan.split == "patient" and plan.patients is None and found.kind == "SIIM-ACR"
+    if by_patient_id and patients == films and films >= REPEAT_PATIENTS_FROM:
         raise DataError(
             f"each of the {len(found.cases)} films has a PatientID of its own, as in SIIM-ACR, where that is not the patient: "
             "give the map of ids to NIH patients with --patients; or, when they are as many patients, --split image"
         )
 
 
-def _resumed(plan: Plan, found: Found) -> dict[str, dict[str, Any]]:
-    """Records of the films that are done; those that could not be used are tried again. The first line of the file says of
-    which work."""
-    labels = hashlib.sha256("\n".join(case.name + case.labelled for case in found.cases).encode()).hexdigest()
+def _resumed(plan: PreparePlan, found: SourceFilms) -> dict[str, dict[str, Any]]:
+    """Records of the films that are done; films that could not be used are tried again. The first line of the file identifies
+    films, masks and sizes."""
+    labels = hashlib.sha256("\n".join(case.name + case.label_fingerprint for case in found.cases).encode()).hexdigest()
     work = {"work": {"labels": labels, "source": str(plan.source.resolve()), "sizes": list(plan.sizes)}}
     path = plan.out / PROGRESS_FILE
     if not path.exists():
@@ -109,9 +113,9 @@ def _resumed(plan: Plan, found: Found) -> dict[str, dict[str, Any]]:
     return {record["name"]: record for record in map(json.loads, lines[1:]) if "problem" not in record}
 
 
-def _allocate(plan: Plan, count: int) -> None:
-    """Raises DataError when the disk cannot hold the arrays: they are sparse at first, and a worker that finds no room
-    later dies without a word."""
+def _allocate(plan: PreparePlan, count: int) -> None:
+    """Create the arrays. Raises DataError when the disk cannot hold them: they are sparse at first, and a worker process that
+    runs out of disk space later is killed by a signal without a message."""
     there = sum(path.stat().st_blocks * 512 for path in plan.out.glob("*.npy"))
     needed = sum(count * size * size * 9 // 8 for size in plan.sizes) - there
     if (free := shutil.disk_usage(plan.out).free) < needed:
@@ -125,24 +129,24 @@ def _allocate(plan: Plan, count: int) -> None:
                 np.lib.format.open_memmap(path, "w+", np.uint8, shape).flush()
 
 
-def _prepared(plan: Plan, cases: list[tuple[int, Case]]) -> Iterator[dict[str, Any]]:
+def _prepared(plan: PreparePlan, cases: list[tuple[int, Case]]) -> Iterator[dict[str, Any]]:
     jobs = [(plan.out, plan.sizes, i, case) for i, case in cases]
     if plan.workers == 1 or len(jobs) < 2:
         yield from map(_prepare_one, jobs)
         return
-    yield from unordered(_prepare_one, jobs, plan.workers)
+    yield from run_in_processes(_prepare_one, jobs, plan.workers)
 
 
 def _prepare_one(job: tuple[Path, tuple[int, ...], int, Case]) -> dict[str, Any]:
-    """One film into its row; its record: what the index needs, or `problem` and `sentence`."""
+    """Write one film into its row of the arrays. Returns its record: the fields of the index, or `problem` and `sentence`."""
     out, sizes, row, case = job
     cv2.setNumThreads(1)
     try:
-        with quietly():
+        with without_warnings():
             return {"name": case.name, "row": row, **_film(out, sizes, row, case)}
     except FilmError as error:
         problem, sentence = error.kind, str(error)
-    except NotOurs as error:
+    except SkippedFilm as error:
         problem, sentence = "not ours", f"{error.skip.code}: {error.skip.sentence}"
     except Refused as error:
         problem, sentence = "unreadable", f"{error.code}: {error.sentence}"
@@ -150,7 +154,7 @@ def _prepare_one(job: tuple[Path, tuple[int, ...], int, Case]) -> dict[str, Any]
 
 
 def _film(out: Path, sizes: tuple[int, ...], row: int, case: Case) -> dict[str, Any]:
-    dataset = readable(case.dataset())
+    dataset = for_reading(case.dataset())
     if skip := gate(dataset, Settings()):
         raise FilmError("not ours", f"{skip.code}: {skip.sentence}")
     radiograph = decode(dataset)
@@ -176,8 +180,8 @@ def _film(out: Path, sizes: tuple[int, ...], row: int, case: Case) -> dict[str, 
     }
 
 
-def _finish(plan: Plan, found: Found, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Index, folds and report from the records, in the order of the names."""
+def _write_prepared_set(plan: PreparePlan, found: SourceFilms, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write index, folds and report from the records, in the order of the names. Returns the content of dataset.json."""
     cases = {case.name: case for case in found.cases}
     report: dict[str, list[str]] = {kind: list(names) for kind, names in found.problems.items()}
     first: dict[str, str] = {}
@@ -196,9 +200,9 @@ def _finish(plan: Plan, found: Found, records: list[dict[str, Any]]) -> dict[str
     groups = [cases[r["name"]].patient if plan.split == "patient" else r["name"] for r in good]
     if len(set(groups)) < plan.folds:
         raise DataError(f"{len(set(groups))} {plan.split}s cannot fill {plan.folds} folds; choose fewer with --folds")
-    fold_of = deal(groups, kinds, plan.folds, plan.seed)
+    fold_of = assign_folds(groups, kinds, plan.folds, plan.seed)
     index = [
-        Row(
+        FilmRow(
             **{k: v for k, v in record.items() if k != "content"},
             patient=cases[record["name"]].patient,
             site=cases[record["name"]].site,
@@ -233,7 +237,7 @@ def _finish(plan: Plan, found: Found, records: list[dict[str, Any]]) -> dict[str
     return about
 
 
-def _write_report(plan: Plan, report: dict[str, list[str]]) -> Path:
+def _write_report(plan: PreparePlan, report: dict[str, list[str]]) -> Path:
     path = plan.out / REPORT_FILE
     path.write_text(json.dumps(report, indent=2) + "\n")
     return path

@@ -13,13 +13,13 @@ EMPTY = "-1"
 
 
 class RleError(ValueError):
-    """The text is no run-length encoding of a mask of this shape; the message says why."""
+    """The text is not a run-length encoding of a mask of this shape; the message tells why."""
 
 
 def decode(text: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Mask `shape` (H, W) bool. "-1" or nothing is an empty mask.
 
-    Raises RleError for a word that is no number, an odd number of them, a negative one, or runs that leave the film.
+    Raises RleError for a word that is no number, an odd number of words, a negative number, or runs beyond the film.
     """
     words = text.split()
     if words in ([], [EMPTY]):
@@ -38,7 +38,7 @@ def decode(text: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def encode(mask: NDArray[np.bool_]) -> str:
-    """The inverse of `decode`; an empty mask is "-1"."""
+    """The inverse of `decode`: the text of a mask (H, W) bool; "-1" for an empty mask."""
     if not mask.any():
         return EMPTY
     flat = np.concatenate([[False], mask.T.ravel(), [False]])
@@ -47,7 +47,7 @@ def encode(mask: NDArray[np.bool_]) -> str:
 
 
 def union(texts: tuple[str, ...], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """An image may have several rows, one for each annotated region: their union. Raises RleError."""
+    """The union (H, W) bool of the masks of one film, one text for each annotated region. Raises RleError."""
     mask = np.zeros(shape, bool)
     for text in texts:
         mask |= decode(text, shape)

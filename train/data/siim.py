@@ -1,4 +1,4 @@
-"""Finds the films of SIIM-ACR as delivered (DICOM tree and csv) or as the usual PNG export, and what is true of them.
+"""The films of SIIM-ACR with their masks, as delivered (DICOM tree and csv) or as the usual PNG export.
 
 The csv is `train-rle.csv` (its header has a space before the second name, and " -1" for an empty mask) or
 `stage_2_train.csv` (without spaces). The export has `png_images/NAME.png` and `png_masks/NAME.png`; its
@@ -26,16 +26,17 @@ CSV_NAMES = ("stage_2_train.csv", "train-rle.csv")  # the second stage corrects 
 
 
 @dataclass(frozen=True)
-class Found:
-    """`cases` by name; `problems`: by kind, the names that are not among them."""
+class SourceFilms:
+    """The films below a folder. `cases`: in the order of their names; `problems`: by kind, the names of films left out."""
 
     cases: tuple[Case, ...]
     problems: dict[str, list[str]]
     kind: str  # "SIIM-ACR", "PNG export"
 
 
-def find(root: Path, labels: Path | None = None, patients: Path | None = None) -> Found:
-    """Raises DataError when there are no films, or no labels for any."""
+def find_films(root: Path, labels: Path | None = None, patients: Path | None = None) -> SourceFilms:
+    """The films below `root`. `labels`: the csv of masks; `patients`: the csv of patients. Raises DataError when there are no
+    films, or no labels for any."""
     patient_of = read_patients(patients) if patients else {}
     if (root / "png_images").is_dir():
         return _export(root, patient_of)
@@ -56,12 +57,12 @@ def find(root: Path, labels: Path | None = None, patients: Path | None = None) -
     named = sorted(by_name.keys() & rows.keys())
     if not named:
         raise DataError(f"{labels} labels none of the {len(files)} films below {root}: is it the csv of this data set?")
-    # With a map, a film that it does not name has no patient: PatientID of SIIM-ACR is not the patient of NIH.
+    # With a map of patients, a film that is not in it has no patient: PatientID of SIIM-ACR is not the patient of NIH.
     cases = tuple(
         Case(name, by_name[name][0], patient_of.get(name, "") if patients else patient_id(by_name[name][0]), rle=rows[name])
         for name in named
     )
-    return Found(cases, problems, "SIIM-ACR")
+    return SourceFilms(cases, problems, "SIIM-ACR")
 
 
 def read_rle(path: Path) -> dict[str, tuple[str, ...]]:
@@ -91,7 +92,7 @@ def read_patients(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
-    """A csv, also a gzipped one. Raises DataError for what is no text."""
+    """Open a csv, also a gzipped one. Raises DataError for a file that is not text."""
     try:
         with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else open(path, newline="") as file:
             yield file
@@ -100,7 +101,7 @@ def _opened(path: Path) -> Iterator[TextIO]:
 
 
 def patient_id(file: Path) -> str:
-    """PatientID of a film, "" when it has none; UNREADABLE for a file that is no film, and will be left out as such."""
+    """PatientID of a film, "" when it has none; UNREADABLE for a file that is not a film and will be left out later."""
     try:
         found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"])
     except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError):
@@ -112,7 +113,7 @@ def _labels(root: Path) -> Path | None:
     return next((path for name in CSV_NAMES for path in sorted(root.rglob(name))), None)
 
 
-def _export(root: Path, patient_of: dict[str, str]) -> Found:
+def _export(root: Path, patient_of: dict[str, str]) -> SourceFilms:
     images = {p.name: p for p in sorted((root / "png_images").glob("*.png"))}
     masks = {p.name: p for p in sorted((root / "png_masks").glob("*.png"))}
     if not images or not masks:
@@ -124,11 +125,11 @@ def _export(root: Path, patient_of: dict[str, str]) -> Found:
         if name in masks
     )
     problems = {"unlabelled": sorted(images.keys() - masks.keys()), "without film": sorted(masks.keys() - images.keys())}
-    return Found(cases, problems, "PNG export")
+    return SourceFilms(cases, problems, "PNG export")
 
 
 def _image_ids(root: Path) -> Iterator[tuple[str, str]]:
-    """Name of a picture -> ImageId, as far as the export says."""
+    """(Name of a picture, ImageId) of the pictures that the export's csv lists."""
     for path in sorted(root.glob("stage_1_*_images.csv")):
         with open(path, newline="") as file:
             for row in csv.DictReader(file, skipinitialspace=True):

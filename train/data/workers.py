@@ -1,5 +1,5 @@
-"""Work on several processes, each started anew. One that dies is an error here, and not silence for ever; and none outlives
-the program that started it."""
+"""Work in several processes, each started anew (spawn). A process that dies is an error, and none outlives the program that
+started it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Job = TypeVar("Job")
 Done = TypeVar("Done")
 
 
-def unordered(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> Iterator[Done]:
-    """`work` of each job, as they are done. Raises DataError when a process died."""
+def run_in_processes(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> Iterator[Done]:
+    """The results of `work` for each job, in the order of completion. Raises DataError when a process died."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_the_parent) as pool:
         waiting = [pool.submit(work, job) for job in jobs]
         try:
@@ -27,16 +27,16 @@ def unordered(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int) ->
                 yield one.result()
         except BrokenProcessPool as error:
             raise DataError(
-                "a worker process died: no memory, no room on the disk, or a film that crashes its decoder; call this again, "
-                "it goes on where it was (with --workers 1 the film is the one after the last of progress.jsonl)"
+                "a worker process died: not enough memory or disk space, or a film that crashes its decoder; call this again, "
+                "it continues where it was (with --workers 1 the film is the one after the last of progress.jsonl)"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _end_with_the_parent() -> None:
-    """A killed parent cannot tell its children, and a pool's children would wait for work for ever: each holds both ends of
-    the pipe that the work comes through."""
+    """End this process when its parent is killed: the processes of a pool hold both ends of the pipe that the work comes
+    through, and would wait for work for ever."""
     threading.Thread(target=_wait_for_the_parent, name="parent", daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""What a threshold can do, beside the exam: a phantom that this solves would be too easy."""
+"""A baseline without learning, measured with the exam: phantoms that a threshold can segment would be too easy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 
 
-def baseline(image: NDArray[np.float32]) -> list[NDArray[np.bool_]]:
+def baseline_masks(image: NDArray[np.float32]) -> list[NDArray[np.bool_]]:
     """The largest dark region that does not touch the edge of the film, at each threshold. `image` (H, W) float32 in
     [0, 1]; masks (H, W) bool."""
     height, width = image.shape

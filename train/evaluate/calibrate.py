@@ -1,5 +1,5 @@
-"""Temperature, thresholds and floor from out-of-fold predictions (or a data set of its own): every film is judged by a
-network that has not seen its patient. Never from the exam, never from a test set.
+"""Temperature, thresholds and smallest area (floor) from out-of-fold predictions, or from a separate data set: every film is
+predicted by a network that has not seen its patient. Never from the exam, never from a test set.
 
 Three operating points:
 
@@ -9,7 +9,7 @@ Three operating points:
 - ``clinical``     sensitivity >= .95, then the best sum of specificity and mean_positive_dice; a floor that takes at most
                    the smallest twentieth of true regions
 
-Of image thresholds that do the same on these films, the middle one is taken.
+Of image thresholds with equal results on these films, the middle one is taken.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from tqdm import tqdm
 
 from segmenter.model.artifact import OperatingPoint
 from segmenter.model.network import build_network
-from train.data.dataset import Prepared
+from train.data.dataset import PreparedSet
 from train.fit import checkpoint
 from train.fit.fit import RECIPE_FILE, RunError, run_notes
 from train.fit.journal import write_json
-from train.fit.predictions import LEVELS, Answers, answers, averaged, joined
+from train.fit.predictions import LEVELS, Predictions, averaged_predictions, concatenated, predict_films
 from train.fit.recipe import Recipe, load_recipe
 from train.report import pictures
 from train.report.metrics import auroc, expected_calibration_error
@@ -49,7 +49,8 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Floor:
-    """The smallest region that counts: in mm2 where the spacing is known, else in pixels of the grid."""
+    """The area below which a region is dropped: in mm2 where the spacing is known, else in pixels of the grid; `percentile`: of
+    the areas of true regions."""
 
     percentile: float
     mm2: float
@@ -57,47 +58,50 @@ class Floor:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What one mask threshold and one floor make of N films, before the image gate."""
+class MaskCounts:
+    """Pixels of N films at one mask threshold and one floor, before the image threshold."""
 
     mask_threshold: float
     floor: Floor
-    answer: NDArray[np.int64]  # (N,) px that are answered
-    both: NDArray[np.int64]  # (N,) px that are answered and true
+    answer: NDArray[np.int64]  # (N,) px in the predicted mask
+    both: NDArray[np.int64]  # (N,) px in the predicted and the true mask
 
 
 def calibrate(
-    data: Prepared,
+    data: PreparedSet,
     runs: Sequence[Path],
     out: Path,
     *,
-    on: Prepared | None = None,
+    on: PreparedSet | None = None,
     size: int = 0,
     which: str = "best",
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Writes calibration.json, curve.png and returns the former. Runs are one for each fold that is to count.
+    """Write calibration.json and curve.png into `out`; returns the content of calibration.json. `runs`: one for each fold.
 
-    `on`: a data set that no run has seen, in place of the films that each run held out; all runs answer all of it, and their
-    mean is judged. Raises RunError when runs do not belong together or to the data, FileNotFoundError without a checkpoint.
+    `on`: a data set that no run has seen, in place of the films that each run held out; all runs predict all of it, and their
+    mean is used. Raises RunError when runs do not belong together or to the data, FileNotFoundError without a checkpoint.
     """
-    recipe, notes = agreed(data, runs)
+    recipe, notes = matching_runs(data, runs)
     if on is not None:
         _refuse_the_seen(on, data)
     size, flips = size or recipe.stages[-1].size, recipe.flips
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    said: list[Answers] = []
+    parts: list[Predictions] = []
     digests: list[str] = []
     for run, note in zip(runs, notes, strict=True):
         network = build_network(recipe.network)
-        weights = checkpoint.chosen(run, which)
+        weights = checkpoint.select_weights(run, which)
         digests.append(checkpoint.digest(weights))
         network.load_state_dict(weights)
         network = network.eval().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        given, rows = (on, list(on.rows)) if on is not None else (data, data.fold(note["fold"])[1])
-        one = answers(network, given, rows, size=size, mean=recipe.mean, std=recipe.std, flips=flips, device=where, quiet=False)
-        said.append(one)
-    judged = averaged(said) if on is not None else joined(said)
+        films, rows = (on, list(on.rows)) if on is not None else (data, data.fold(note["fold"])[1])
+        parts.append(
+            predict_films(
+                network, films, rows, size=size, mean=recipe.mean, std=recipe.std, flips=flips, device=where, quiet=False
+            )
+        )
+    predictions = averaged_predictions(parts) if on is not None else concatenated(parts)
     found = {
         "size": size,
         "flips": flips,
@@ -107,7 +111,7 @@ def calibrate(
         "data_sha256": data.digest,
         "folds_sha256": data.about["folds_sha256"],
         "on": f"{on.about['kind']}, index {on.digest[:16]}" if on is not None else "",
-        **points(judged, size),
+        **choose_operating_points(predictions, size),
     }
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / CALIBRATION_FILE, found)
@@ -116,7 +120,7 @@ def calibrate(
     return found
 
 
-def _refuse_the_seen(on: Prepared, data: Prepared) -> None:
+def _refuse_the_seen(on: PreparedSet, data: PreparedSet) -> None:
     """Raises RunError when films or patients of `on` are in the data set of the runs."""
     for what in ("name", "patient"):
         if seen := {getattr(row, what) for row in on.rows} & {getattr(row, what) for row in data.rows}:
@@ -124,8 +128,8 @@ def _refuse_the_seen(on: Prepared, data: Prepared) -> None:
             raise RunError(f"{words}: choose films of patients that no run has learned")
 
 
-def agreed(data: Prepared, runs: Sequence[Path]) -> tuple[Recipe, list[dict[str, Any]]]:
-    """The recipe and the notes of runs that can stand side by side. Raises RunError."""
+def matching_runs(data: PreparedSet, runs: Sequence[Path]) -> tuple[Recipe, list[dict[str, Any]]]:
+    """The recipe and the notes of runs that form one ensemble. Raises RunError when recipe, folds or data set do not fit."""
     notes = [run_notes(run) for run in runs]
     texts = {(run / RECIPE_FILE).read_text() for run in runs}
     if len(texts) != 1:
@@ -135,21 +139,21 @@ def agreed(data: Prepared, runs: Sequence[Path]) -> tuple[Recipe, list[dict[str,
     for run, note in zip(runs, notes, strict=True):
         if note["data_sha256"] != data.digest:
             raise RunError(
-                f"{run} was trained on another data set than {data.folder}: films that it has seen would be judged by it"
+                f"{run} was trained on another data set than {data.folder}: its figures would be of films that it has seen"
             )
     return load_recipe(str(runs[0] / RECIPE_FILE)), notes
 
 
-def points(said: Answers, size: int) -> dict[str, Any]:
-    """Temperature, operating points, the figures of each on these films, and the curve of `clinical`. `size`: the
-    network's input, which the floor in pixels is of."""
-    grid = size / said.size
-    by = temperature(said)
-    probability = said.image_probability(by)
-    of, tried = floors(said), tqdm(MASK_THRESHOLDS, desc="calibrate", unit="threshold")
-    table = [cell for threshold in tried for cell in cells(said, threshold, of)]
+def choose_operating_points(predictions: Predictions, size: int) -> dict[str, Any]:
+    """Temperature, operating points, the figures of each on these films, and the curve of `clinical`. `size`: px of the
+    network's input, in whose pixels the floor is given."""
+    grid = size / predictions.size
+    by = fit_temperature(predictions)
+    probability = predictions.image_probability(by)
+    of, tried = floors(predictions), tqdm(MASK_THRESHOLDS, desc="calibrate", unit="threshold")
+    table = [cell for threshold in tried for cell in mask_counts(predictions, threshold, of)]
     gates = image_thresholds(probability)
-    rows = [(c, f) for c in table for f in figures(said, c, probability, gates)]
+    rows = [(c, f) for c in table for f in figures(predictions, c, probability, gates)]
     clinical, met = _clinical(rows)
     chosen = {"clinical": clinical, "leaderboard": _best(rows, lambda f: (f["kaggle_dice"],))}
     made = {
@@ -157,32 +161,32 @@ def points(said: Answers, size: int) -> dict[str, Any]:
         for name, (c, gate) in chosen.items()
     }
     return {
-        "films": len(said.rows),
-        "positives": int(said.positive.sum()),
+        "films": len(predictions.rows),
+        "positives": int(predictions.positive.sum()),
         "temperature": by,
-        "auroc": _rounded(auroc(said.positive, probability)),
-        "ece": _rounded(expected_calibration_error(said.positive, probability)),
+        "auroc": _rounded(auroc(predictions.positive, probability)),
+        "ece": _rounded(expected_calibration_error(predictions.positive, probability)),
         "sensitivity_met": met,
         "operating_points": {**{n: asdict(p) for n, p in made.items()}, "published": asdict(PUBLISHED)},
         "floor_percentiles": {n: c.floor.percentile for n, (c, _) in chosen.items()},
-        "figures": {n: figures(said, c, probability, np.array([gate]))[0] for n, (c, gate) in chosen.items()},
-        "curve": figures(said, clinical[0], probability, gates),
+        "figures": {n: figures(predictions, c, probability, np.array([gate]))[0] for n, (c, gate) in chosen.items()},
+        "curve": figures(predictions, clinical[0], probability, gates),
     }
 
 
-def temperature(said: Answers) -> float:
-    """The divisor of the logits that makes the films likeliest, of 121 between 1/8 and 8 (Guo et al., ICML 2017). Several
-    witnesses each divide by it, and are averaged afterwards, as they are served."""
+def fit_temperature(predictions: Predictions) -> float:
+    """The divisor of the logits with the highest likelihood, of 121 between 1/8 and 8 (Guo et al., ICML 2017). The logits of
+    several passes are each divided by it, and their probabilities averaged, as in the hospital."""
     candidates = np.geomspace(0.125, 8, 121)
-    signed = np.where(said.positive, said.image_logits, -said.image_logits)
-    # log of the mean of sigmoids, without leaving logarithms: an underflow would make sure errors cost nothing
+    signed = np.where(predictions.positive, predictions.image_logits, -predictions.image_logits)
+    # log of the mean of sigmoids, computed in logarithms: with an underflow, confident errors would cost nothing
     cost = [-np.logaddexp.reduce(-np.logaddexp(0, -signed / t), axis=0).mean() for t in candidates]
     return float(round(candidates[int(np.argmin(cost))], 4))
 
 
 def image_thresholds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gates between the films: each in the middle of two neighbours, where a small change of either turns nothing round.
-    With many films, quantiles of them. 0 calls every film."""
+    """Candidate thresholds, each in the middle of two neighbouring probabilities, so that a small change of either changes no
+    answer; with many films, quantiles of them. `probability` (N,) in [0, 1]. At 0 every film is positive."""
     levels = np.unique(np.concatenate([[0.0], probability, [1.0]]))
     between = (levels[1:] + levels[:-1]) / 2
     if len(between) > IMAGE_THRESHOLDS:
@@ -190,14 +194,14 @@ def image_thresholds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.round(np.concatenate([[0.0], between]), 5)
 
 
-def floors(said: Answers) -> list[Floor]:
-    """From the true regions of these films."""
+def floors(predictions: Predictions) -> list[Floor]:
+    """The candidates: percentiles of the areas of the true regions of these films."""
     mm2, px = [], []
-    for i in np.flatnonzero(said.positive):
-        areas = _regions(said.truth[i])[0]
+    for i in np.flatnonzero(predictions.positive):
+        areas = _regions(predictions.truth[i])[0]
         px += areas.tolist()
-        mm2 += (areas * pixel_mm2(said, int(i))).tolist()
-    known = [a for a in mm2 if a > 0] or [a * (FILM_MM / said.size) ** 2 for a in px]
+        mm2 += (areas * pixel_mm2(predictions, int(i))).tolist()
+    known = [a for a in mm2 if a > 0] or [a * (FILM_MM / predictions.size) ** 2 for a in px]
     if not px:
         return [Floor(0.0, 0.0, 0.0)]
     return [
@@ -206,32 +210,35 @@ def floors(said: Answers) -> list[Floor]:
     ]
 
 
-def pixel_mm2(said: Answers, i: int) -> float:
-    """Area of a pixel of the grid on film `i`, 0 when its spacing is unknown: the longer side fills the grid."""
-    row = said.rows[i]
-    return row.pixel_mm2 * (max(row.height, row.width) / said.size) ** 2
+def pixel_mm2(predictions: Predictions, i: int) -> float:
+    """Area in mm2 of a pixel of the grid on film `i`, whose longer side fills the grid; 0 when its spacing is unknown."""
+    row = predictions.rows[i]
+    return row.pixel_mm2 * (max(row.height, row.width) / predictions.size) ** 2
 
 
-def cells(said: Answers, threshold: float, of: Sequence[Floor]) -> list[Cell]:
-    """One for each floor. As `segmenter.model.mask` does: threshold, then regions below the floor fall (on the grid, where
-    serving does it on the native matrix)."""
-    answer, both = (np.zeros((len(of), len(said.rows)), np.int64) for _ in range(2))
-    for i, p in enumerate(said.probability):
+def mask_counts(predictions: Predictions, threshold: float, of: Sequence[Floor]) -> list[MaskCounts]:
+    """The counts for each floor. As in `segmenter.model.mask`: threshold, then regions below the floor are dropped (here on the
+    grid, there on the native matrix)."""
+    answer, both = (np.zeros((len(of), len(predictions.rows)), np.int64) for _ in range(2))
+    for i, p in enumerate(predictions.probability):
         mask = p >= threshold * LEVELS
         if not mask.any():
             continue
         areas, labels = _regions(mask)
-        hits = np.bincount(labels[said.truth[i]], minlength=len(areas) + 1)[1:]  # true pixels of each region
-        mm2 = pixel_mm2(said, i)
+        hits = np.bincount(labels[predictions.truth[i]], minlength=len(areas) + 1)[1:]  # true pixels of each region
+        mm2 = pixel_mm2(predictions, i)
         for k, floor in enumerate(of):
             kept = areas >= max(floor.mm2 / mm2 if mm2 else floor.px, 1)
             answer[k, i], both[k, i] = areas[kept].sum(), hits[kept].sum()
-    return [Cell(threshold, floor, answer[k], both[k]) for k, floor in enumerate(of)]
+    return [MaskCounts(threshold, floor, answer[k], both[k]) for k, floor in enumerate(of)]
 
 
-def figures(said: Answers, c: Cell, probability: NDArray[np.float64], gates: NDArray[np.float64]) -> list[Figures]:
-    """For each gate: sensitivity, specificity, mean_positive_dice, kaggle_dice, on the grid."""
-    positive, truth = said.positive, said.true_px
+def figures(
+    predictions: Predictions, c: MaskCounts, probability: NDArray[np.float64], gates: NDArray[np.float64]
+) -> list[Figures]:
+    """For each image threshold of `gates`: sensitivity, specificity, mean_positive_dice and kaggle_dice on the grid, each in
+    [0, 1]. `probability` (N,): of the films."""
+    positive, truth = predictions.positive, predictions.true_px
     called = (probability[None] >= gates[:, None]) & (c.answer > 0)
     dice = np.where(called, 2 * c.both / np.maximum(truth + c.answer, 1), np.where(truth == 0, 1.0, 0.0))
     return [
@@ -246,9 +253,9 @@ def figures(said: Answers, c: Cell, probability: NDArray[np.float64], gates: NDA
     ]
 
 
-def _clinical(rows: list[tuple[Cell, Figures]]) -> tuple[tuple[Cell, float], bool]:
-    """The cell with a floor and the gate that serve best, and whether they reach the sensitivity. When none does: where the
-    smaller of sensitivity and specificity is largest."""
+def _clinical(rows: list[tuple[MaskCounts, Figures]]) -> tuple[tuple[MaskCounts, float], bool]:
+    """The best mask threshold with a floor and the best image threshold, and whether they reach the sensitivity. When none
+    does: where the smaller of sensitivity and specificity is largest."""
     rows = [r for r in rows if r[0].floor.percentile] or rows
     enough = [r for r in rows if r[1]["sensitivity"] >= SENSITIVITY]
     if enough:
@@ -256,9 +263,9 @@ def _clinical(rows: list[tuple[Cell, Figures]]) -> tuple[tuple[Cell, float], boo
     return _best(rows, lambda f: (min(f["sensitivity"], f["specificity"]), f["mean_positive_dice"])), False
 
 
-def _best(rows: list[tuple[Cell, Figures]], score: Callable[[Figures], tuple[float, ...]]) -> tuple[Cell, float]:
-    """The cell and gate of the highest score. Of the gates that score the same there, the middle one: the lowest lets healthy
-    films by that the mask happened to refuse on these films, the highest is a hair from losing a positive."""
+def _best(rows: list[tuple[MaskCounts, Figures]], score: Callable[[Figures], tuple[float, ...]]) -> tuple[MaskCounts, float]:
+    """The counts and the image threshold of the highest score. Of equal image thresholds, the middle one: the lowest lets
+    negative films pass that on these films only the mask rejected, and the highest nearly loses a positive."""
     cell, top = max(rows, key=lambda r: score(r[1]))
     equal = [f["image_threshold"] for c, f in rows if c is cell and score(f) == score(top)]
     return cell, equal[len(equal) // 2]

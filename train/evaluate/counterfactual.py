@@ -1,7 +1,7 @@
-"""Counterfactual pairs: phantoms of one seed that differ in one thing alone, through the whole serving path.
+"""Counterfactual pairs: phantoms of one seed that differ in one finding only, through the whole inference path.
 
-The answer must turn with the pneumothorax. It must not turn with a chest tube, which in hospital films stands beside most
-treated pneumothoraces and is what careless models learn instead.
+The answer must change with the pneumothorax. It must not change with a chest tube, which is seen with most treated
+pneumothoraces in hospital films and which models learn by mistake.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ SHAPE = (640, 544)  # (H, W)
 VERSIONS = {"well": (False, False), "sick": (True, False), "tube": (False, True)}  # pneumothorax, tube
 
 
-def measure(folder: Path, pairs: int, first_seed: int, *, operating_point: str = "", device: str = "auto") -> dict[str, Any]:
-    """How many answers turn, with the exact 95 % interval of a share, and the seeds where the answer is wrong.
+def measure_pairs(
+    folder: Path, pairs: int, first_seed: int, *, operating_point: str = "", device: str = "auto"
+) -> dict[str, Any]:
+    """The share of answers that change, in [0, 1] with its exact 95 % interval, and the seeds with a wrong answer.
 
-    `turned`: the film with the pneumothorax is called positive, the one without is not. `turned_with_tube`: the tube alone
-    changes the answer, either way. Raises SegmenterError.
+    `turned`: the film with the pneumothorax is positive, the one without is not. `turned_with_tube`: the tube alone changes the
+    answer, in either direction. Raises SegmenterError.
     """
     artifact = load_artifact(folder)
     segmenter = Segmenter(artifact, Settings(operating_point=operating_point, device=device))
@@ -60,7 +62,8 @@ def _share(name: str, count: int, of: int) -> dict[str, Any]:
     return {name: round(count / of, 4), f"{name}_interval": [round(float(low), 4), round(float(high), 4)]}
 
 
-def sentence(report: dict[str, Any]) -> str:
+def summary(report: dict[str, Any]) -> str:
+    """The report of `measure_pairs` in one line."""
     def share(name: str) -> str:
         low, high = report[f"{name}_interval"]
         return f"{report[name]:.1%} ({low:.1%} to {high:.1%})"

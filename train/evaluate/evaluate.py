@@ -1,4 +1,5 @@
-"""A model against films with a known truth, through the whole serving path: gate, decoding, placement, network, mask."""
+"""Evaluation of a model on films with a known truth, through the whole inference path: gate, decoding, placement, network,
+mask."""
 
 from __future__ import annotations
 
@@ -18,19 +19,19 @@ from segmenter.model.artifact import load_artifact
 from segmenter.model.placement import Placement
 from segmenter.settings import Settings
 from segmenter.values import Finding, Radiograph
-from train.evaluate.baseline import baseline
+from train.evaluate.baseline import baseline_masks
 from train.evaluate.calibrate import PUBLISHED
 from train.evaluate.exam import exam_sha256
-from train.evaluate.sources import Exam, Given, Source, learned
+from train.evaluate.sources import Exam, LabelledFilm, Source, training_overlap
 from train.fit.journal import write_json
 from train.report import pictures
 from train.report.intervals import intervals
-from train.report.metrics import Counts, Scored, measure
+from train.report.metrics import Counts, ScoredFilm, measure
 from train.report.tables import markdown
 
 POOLED_AT = 512  # px: the grid of the published pooled figures, whatever the input size of the artifact
 WORST = 16  # films on the contact sheet
-TILE = 384  # px: longer side of what is kept of a film for it
+TILE = 384  # px: longer side of a film on it
 
 
 def evaluate(
@@ -43,34 +44,35 @@ def evaluate(
     device: str = "auto",
     published: bool = False,
 ) -> dict[str, Any]:
-    """Every figure with its interval, by area and site; with `out`, report.json, report.md and pictures in it.
+    """All figures with their intervals, by area and site; written to `out` as report.json, report.md and pictures, unless it is
+    None.
 
-    A film that is skipped or refused counts as answered "none" with probability 0, and under "unanswered". `command`: what
-    repeats this. `published`: also squash the positive films to 512 x 512 and measure them as the published figures were.
-    Raises SegmenterError, DataError.
+    A film that is skipped or refused counts as negative with probability 0, and under "unanswered". `command`: the command that
+    repeats this. `published`: also resize the positive films to 512 x 512 and measure them as the published figures were.
+    Raises SegmenterError, DataError, OSError.
     """
     artifact = load_artifact(folder)
-    note = learned(source, artifact.manifest)
+    note = training_overlap(source, artifact.manifest)
     segmenter = Segmenter(artifact, Settings(operating_point=operating_point, device=device))
-    scored: list[Scored] = []
+    scored: list[ScoredFilm] = []
     tiles: list[tuple[float, pictures.Tile]] = []
     squashed: list[Counts] = []
     guesses: list[list[float]] = []
     unanswered = Counter[str]()
-    for given, finding in tqdm(_answered(segmenter, source), total=source.count, desc=source.title, unit="film"):
+    for film, finding in tqdm(_answered(segmenter, source), total=source.count, desc=source.title, unit="film"):
         if finding.decision is None:
             unanswered[finding.code or "?"] += 1
-        mask = np.zeros_like(given.truth) if finding.decision is None else finding.decision.mask
+        mask = np.zeros_like(film.truth) if finding.decision is None else finding.decision.mask
         probability = 0.0 if finding.decision is None else finding.decision.image_probability
-        scored.append(score(given, mask, probability))
+        scored.append(score_film(film, mask, probability))
         if finding.radiograph is not None:
-            tiles.append((scored[-1].native.dice, _tile(finding.radiograph, given, mask, scored[-1])))
+            tiles.append((scored[-1].native.dice, _tile(finding.radiograph, film, mask, scored[-1])))
             tiles = sorted(tiles, key=lambda t: t[0])[:WORST]
-        image = np.zeros(given.truth.shape, np.float32) if finding.radiograph is None else finding.radiograph.image
-        if published and given.truth.any():
-            squashed.append(squashed_counts(segmenter, image, given.truth))
-        if isinstance(source, Exam) and given.truth.any():
-            guesses.append([Counts.of(given.truth, guess).dice for guess in baseline(image)])
+        image = np.zeros(film.truth.shape, np.float32) if finding.radiograph is None else finding.radiograph.image
+        if published and film.truth.any():
+            squashed.append(squashed_counts(segmenter, image, film.truth))
+        if isinstance(source, Exam) and film.truth.any():
+            guesses.append([Counts.of(film.truth, guess).dice for guess in baseline_masks(image)])
     figures = measure(scored)
     report = {
         "source": source.title,
@@ -90,16 +92,16 @@ def evaluate(
         best = float(np.max(np.mean(guesses, axis=0))) if guesses else 0.0
         report |= {"exam_sha256": exam_sha256(), "baseline": round(best, 4)}
     if out is not None:
-        write(report, scored, [tile for _, tile in tiles], out)
+        write_report(report, scored, [tile for _, tile in tiles], out)
     return report
 
 
-def _answered(segmenter: Segmenter, source: Source) -> Iterator[tuple[Given, Finding]]:
-    """Several films a forward pass where a device gains by it."""
+def _answered(segmenter: Segmenter, source: Source) -> Iterator[tuple[LabelledFilm, Finding]]:
+    """The films with their findings, in batches where the device is faster with them."""
     batch = 8 if torch.cuda.is_available() else 1
-    waiting: list[Given] = []
-    for given in source.read():
-        waiting.append(given)
+    waiting: list[LabelledFilm] = []
+    for film in source.read():
+        waiting.append(film)
         if len(waiting) == batch:
             yield from zip(waiting, segmenter.segment([g.dataset for g in waiting]), strict=True)
             waiting = []
@@ -107,21 +109,21 @@ def _answered(segmenter: Segmenter, source: Source) -> Iterator[tuple[Given, Fin
         yield from zip(waiting, segmenter.segment([g.dataset for g in waiting]), strict=True)
 
 
-def score(given: Given, mask: NDArray[np.bool_], image_probability: float) -> Scored:
-    """`mask` (H, W) bool on the native matrix."""
-    placement = Placement.fit(given.truth.shape, POOLED_AT)  # type: ignore[arg-type]
-    truth, answer = (placement.to_model(part.astype(np.float32)) > 0.5 for part in (given.truth, mask))
-    native, grid = Counts.of(given.truth, mask), Counts.of(truth, answer)
-    return Scored(given.name, given.patient, given.site, native, grid, image_probability, float(given.truth.mean()))
+def score_film(film: LabelledFilm, mask: NDArray[np.bool_], image_probability: float) -> ScoredFilm:
+    """Compare an answer with the truth: `mask` (H, W) bool on the native matrix, `image_probability` in [0, 1]."""
+    placement = Placement.fit(film.truth.shape, POOLED_AT)  # type: ignore[arg-type]
+    truth, answer = (placement.to_model(part.astype(np.float32)) > 0.5 for part in (film.truth, mask))
+    native, grid = Counts.of(film.truth, mask), Counts.of(truth, answer)
+    return ScoredFilm(film.name, film.patient, film.site, native, grid, image_probability, float(film.truth.mean()))
 
 
 def squashed_counts(segmenter: Segmenter, image: NDArray[np.float32], truth: NDArray[np.bool_]) -> Counts:
-    """As the published figures were measured: the film squashed to a square whatever its shape, no gate, threshold .05,
-    no floor, counted at 512 x 512."""
+    """Pixels counted as for the published figures: the film resized to a square whatever its shape, no image threshold, mask
+    threshold .05, no smallest area, at 512 x 512. `image` (H, W) float32 in [0, 1], `truth` (H, W) bool."""
     size = segmenter.size
     x = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    (said,) = segmenter.predict(np.asarray(x, np.float32)[None, None])
-    p = cv2.resize(said.probability, (POOLED_AT, POOLED_AT), interpolation=cv2.INTER_LINEAR)
+    (prediction,) = segmenter.predict(np.asarray(x, np.float32)[None, None])
+    p = cv2.resize(prediction.probability, (POOLED_AT, POOLED_AT), interpolation=cv2.INTER_LINEAR)
     wanted = cv2.resize(truth.astype(np.float32), (POOLED_AT, POOLED_AT), interpolation=cv2.INTER_AREA) > 0.5
     return Counts.of(wanted, p >= PUBLISHED.mask_threshold)
 
@@ -137,16 +139,16 @@ def _published(counts: list[Counts]) -> dict[str, Any]:
     return {"films": len(counts), **{k: round(v, 4) for k, v in ours.items()}}
 
 
-def _tile(radiograph: Radiograph, given: Given, mask: NDArray[np.bool_], scored: Scored) -> pictures.Tile:
+def _tile(radiograph: Radiograph, film: LabelledFilm, mask: NDArray[np.bool_], scored: ScoredFilm) -> pictures.Tile:
     scale = min(1.0, TILE / max(mask.shape))
     size = (max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale)))
     image = cv2.resize(radiograph.image, size, interpolation=cv2.INTER_AREA)
-    truth, answer = (cv2.resize(m.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0 for m in (given.truth, mask))
-    caption = f"{given.name[-14:]} p {scored.image_probability:.2f} Dice {scored.native.dice:.2f}"
+    truth, answer = (cv2.resize(m.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0 for m in (film.truth, mask))
+    caption = f"{film.name[-14:]} p {scored.image_probability:.2f} Dice {scored.native.dice:.2f}"
     return np.asarray(image, np.float32).clip(0, 1), truth, answer, caption
 
 
-def write(report: dict[str, Any], scored: list[Scored], tiles: list[pictures.Tile], out: Path) -> None:
+def write_report(report: dict[str, Any], scored: list[ScoredFilm], tiles: list[pictures.Tile], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report))

@@ -1,4 +1,4 @@
-"""Films to evaluate a model on, each as the Dataset that would be served and its truth on the native matrix."""
+"""Films to evaluate a model on, each as the Dataset that a modality would send, with its true mask on the native matrix."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from pydicom.dataset import Dataset
 
 from segmenter.model.artifact import Manifest
 from train.data.cases import PICTURES, Case, DataError, FilmError
-from train.data.dataset import Prepared
-from train.data.siim import find
+from train.data.dataset import PreparedSet
+from train.data.siim import find_films
 from train.evaluate.exam import exam_film
 
 SITES = ("SiteA", "SiteB", "SiteC")
 
 
 @dataclass(frozen=True)
-class Given:
+class LabelledFilm:
+    """A film with its true mask."""
+
     name: str
     patient: str
     site: str
@@ -30,8 +32,8 @@ class Given:
 
 @dataclass
 class Source:
-    """`count` films; `read` yields them, and fills `unusable` with those that cannot be read, by name. `fold` and
-    `folds_sha256`: of a prepared data set, for those that may have learned from its other folds."""
+    """Films of one data set. `unusable`: name and reason of films that cannot be read, filled by `read`. `fold` and
+    `folds_sha256`: of a prepared data set, to detect models that were trained on these films."""
 
     title: str
     cases: tuple[Case, ...]
@@ -41,9 +43,11 @@ class Source:
 
     @property
     def count(self) -> int:
+        """Number of films, unusable ones included."""
         return len(self.cases)
 
-    def read(self) -> Iterator[Given]:
+    def read(self) -> Iterator[LabelledFilm]:
+        """The films that can be read, in order; the others are added to `unusable`."""
         for case in self.cases:
             try:
                 dataset = case.dataset()
@@ -51,11 +55,11 @@ class Source:
             except (FilmError, AttributeError, ValueError) as error:
                 self.unusable[case.name] = str(error)
                 continue
-            yield Given(case.name, case.patient or case.name, case.site, dataset, truth)
+            yield LabelledFilm(case.name, case.patient or case.name, case.site, dataset, truth)
 
 
 class Exam(Source):
-    """The frozen exam: phantoms as DICOM objects of many makes (`train.evaluate.exam`)."""
+    """The frozen exam: phantoms as DICOM objects of many kinds (`train.evaluate.exam`). `read` raises DataError."""
 
     def __init__(self, films: int) -> None:
         super().__init__("the frozen exam of phantoms", (), {})
@@ -65,27 +69,27 @@ class Exam(Source):
     def count(self) -> int:
         return self.films
 
-    def read(self) -> Iterator[Given]:
+    def read(self) -> Iterator[LabelledFilm]:
         for i in range(self.films):
             phantom, dataset = exam_film(i)
-            yield Given(f"exam-{i}", f"exam-{i}", "", dataset, phantom.truth)
+            yield LabelledFilm(f"exam-{i}", f"exam-{i}", "", dataset, phantom.truth)
 
 
 def siim_fold(folder: Path, fold: int) -> Source:
-    """The films that a fold of a prepared data set held out, read from where they were prepared from."""
-    data = Prepared(folder)
+    """The held-out films of a fold of a prepared data set, read from its source. Raises DataError."""
+    data = PreparedSet(folder)
     held_out = {row.name for row in data.fold(fold)[1]}
     about = data.about
-    found = find(data.source, *(Path(about[key]) if about[key] else None for key in ("labels", "patients_map")))
+    found = find_films(data.source, *(Path(about[key]) if about[key] else None for key in ("labels", "patients_map")))
     cases = tuple(case for case in found.cases if case.name in held_out)
     lost = sorted(held_out - {case.name for case in cases})
     gone = dict.fromkeys(lost, "no longer where it was prepared from")
     return Source(f"fold {fold} of {about['kind']}", cases, gone, fold, about["folds_sha256"])
 
 
-def learned(source: Source, manifest: Manifest) -> str:
-    """What a model has to do with films of a prepared data set: a sentence for its report, "" for nothing. Raises DataError
-    when a member of it has learned them."""
+def training_overlap(source: Source, manifest: Manifest) -> str:
+    """Whether the model's training and these films overlap: a sentence for the report, "" for no overlap. Raises DataError when
+    a member of the model was trained on them."""
     if source.fold is None or not manifest.folds:
         return ""
     if source.folds_sha256 != manifest.data.get("folds_sha256"):
@@ -101,7 +105,7 @@ def learned(source: Source, manifest: Manifest) -> str:
 
 
 def ptx498(folder: Path) -> Source:
-    """PTX-498: SiteA, SiteB, SiteC with N.1.img.png and N.2.mask.png, all of them positive. Raises DataError."""
+    """PTX-498: SiteA, SiteB, SiteC with N.1.img.png and N.2.mask.png, all positive. Raises DataError for any other folder."""
     cases, unusable = [], {}
     for site in SITES:
         for image in sorted((folder / site).glob("*.1.img.png")):
@@ -117,8 +121,8 @@ def ptx498(folder: Path) -> Source:
 
 
 def any_folder(folder: Path) -> Source:
-    """`films/` (DICOM or pictures, each a patient of its own) and `masks/NAME.png`, white where there is a pneumothorax, all
-    black without one. A film without a mask is not taken for a negative: it is left out and named. Raises DataError."""
+    """`films/` (DICOM or pictures, each of another patient) and `masks/NAME.png`, white where there is a pneumothorax, all
+    black without one. A film without a mask does not count as negative: it is left out and listed. Raises DataError."""
     films = sorted(p for p in (folder / "films").glob("*") if p.suffix.lower() in (".dcm", *PICTURES))
     if not films:
         raise DataError(f"{folder} has no films/*.dcm or films/*.png beside masks/*.png")

@@ -1,1 +1,1 @@
-"""From runs and thresholds to an artifact: weights, manifest, ONNX graphs and the model card."""
+"""From runs and their calibration to an artifact: weights, manifest, ONNX graphs and the model card."""

@@ -1,4 +1,4 @@
-"""The model card, written from the manifest, so that the two cannot tell different figures."""
+"""The model card, written from the manifest, so that both have the same figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ TARGETS = {"mean_positive_dice": 0.80, "pooled_dice": 0.85, "auroc": 0.98, "ece"
 
 
 def card(manifest: Mapping[str, Any]) -> str:
-    """Markdown. `manifest`: the JSON object of the artifact; its `metrics` hold what calibration and evaluations found."""
+    """MODEL_CARD.md as Markdown. `manifest`: the JSON object of the artifact, with the figures of calibration and evaluations
+    in `metrics`."""
     demo = manifest["intended_use"] == "demo"
     return "".join(
         [
@@ -61,7 +62,7 @@ def _points(m: Mapping[str, Any]) -> str:
     found = m["metrics"]["out_of_fold"]
     apart = m["data"]["split"] == "patient"
     films = f"films of a data set of their own ({found['on']})" if found["on"] else "out-of-fold films"
-    judge = (
+    network = (
         "has not seen its patient"
         if apart or found["on"]
         else "has not seen it; but it may have seen another film of the same patient"
@@ -69,7 +70,7 @@ def _points(m: Mapping[str, Any]) -> str:
     text = f"""
 ## Operating points
 
-Chosen on {found["films"]} {films} ({found["positives"]} positive), each judged by a network that {judge}:
+Chosen on {found["films"]} {films} ({found["positives"]} positive), each predicted by a network that {network}:
 AUROC {found["auroc"]}, calibration error {found["ece"]}, temperature {found["temperature"]}.
 
 | name | image threshold | mask threshold | smallest region | sensitivity | specificity | `mean_positive_dice` | `kaggle_dice` |

@@ -1,4 +1,4 @@
-"""Runs and their calibration -> an artifact: weights, manifest, and a card that says what it is."""
+"""Runs and their calibration -> an artifact: weights, manifest and model card."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from segmenter.model.artifact import COMPARE_ONLY, MANIFEST_FILE, Artifact, load_artifact, write_artifact
-from train.data.dataset import Prepared
-from train.evaluate.calibrate import CALIBRATION_FILE, agreed
+from train.data.dataset import PreparedSet
+from train.evaluate.calibrate import CALIBRATION_FILE, matching_runs
 from train.export.card import card
 from train.export.onnx_graph import add_graphs
 from train.fit import checkpoint
@@ -24,8 +24,8 @@ DESCRIPTIONS = {
 
 
 @dataclass(frozen=True)
-class Label:
-    """What the artifact calls itself."""
+class ArtifactLabel:
+    """Name, version and defaults of an artifact."""
 
     name: str
     version: str
@@ -33,17 +33,17 @@ class Label:
     operating_point: str = ""  # "": the recipe's
 
 
-def export(data: Prepared, runs: Sequence[Path], calibration: Path, out: Path, label: Label) -> Artifact:
-    """One run, or an ensemble of one run for each fold. Raises RunError when the calibration is of other runs, data or
-    flips; ArtifactError, FileNotFoundError."""
-    recipe, notes = agreed(data, runs)
+def export(data: PreparedSet, runs: Sequence[Path], calibration: Path, out: Path, label: ArtifactLabel) -> Artifact:
+    """Write the artifact of one run, or of an ensemble of one run for each fold, into `out`. Raises RunError when the
+    calibration is of other runs, data or flips; ArtifactError; FileNotFoundError for a run without a checkpoint."""
+    recipe, notes = matching_runs(data, runs)
     try:
         found = json.loads((calibration / CALIBRATION_FILE).read_text())
     except (OSError, ValueError) as error:
         raise RunError(f"{calibration / CALIBRATION_FILE} cannot be read; run `python -m train calibrate` first") from error
     if found["data_sha256"] != data.digest or found["folds"] != [note["fold"] for note in notes]:
         raise RunError(f"{calibration} is of other runs or another data set; calibrate these runs, in this order")
-    weights = [checkpoint.chosen(run, found["weights"]) for run in runs]
+    weights = [checkpoint.select_weights(run, found["weights"]) for run in runs]
     if found.get("weights_sha256") != [checkpoint.digest(one) for one in weights]:
         raise RunError(f"{calibration} is of other weights: a run went on or was repeated since; calibrate again")
     flips = found["flips"] if label.flips is None else label.flips
@@ -56,7 +56,7 @@ def export(data: Prepared, runs: Sequence[Path], calibration: Path, out: Path, l
     manifest = {
         "name": label.name,
         "version": label.version,
-        "intended_use": "demo" if phantoms else "research",  # what has seen phantoms only is a demonstration
+        "intended_use": "demo" if phantoms else "research",  # a model trained on phantoms only is a demonstration
         "network": recipe.network,
         "input": {"size": found["size"], "mean": recipe.mean, "std": recipe.std},
         "temperature": found["temperature"],
@@ -85,13 +85,15 @@ def export(data: Prepared, runs: Sequence[Path], calibration: Path, out: Path, l
 
 
 def _run(run: Path, note: dict[str, Any]) -> dict[str, Any]:
-    last = checkpoint.load_progress((checkpoint.steps(run) or [run / checkpoint.BEST])[-1])  # chosen() found one of them
+    # select_weights() has found one of them
+    last = checkpoint.load_progress((checkpoint.steps(run) or [run / checkpoint.BEST])[-1])
     kept = {k: note[k] for k in ("fold", "commit", "device", "packages", "began", "imagenet_sha256")}
     return {**kept, "steps": last.step, "best_step": last.best_step, "best_score": round(last.best_score, 4)}
 
 
-def record(folder: Path, name: str, report: dict[str, Any]) -> Artifact:
-    """Put the figures of an evaluation into manifest and card. The weights stay as they are."""
+def record_evaluation(folder: Path, name: str, report: dict[str, Any]) -> Artifact:
+    """Write the figures of an evaluation into manifest and card, under `name`. The weights stay unchanged. Raises
+    ArtifactError, RunError."""
     artifact = load_artifact(folder)
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
     if "out_of_fold" not in manifest["metrics"]:

@@ -1,8 +1,8 @@
 """The networks of an artifact as ONNX graphs, for workers without torch.
 
-A graph holds no weights: it names those of the member's safetensors file, byte for byte, as external data, so that they
-exist once. What is stored as float16 is cast to float32 in the graph, as torch does when it loads it. One graph is for one
-film (1, 1, S, S): with all shapes known the runtime folds paddings and sizes away.
+A graph contains no weights: it refers to those in the member's safetensors file as external data, so that they are stored once.
+Weights stored as float16 are cast to float32 in the graph, as when torch loads them. A graph is for one film (1, 1, S, S): with
+all shapes known the runtime folds paddings and sizes away.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 OPSET = 17
 OUTPUTS = ["mask_logits", "image_logits"]
-CLOSE = 1e-3  # probabilities of the two engines may differ by so much
+MAX_DIFFERENCE = 1e-3  # probabilities of the two engines may differ by so much
 _KINDS = {"F32": "FLOAT", "F16": "FLOAT16"}
 
 
 def add_graphs(artifact: Artifact) -> Artifact:
-    """The same artifact with a graph for each member, proven to answer as torch does. Raises ArtifactError when it does not."""
+    """Add a graph for each member to the artifact, and check that both engines agree. Raises ArtifactError when they do not."""
     graphs = [
         graph_of(network, artifact.manifest.input.size, path)
         for network, path in zip(artifact.networks(), artifact.weights_paths, strict=True)
     ]
     made = with_graphs(artifact, graphs)
-    prove(made)
+    check_engines_agree(made)
     return made
 
 
-def prove(artifact: Artifact) -> float:
-    """The largest difference of the two engines' probabilities on random films. Raises ArtifactError over 1e-3."""
+def check_engines_agree(artifact: Artifact) -> float:
+    """The largest difference of the two engines' probabilities on random films. Raises ArtifactError above MAX_DIFFERENCE."""
     size = artifact.manifest.input.size
     films = np.random.default_rng(0).random((2, 1, size, size), np.float32)
     answers = [Predictor(artifact, "cpu", engine=engine)(films) for engine in ("torch", "onnx")]
@@ -50,7 +50,7 @@ def prove(artifact: Artifact) -> float:
         max(float(np.abs(a.probability - b.probability).max()), abs(a.image_probability - b.image_probability))
         for a, b in zip(*answers, strict=True)
     ]
-    if not max(differences) <= CLOSE:  # NaN is not close
+    if not max(differences) <= MAX_DIFFERENCE:  # NaN is not close
         raise ArtifactError(
             f"{artifact.folder}: graph and network differ by {max(differences):.2g}; do not serve this artifact"
         )
@@ -58,14 +58,14 @@ def prove(artifact: Artifact) -> float:
 
 
 def graph_of(network: torch.nn.Module, size: int, weights: Path) -> bytes:
-    """An ONNX model (serialized) of `network` at (1, 1, size, size), whose weights are those of the safetensors file
-    `weights` in the same folder. Raises ArtifactError when a tensor of the graph is not in the file."""
+    """A serialized ONNX model of `network` for (1, 1, size, size) float32, with its weights in the safetensors file `weights`
+    of the same folder. Raises ArtifactError when a tensor of the graph is not in the file."""
     import onnx
 
     buffer: Any = io.BytesIO()  # documented, and not in the exporter's types
-    # PRESERVE: else the exporter folds BatchNorm into weights of its own, which no file holds. The runtime folds it at start.
+    # PRESERVE: else the exporter folds BatchNorm into new weights, which are in no file. The runtime folds it at start.
     with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing speaks of shapes that are constants here; the exporter of its age
+        warnings.simplefilter("ignore")  # about shapes that are constants here, and about the age of the exporter
         torch.onnx.export(
             network.eval(), (torch.zeros(1, 1, size, size),), buffer, dynamo=False, input_names=["image"], output_names=OUTPUTS,
             do_constant_folding=False, training=torch.onnx.TrainingMode.PRESERVE, opset_version=OPSET,
@@ -76,7 +76,7 @@ def graph_of(network: torch.nn.Module, size: int, weights: Path) -> bytes:
 
 
 def _refer(model: onnx.ModelProto, weights: Path) -> None:
-    """Every weight in the graph becomes a reference into the file."""
+    """Replace every weight in the graph by a reference into the file."""
     from onnx import TensorProto, helper
 
     layout, casts = _layout(weights), []
@@ -100,7 +100,7 @@ def _refer(model: onnx.ModelProto, weights: Path) -> None:
             casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
     for node in nodes:
-        node.ClearField("doc_string")  # stack traces, with the paths of this machine
+        node.ClearField("doc_string")  # stack traces with paths of this machine
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 

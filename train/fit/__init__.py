@@ -1,1 +1,1 @@
-"""From a prepared data set and a recipe to a run: read fit.py from top to bottom."""
+"""From a prepared data set and a recipe to a run: fit.py has the order of events."""

@@ -1,7 +1,7 @@
-"""Batch augmentation on the device: one sampled map for image and truth, one sampling of the pixels.
+"""Augmentation of a batch on the device: one sampling grid for image and truth, one interpolation of the pixels.
 
-Geometry: for every pixel of the result, where in the film it comes from, in units of half the side (-1 to 1). All of
-it is one grid, so image and truth cannot come apart and the film is interpolated once.
+Geometry: for every pixel of the result, its position in the film in units of half the side (-1 to 1). All changes are combined
+in one grid, so image and truth stay aligned and the film is interpolated once.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from train.fit.recipe import Augmentation
 
 
 class RandomDraws:
-    """Random numbers of one batch: small ones from the CPU, so that every device draws the same, whole pictures of
-    noise from the device itself."""
+    """Random numbers of one batch: parameters from the CPU, so that they are equal on every device; noise of the size of the
+    images from the device itself."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.small = torch.Generator().manual_seed(seed)
@@ -29,10 +29,11 @@ class RandomDraws:
         return self._sent(low + (high - low) * torch.rand(n, 1, 1, 1, generator=self.small))
 
     def about(self, n: int, half_width: float) -> Tensor:
+        """(n, 1, 1, 1) uniform around 0."""
         return self.between(n, -half_width, half_width)
 
     def chance(self, n: int, p: float) -> Tensor:
-        """(n, 1, 1, 1) 0. or 1."""
+        """(n, 1, 1, 1): 1. with probability `p`, else 0."""
         return (self.between(n, 0, 1) < p).float()
 
     def field(self, n: int, cells: int) -> Tensor:
@@ -40,10 +41,11 @@ class RandomDraws:
         return self._sent(torch.randn(n, 2, cells, cells, generator=self.small))
 
     def _sent(self, drawn: Tensor) -> Tensor:
-        """From pinned memory: the copies of a batch, some forty, then wait for nothing."""
+        """To the device from pinned memory, so that the forty copies of a batch do not wait."""
         return drawn.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else drawn.to(self.device)
 
     def noise(self, like: Tensor) -> Tensor:
+        """Standard normal, of the shape of `like`."""
         return torch.randn(like.shape, generator=self.large, device=like.device)
 
 
@@ -56,12 +58,12 @@ def augment(image: Tensor, truth: Tensor, crop: int, how: Augmentation, seed: in
     grid = sampled_grid(truth, crop, how, draws)
     image = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     truth = (F.grid_sample(truth, grid, mode="bilinear", padding_mode="zeros", align_corners=False) > 0.5).float()
-    image = toned(image, how, draws)
-    return dropped(image, truth, how, draws)
+    image = vary_tone(image, how, draws)
+    return drop_rectangles(image, truth, how, draws)
 
 
 def sampled_grid(truth: Tensor, crop: int, how: Augmentation, draws: RandomDraws) -> Tensor:
-    """(N, crop, crop, 2) as grid_sample wants it: x, y."""
+    """(N, crop, crop, 2): the sampling grid of torch's grid_sample, x and y in [-1, 1] inside the film."""
     n, size = truth.shape[0], truth.shape[-1]
     share = crop / size
     ticks = (2 * torch.arange(crop, device=truth.device) + 1) / crop - 1
@@ -86,8 +88,8 @@ def sampled_grid(truth: Tensor, crop: int, how: Augmentation, draws: RandomDraws
 
 
 def crop_centre(truth: Tensor, share: float, draws: RandomDraws) -> Tensor:
-    """(N, 2, 1, 1): x, y of the middle of the crop. Half of the positive films: where the crop holds the lesion's
-    middle; all others: anywhere."""
+    """(N, 2, 1, 1): x, y of the centre of the crop. For half of the positive films the crop contains the centre of the lesion;
+    for all others it lies anywhere."""
     n, room = truth.shape[0], 1 - share
     anywhere = torch.cat([draws.about(n, room) for _ in range(2)], 1)
     near = torch.cat([draws.about(n, share * 0.6) for _ in range(2)], 1)
@@ -101,7 +103,8 @@ def crop_centre(truth: Tensor, share: float, draws: RandomDraws) -> Tensor:
 
 
 def warp(x: Tensor, y: Tensor, how: Augmentation, draws: RandomDraws) -> tuple[Tensor, Tensor]:
-    """What one of elastic, grid and optical distortion adds to the map; nothing for films that stay straight."""
+    """(N, 1, S, S) offsets of x and y by elastic, grid or optical distortion, one for each film; 0 for films without
+    distortion."""
     n, _, side, _ = x.shape
     kind = draws.between(n, 0, 3).floor()
     on = draws.chance(n, how.warp)
@@ -114,8 +117,8 @@ def warp(x: Tensor, y: Tensor, how: Augmentation, draws: RandomDraws) -> tuple[T
     return dx, dy
 
 
-def toned(image: Tensor, how: Augmentation, draws: RandomDraws) -> Tensor:
-    """Another window, contrast, gamma, sharpness and dose: the same film from another room."""
+def vary_tone(image: Tensor, how: Augmentation, draws: RandomDraws) -> Tensor:
+    """Change window, contrast, gamma, sharpness and noise, as between X-ray systems. (N, 1, S, S) in [0, 1]."""
     n = image.shape[0]
     on = draws.chance(n, how.tone)
     low, high = on * draws.about(n, how.window), 1 + on * draws.about(n, how.window)
@@ -133,8 +136,8 @@ def toned(image: Tensor, how: Augmentation, draws: RandomDraws) -> Tensor:
     return image.clamp(0, 1)
 
 
-def dropped(image: Tensor, truth: Tensor, how: Augmentation, draws: RandomDraws) -> tuple[Tensor, Tensor]:
-    """Blank rectangles. What cannot be seen is not asked for: the truth is blank there, too."""
+def drop_rectangles(image: Tensor, truth: Tensor, how: Augmentation, draws: RandomDraws) -> tuple[Tensor, Tensor]:
+    """Blank rectangles, in the truth, too: what cannot be seen is no lesion to find."""
     if not how.dropout:
         return image, truth
     n, side = image.shape[0], image.shape[-1]
@@ -153,8 +156,9 @@ def dropped(image: Tensor, truth: Tensor, how: Augmentation, draws: RandomDraws)
     return image * kept, truth * kept
 
 
-def to_size(image: Tensor, truth: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Both shrunk to (N, 1, size, size) by averaging over the area, as Placement does with a film."""
+def resize_pair(image: Tensor, truth: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Both shrunk to (N, 1, size, size) float32 by averaging over the area, as `Placement.to_model` does; the truth stays 0 or
+    1."""
     if image.shape[-1] == size:
         return image, truth
     return F.interpolate(image, (size, size), mode="area"), (F.interpolate(truth, (size, size), mode="area") > 0.5).float()

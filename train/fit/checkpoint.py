@@ -1,7 +1,7 @@
-"""The state of a run on disk: folders that are whole or absent. Weights are safetensors, never pickles.
+"""The state of a run on disk: a checkpoint folder is complete or absent. Weights are safetensors, never pickles.
 
 RUN/step-0001234/   network, ema, optimiser (and scaler) .safetensors, progress.json; the last three are kept
-RUN/best/           the same of the best epoch so far
+RUN/best/           ema.safetensors and progress.json of the best epoch so far
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass
 class Progress:
-    """Where a run is: enough to go on from there."""
+    """The position of a run, from which it can be resumed."""
 
     step: int = 0  # of the whole run
     stage: int = 0
@@ -37,7 +37,8 @@ class Progress:
 
 
 def save(folder: Path, groups: dict[str, Tensors], progress: Progress) -> None:
-    """Write NAME.safetensors for each group, then give the folder its name: a kill leaves no half of it."""
+    """Write NAME.safetensors for each group, then rename the folder: an interruption leaves no partial checkpoint. Raises
+    OSError."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -46,7 +47,7 @@ def save(folder: Path, groups: dict[str, Tensors], progress: Progress) -> None:
     (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=2))
     for path in temporary.iterdir():
         _sync(path)
-    if folder.exists():  # `best`: the moment without one is bridged by `latest`, which takes any whole folder
+    if folder.exists():  # only `best`: for a moment there is none, and `steps` has the last checkpoints
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
@@ -58,13 +59,13 @@ def save(folder: Path, groups: dict[str, Tensors], progress: Progress) -> None:
 
 
 def save_step(run: Path, groups: dict[str, Tensors], progress: Progress) -> None:
-    """A checkpoint of its own step; the oldest go."""
+    """Save a checkpoint of this step and remove the oldest beyond KEPT. Raises OSError."""
     folder = run / f"step-{progress.step:07}"
     if not folder.exists():
         save(folder, groups, progress)
     for old in steps(run)[:-KEPT]:
         shutil.rmtree(old)
-    for left in (*run.glob(".step-*"), *run.glob(f".{BEST}.*")):  # of a kill; whatever else lies there is not ours
+    for left in (*run.glob(".step-*"), *run.glob(f".{BEST}.*")):  # left by an interruption; other files are not touched
         shutil.rmtree(left)
 
 
@@ -74,14 +75,16 @@ def steps(run: Path) -> list[Path]:
 
 
 def load(folder: Path, name: str) -> Tensors:
+    """The tensors of one group by name. Raises OSError, SafetensorError."""
     return load_file(folder / f"{name}.safetensors")
 
 
 def load_progress(folder: Path) -> Progress:
+    """The position of a checkpoint. Raises OSError, ValueError."""
     return Progress(**json.loads((folder / "progress.json").read_text()))
 
 
-def chosen(run: Path, which: str) -> Tensors:
+def select_weights(run: Path, which: str) -> Tensors:
     """Averaged weights of a run: of its "best" epoch, the "last" checkpoint, or the "mean" of the last three. Weights may
     be averaged within one run only; over folds predictions are.
 
@@ -100,7 +103,7 @@ def chosen(run: Path, which: str) -> Tensors:
 
 
 def digest(tensors: Tensors) -> str:
-    """sha256 of weights by name, wherever they lie."""
+    """sha256 of weights in the order of their names, on whatever device they are."""
     found = hashlib.sha256()
     for name in sorted(tensors):
         found.update(name.encode() + tensors[name].detach().cpu().contiguous().numpy().tobytes())
@@ -114,8 +117,8 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> Tensors:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Laid out in memory as the weights are: files know no channels_last, and moments of another layout than their weights
-    are updated one kernel for each tensor."""
+    """Load Adam's moments, in the memory layout of their weights: files do not store channels_last, and moments of another
+    layout are updated with one kernel for each tensor."""
     of = [p for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, Tensors] = {}
     for name, value in tensors.items():

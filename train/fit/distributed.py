@@ -1,4 +1,4 @@
-"""One process, or several under torchrun: who we are, and what only the first does."""
+"""Training in one process, or in several under torchrun: rank, size and device of the process group."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from torch import distributed, nn
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
+    """This process among the `size` processes of a training."""
+
     rank: int
     size: int
     device: torch.device
 
     @property
-    def first(self) -> bool:
-        """Whether this process writes, judges and speaks."""
+    def is_first(self) -> bool:
+        """Whether this process validates, writes and prints: only the first does."""
         return self.rank == 0
 
     def wrapped(self, network: nn.Module) -> nn.Module:
-        """The network whose backward pass averages gradients over all processes."""
+        """The network, with a backward pass that averages gradients over all processes."""
         if self.size == 1:
             return network
         where = [self.device.index] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(network, device_ids=where)
 
-    def agree(self, value: float) -> float:
-        """The first process's number, everywhere: clocks differ, schedules must not."""
+    def broadcast(self, value: float) -> float:
+        """The first process's number, on every process: clocks differ, schedules must not."""
         if self.size == 1:
             return value
         shared = torch.tensor([value], dtype=torch.float64, device=self.device)
@@ -37,16 +39,19 @@ class World:
         return float(shared)
 
     def wait(self) -> None:
+        """Wait until all processes are here."""
         if self.size > 1:
             distributed.barrier()
 
     def close(self) -> None:
+        """Leave the process group."""
         if self.size > 1:
             distributed.destroy_process_group()
 
 
-def start(device: str) -> World:
-    """From torchrun's environment; alone without it. `device`: auto, cpu, cuda, cuda:N."""
+def start_process_group(device: str) -> ProcessGroup:
+    """The process group of torchrun's environment variables, or of one process without them. `device`: auto, cpu, cuda,
+    cuda:N."""
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -56,6 +61,6 @@ def start(device: str) -> World:
         if chosen.type == "cuda":
             chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(chosen)
-        # The others wait while the first judges an epoch; NCCL gives up after ten minutes of its own.
+        # The others wait while the first validates an epoch; the default timeout of NCCL is ten minutes.
         distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(hours=2))
-    return World(rank, size, chosen)
+    return ProcessGroup(rank, size, chosen)

@@ -1,4 +1,4 @@
-"""Weights to start from: an ImageNet file on disk, or an artifact. Nothing is ever downloaded."""
+"""Initial weights: an ImageNet file on disk, or an artifact. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PRIOR_LOGIT = -4.0
 
 
 class WeightsError(ValueError):
-    """The file does not hold the weights that are wanted; the message says what to do."""
+    """The file does not contain the weights that the network needs; the message tells what to do."""
 
 
 def load_imagenet(network: PneumothoraxNetwork, path: Path, sha256: str, std: float) -> None:
-    """Into the encoder of `network`, strictly. `std`: of the recipe's normalisation.
+    """Load ImageNet weights into the encoder of `network`; all keys must fit. `std`: of the recipe's normalisation.
 
-    A grey film stands for three equal channels: with one input channel the stem's weights are summed over them, each
-    as much weaker as its channel was spread wider. Raises WeightsError for another digest or other keys.
+    A grey film equals three equal channels: with one input channel the stem's weights are summed over them, each scaled by
+    `std` / IMAGENET_STD of its channel. Raises WeightsError for another digest or other keys.
     """
     if (found := file_sha256(path)) != sha256:
         raise WeightsError(f"{path} has sha256 {found}, not the one given: get the file again, or correct --encoder-sha256")
@@ -52,22 +52,22 @@ def load_imagenet(network: PneumothoraxNetwork, path: Path, sha256: str, std: fl
 
 
 def load_start(network: nn.Module, artifact: Path) -> None:
-    """All weights from the first member of an artifact. Raises ArtifactError, WeightsError."""
+    """Load all weights of the first member of an artifact. Raises ArtifactError, WeightsError."""
     try:
         network.load_state_dict(load_artifact(artifact).networks()[0].state_dict())
     except RuntimeError as error:
         raise WeightsError(f"{artifact} is of another network than the recipe's; name one of the same encoder") from error
 
 
-def named(artifact: Path) -> str:
-    """What it is, without the place it lies in. Raises ArtifactError."""
+def artifact_name(artifact: Path) -> str:
+    """Name, version and digest of an artifact, without its path. Raises ArtifactError."""
     found = load_artifact(artifact)
     return f"{found.manifest.name} {found.manifest.version}, weights {found.sha256[:16]}"
 
 
-def start_from_nothing(network: PneumothoraxNetwork, image_loss: bool) -> None:
-    """Start from what is true of most pixels: no pneumothorax (.008 of a positive film, none of the others). The image
-    head hears the mask's strongest spot, so its own zero moves with it. Without an image loss it hears nothing else."""
+def initialise_heads(network: PneumothoraxNetwork, image_loss: bool) -> None:
+    """Start from the prior of most pixels: no pneumothorax (.008 of a positive film, none of the others). The image head
+    includes the mask's strongest spot, so its bias is shifted with it. Without an image loss it uses nothing else."""
     if not image_loss:
         for parameter in network.unet.classification_head.parameters():
             nn.init.zeros_(parameter)

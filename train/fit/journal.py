@@ -1,4 +1,4 @@
-"""What a run tells: a line now and then, metrics.csv and TensorBoard per epoch, and once what it ran on."""
+"""The records of a run: metrics.csv and TensorBoard for each epoch, and its environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ METRICS_FILE, ENVIRONMENT_FILE = "metrics.csv", "environment.json"
 PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "numpy", "opencv-python-headless", "safetensors", "pydicom")
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Python, platform, device, packages, commit, command and time of a run, for environment.json."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -34,7 +35,8 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Of the checkout the code runs from, "+changes" when files differ from it; empty outside one and without git."""
+    """The git commit of the running code, with "+changes" when files differ from it; empty without git or outside a
+    checkout."""
     return _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain", "--", "..") else "")
 
 
@@ -47,13 +49,14 @@ def _git(*words: str) -> str:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file in one step: readers see the old one or the new one. Raises OSError."""
     temporary = path.with_name(f".{path.name}")
     temporary.write_text(json.dumps(value, indent=2) + "\n")
     temporary.replace(path)
 
 
 class Journal:
-    """metrics.csv and TensorBoard of a run; a resumed run first forgets what its checkpoint has not seen."""
+    """metrics.csv and TensorBoard of a run; a resumed run first removes rows after its checkpoint."""
 
     def __init__(self, run: Path, step: int) -> None:
         self.path = run / METRICS_FILE
@@ -64,6 +67,7 @@ class Journal:
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def epoch(self, row: Mapping[str, float | int | str]) -> None:
+        """Add the figures of an epoch; `row` has a "step"."""
         self.rows.append({key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in row.items()})
         self._write()
         for key, value in row.items():
@@ -72,6 +76,7 @@ class Journal:
         self.board.flush()  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
+        """Close the TensorBoard file."""
         self.board.close()  # type: ignore[no-untyped-call]
 
     def _write(self) -> None:
@@ -85,14 +90,15 @@ class Journal:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv; [] when there is none."""
     if not path.exists():
         return []
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
 
 
-def left(seconds: float) -> str:
-    """Time left, for people."""
+def time_left(seconds: float) -> str:
+    """Remaining time in words, such as "3 h 05 min left"."""
     minutes = round(seconds / 60)
     return (
         f"{minutes // 60} h {minutes % 60:02} min left"

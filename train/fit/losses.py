@@ -10,8 +10,7 @@ from train.fit.recipe import LossWeights
 
 
 def batch_dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """1 - Dice of the whole batch as one picture: a film without pneumothorax then costs its false pixels and
-    no more.
+    """1 - Dice of the whole batch as one picture: a film without pneumothorax costs its false positive pixels only.
 
     Shapes: both (N, 1, S, S); truth 0 or 1. Returns a scalar in [0, 1].
     """
@@ -21,9 +20,9 @@ def batch_dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def film_dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """1 - Dice of each positive film, mean over them: what `mean_positive_dice` will count. 0 without a positive film.
+    """1 - Dice of each positive film, mean over them, as `mean_positive_dice` counts. 0 without a positive film.
 
-    Shapes as above.
+    Shapes: both (N, 1, S, S); truth 0 or 1. Returns a scalar in [0, 1].
     """
     probability, wanted = logits.float().sigmoid().flatten(1), truth.flatten(1)
     dice = (2 * (probability * wanted).sum(1) + 1) / (probability.sum(1) + wanted.sum(1) + 1)
@@ -47,20 +46,21 @@ def lovasz_hinge(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def symmetric_lovasz(logits: Tensor, truth: Tensor) -> Tensor:
-    """Mean of the Lovasz hinge of the lesion and of its background, so that a film without lesion has a gradient
-    besides that of its worst pixel."""
+    """Mean of the Lovasz hinge of the lesion and of the background, so that a film without lesion has a gradient besides that
+    of its worst pixel. Shapes as of `lovasz_hinge`."""
     return (lovasz_hinge(logits, truth) + lovasz_hinge(-logits, 1 - truth)) / 2
 
 
 def focal_loss(logits: Tensor, truth: Tensor, gamma: float = 2.0) -> Tensor:
-    """Cross entropy of which sure pixels count little (Lin et al., ICCV 2017, without alpha). Shapes as above."""
+    """Cross entropy in which confident pixels count little (Lin et al., ICCV 2017, without alpha). Shapes as of
+    `lovasz_hinge`."""
     cost = binary_cross_entropy_with_logits(logits.float(), truth, reduction="none")
     return ((1 - torch.exp(-cost)) ** gamma * cost).mean()
 
 
 def total_loss(mask_logits: Tensor, image_logits: Tensor, truth: Tensor, weights: LossWeights) -> dict[str, Tensor]:
-    """mask_logits, truth (N, 1, S, S); image_logits (N, 1). The parts that weigh something by name, and their
-    weighted sum as "total"."""
+    """mask_logits, truth (N, 1, S, S); image_logits (N, 1). The parts with a weight, by name, and their weighted sum as
+    "total", all scalars."""
     positive = truth.flatten(1).amax(1, keepdim=True)
     of = {
         "bce": lambda: binary_cross_entropy_with_logits(mask_logits.float(), truth),

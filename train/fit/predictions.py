@@ -1,4 +1,4 @@
-"""What a network says of prepared films, on the grid: for the judgement of an epoch and for calibration."""
+"""A network's predictions for prepared films, on the model's grid: for validation and for calibration."""
 
 from __future__ import annotations
 
@@ -12,65 +12,67 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from train.data.dataset import Prepared, Row
-from train.fit.augment import to_size
+from train.data.dataset import FilmRow, PreparedSet
+from train.fit.augment import resize_pair
 
-LEVELS = 255  # a probability is kept as a byte: steps of .004, a quarter of the memory
-KEPT_AT = 512  # px: larger answers are averaged down to this; 12,047 films at 1,024 would be 25 GB
+LEVELS = 255  # a probability is stored as a byte: steps of .004, a quarter of the memory
+MAX_STORED_SIDE = 512  # px: larger predictions are averaged down to this; 12,047 films at 1,024 px would need 25 GB
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Of N films: `probability` (N, S, S) uint8, 255 = 1; `image_logits` (W, N) float, one row for each witness (network, and
-    each once more on the mirrored film with flips); `truth` (N, S, S) bool. S is the network's input size, at most KEPT_AT."""
+class Predictions:
+    """Of N films: `probability` (N, S, S) uint8, 255 = 1; `image_logits` (P, N) float, one row for each forward pass (each
+    network, and with flips each on the mirrored film, too); `truth` (N, S, S) bool. S is the network's input size, at most
+    MAX_STORED_SIDE."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[FilmRow, ...]
     probability: NDArray[np.uint8]
     image_logits: NDArray[np.float64]
     truth: NDArray[np.bool_]
 
     def image_probability(self, temperature: float = 1.0) -> NDArray[np.float64]:
-        """(N,): the mean of what the witnesses say, as it is served."""
+        """(N,) in [0, 1]: the mean over the forward passes, as in the hospital."""
         return np.asarray((1 / (1 + np.exp(-self.image_logits / temperature))).mean(0), np.float64)
 
     @cached_property
     def true_px(self) -> NDArray[np.int64]:
-        """(N,) pixels of the grid that are true."""
+        """(N,) number of pixels of the true mask on the grid."""
         return self.truth.sum((1, 2))
 
     @property
     def positive(self) -> NDArray[np.bool_]:
-        """By the native truth: a lesion may be too small for the grid and is missed all the same."""
+        """(N,) by the native truth: a lesion that is too small for the grid counts, too."""
         return np.array([row.positive for row in self.rows])
 
     @property
     def size(self) -> int:
+        """px of the stored grid."""
         return self.probability.shape[1]
 
 
-def joined(parts: Sequence[Answers]) -> Answers:
-    """Answers about different films, one after the other."""
+def concatenated(parts: Sequence[Predictions]) -> Predictions:
+    """Predictions for different films, one after the other."""
     rows = tuple(row for part in parts for row in part.rows)
     maps, truths = (np.concatenate([getattr(part, name) for part in parts]) for name in ("probability", "truth"))
-    return Answers(rows, maps, np.concatenate([part.image_logits for part in parts], axis=1), truths)
+    return Predictions(rows, maps, np.concatenate([part.image_logits for part in parts], axis=1), truths)
 
 
-def averaged(parts: Sequence[Answers]) -> Answers:
-    """The mean of several networks' answers about the same films."""
+def averaged_predictions(parts: Sequence[Predictions]) -> Predictions:
+    """The mean of several networks' predictions for the same films."""
     if len(parts) == 1:
         return parts[0]
     maps = np.zeros(parts[0].probability.shape, np.float32)
     for part in parts:
         maps += part.probability
     logits = np.concatenate([part.image_logits for part in parts])
-    return Answers(parts[0].rows, np.round(maps / len(parts)).astype(np.uint8), logits, parts[0].truth)
+    return Predictions(parts[0].rows, np.round(maps / len(parts)).astype(np.uint8), logits, parts[0].truth)
 
 
 @torch.inference_mode()
-def answers(
+def predict_films(
     network: nn.Module,
-    data: Prepared,
-    rows: Sequence[Row],
+    data: PreparedSet,
+    rows: Sequence[FilmRow],
     *,
     size: int,
     mean: float,
@@ -79,27 +81,28 @@ def answers(
     device: torch.device,
     batch: int = 8,
     quiet: bool = True,
-) -> Answers:
-    """`network` in evaluation mode on `device`; `flips`: mean with the mirrored film, as it is served."""
+) -> Predictions:
+    """Predict `rows` with `network`, in evaluation mode on `device`. `size`: px of its input; `flips`: mean with the mirrored
+    film, as in the hospital; `quiet`: without a progress bar. Raises DataError for a size that was not prepared."""
     grid = data.grid_for(size)
     maps, logits, truths = [], [], []
     for first in tqdm(range(0, len(rows), batch), desc="predict", unit="batch", disable=quiet):
         image, truth = (torch.from_numpy(a)[:, None].to(device) for a in data.read(rows[first : first + batch], grid))
-        image, truth = to_size(image.float() / 255, truth.float(), size)
-        p, spoken = _both((image - mean) / std, network, flips)
-        p, truth = to_size(p, truth, min(size, KEPT_AT))
+        image, truth = resize_pair(image.float() / 255, truth.float(), size)
+        p, logits_of_passes = _both((image - mean) / std, network, flips)
+        p, truth = resize_pair(p, truth, min(size, MAX_STORED_SIDE))
         maps.append((p * LEVELS).round().to(torch.uint8).cpu().numpy()[:, 0])
-        logits.append(spoken.double().cpu().numpy())
+        logits.append(logits_of_passes.double().cpu().numpy())
         truths.append(truth.cpu().numpy()[:, 0] > 0.5)
-    return Answers(tuple(rows), np.concatenate(maps), np.concatenate(logits, axis=1), np.concatenate(truths))
+    return Predictions(tuple(rows), np.concatenate(maps), np.concatenate(logits, axis=1), np.concatenate(truths))
 
 
 def _both(x: Tensor, network: nn.Module, flips: bool) -> tuple[Tensor, Tensor]:
-    """Probability (N, 1, S, S) and image logits (W, N)."""
+    """Probability (N, 1, S, S) and image logits (P, N)."""
     mask, decision = network(x.contiguous(memory_format=torch.channels_last))
-    p, spoken = mask.float().sigmoid(), [decision.float().flatten()]
+    p, logits_of_passes = mask.float().sigmoid(), [decision.float().flatten()]
     if flips:
         mirrored, other = network(x.flip(3).contiguous(memory_format=torch.channels_last))
         p = (p + mirrored.float().sigmoid().flip(3)) / 2
-        spoken.append(other.float().flatten())
-    return p, torch.stack(spoken)
+        logits_of_passes.append(other.float().flatten())
+    return p, torch.stack(logits_of_passes)

@@ -1,5 +1,5 @@
-"""Recipes: what `fit` does, as frozen values read from a TOML file. An unknown or missing key is an error
-with its name."""
+"""Recipes: the settings of a training, as frozen values read from a TOML file. An unknown or missing key is an error that names
+it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RECIPES = Path(__file__).with_name("recipes")
 
 
 class RecipeError(ValueError):
-    """The recipe cannot be read as it stands; the message names the key."""
+    """The recipe is not valid; the message names the key."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Chances, and half-widths of uniform draws about "nothing happens"; `train.fit.augment` says of what."""
+    """Probabilities, and half-widths of uniform distributions around no change; used by `train.fit.augment`."""
 
     flip: float = 0.5  # chance; left and right only: lungs do not hang upside down
     affine: float = 1.0  # chance of shift, scale and rotation together
@@ -54,7 +54,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training at one size."""
+    """A part of the training at one size."""
 
     size: int  # px: the grid that the film is brought to, a multiple of 32
     batch: int  # of all processes together
@@ -71,17 +71,21 @@ class Stage:
 
 @dataclass(frozen=True)
 class Optimiser:
+    """Optimiser, regularisation and averaging of weights."""
+
     name: str = "adamw"  # or "adam"
     weight_decay: float = 1e-2
     warmup_steps: int = 200
     clip: float = 1.0  # of the gradient's norm; 0: off
-    ema: float = 0.999  # decay of the averaged weights per step; 0: none, the weights themselves are judged
+    ema: float = 0.999  # decay of the averaged weights per step; 0: none, the weights themselves are validated
     drop_connect: float = 0.2
     batchnorm_momentum: float = 0.01
 
 
 @dataclass(frozen=True)
 class Recipe:
+    """All settings of a training."""
+
     name: str
     description: str
     seed: int
@@ -95,7 +99,7 @@ class Recipe:
     precision: str = "bf16"  # or "fp16" (CUDA), "fp32"; losses are always fp32
     channels_last: bool = True
     compile: bool = False
-    validation_threshold: tuple[float, ...] = (0.15, 0.3, 0.5)  # the best of these judges an epoch
+    validation_threshold: tuple[float, ...] = (0.15, 0.3, 0.5)  # an epoch is validated with the best of these
     operating_point: str = "clinical"  # the default of the artifact
     flips: bool = True  # of the artifact: average with the mirrored film
 
@@ -113,10 +117,12 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def recipe_path(name_or_path: str) -> Path:
+    """The file of a recipe, given by name or by path."""
     return RECIPES / f"{name_or_path}.toml" if "." not in name_or_path else Path(name_or_path)
 
 
 def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
+    """The recipe of a parsed TOML file; `where` names it in messages. Raises RecipeError."""
     parts = {"optimiser": Optimiser, "loss": LossWeights, "augmentation": Augmentation}
     built = {key: _build(kind, table[key], f"{where}: [{key}]") for key, kind in parts.items() if key in table}
     stages = tuple(_stage(stage, f"{where}: [[stages]]") for stage in table.get("stages", ()))
@@ -126,7 +132,7 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
 
 
 def shortened(recipe: Recipe, minutes: float) -> Recipe:
-    """The recipe with a limit of minutes, shared out over its stages as their epochs are."""
+    """The recipe with a limit of minutes, divided over its stages in proportion to their epochs."""
     whole = sum(stage.epochs for stage in recipe.stages)
     stages = tuple(dataclasses.replace(s, minutes=minutes * s.epochs / whole) for s in recipe.stages)
     return dataclasses.replace(recipe, stages=stages)
@@ -151,7 +157,7 @@ def _build(kind: Any, table: dict[str, Any], where: str) -> Any:
 
 
 def _fits(value: Any, wanted: Any, where: str) -> None:
-    """TOML's kinds of values: a whole number stands for any number, nothing stands for another kind. Raises RecipeError."""
+    """Check the type of a TOML value: an integer is accepted for a float, no other type for another. Raises RecipeError."""
     simple = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}.get(str(wanted))
     if simple and (not isinstance(value, simple) or (isinstance(value, bool) and wanted != "bool")):
         raise RecipeError(f"{where}: {value!r} is no {wanted}")

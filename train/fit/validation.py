@@ -1,4 +1,4 @@
-"""The judgement of an epoch: averaged weights against the held-out films, on the grid."""
+"""Validation of an epoch: averaged weights on the held-out films, on the model's grid."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from segmenter.model.network import build_network
-from train.data.dataset import Prepared, Row
-from train.fit.predictions import LEVELS, Answers, answers
+from train.data.dataset import FilmRow, PreparedSet
+from train.fit.predictions import LEVELS, Predictions, predict_films
 from train.fit.recipe import Recipe, Stage
 from train.report import pictures
 from train.report.metrics import auroc
@@ -18,40 +18,48 @@ from train.report.metrics import auroc
 SHEET = 16  # films on a contact sheet
 
 
-def judge(
-    recipe: Recipe, stage: Stage, data: Prepared, rows: Sequence[Row], tensors: Mapping[str, torch.Tensor], device: torch.device
-) -> tuple[dict[str, float], Answers]:
-    """`mean_positive_dice` at the best of the recipe's thresholds, `auroc`, `threshold`; no flips, no floor, no gate."""
+def validate(
+    recipe: Recipe,
+    stage: Stage,
+    data: PreparedSet,
+    rows: Sequence[FilmRow],
+    tensors: Mapping[str, torch.Tensor],
+    device: torch.device,
+) -> tuple[dict[str, float], Predictions]:
+    """`mean_positive_dice` at the best of the recipe's thresholds, `auroc` and `threshold`, each in [0, 1], and the
+    predictions. Without flips, smallest area and image threshold. `tensors`: the weights by name."""
     network = build_network(recipe.network)
     network.load_state_dict(dict(tensors))
     network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    said = answers(network, data, rows, size=stage.size, mean=recipe.mean, std=recipe.std, flips=False, device=device)
-    dice = {t: mean_positive_dice(said, t) for t in recipe.validation_threshold}
+    predictions = predict_films(
+        network, data, rows, size=stage.size, mean=recipe.mean, std=recipe.std, flips=False, device=device
+    )
+    dice = {t: mean_positive_dice(predictions, t) for t in recipe.validation_threshold}
     best = max(dice, key=lambda t: dice[t])
-    ranked = auroc(said.positive, said.image_probability())
-    return {"mean_positive_dice": dice[best], "auroc": 0.5 if ranked is None else ranked, "threshold": best}, said
+    ranked = auroc(predictions.positive, predictions.image_probability())
+    return {"mean_positive_dice": dice[best], "auroc": 0.5 if ranked is None else ranked, "threshold": best}, predictions
 
 
-def mean_positive_dice(said: Answers, threshold: float) -> float:
-    """Mean Dice of the positive films; one too small for the grid is a miss. 0 without any."""
-    chosen = np.flatnonzero(said.positive)
-    answer = said.probability[chosen] >= threshold * LEVELS
-    both, area = (answer & said.truth[chosen]).sum((1, 2)), answer.sum((1, 2)) + said.truth[chosen].sum((1, 2))
+def mean_positive_dice(predictions: Predictions, threshold: float) -> float:
+    """Mean Dice, [0, 1], of the positive films; a lesion too small for the grid counts as missed. 0 without positive films."""
+    chosen = np.flatnonzero(predictions.positive)
+    predicted = predictions.probability[chosen] >= threshold * LEVELS
+    truth = predictions.truth[chosen]
+    both, area = (predicted & truth).sum((1, 2)), predicted.sum((1, 2)) + truth.sum((1, 2))
     return float((2 * both / np.maximum(area, 1)).mean()) if len(chosen) else 0.0
 
 
-def contact_sheet(data: Prepared, said: Answers, figures: Mapping[str, float], path: Path) -> None:
-    """Always the same films, positives first: truth green, answer red."""
-    order = np.argsort(~said.positive, kind="stable")
+def contact_sheet(data: PreparedSet, predictions: Predictions, figures: Mapping[str, float], path: Path) -> None:
+    """Draw a picture (PNG) of always the same films, positives first: truth green, prediction red. Raises OSError."""
+    order = np.argsort(~predictions.positive, kind="stable")
     chosen = list(dict.fromkeys([*order[: SHEET * 3 // 4], *order[::-1][: SHEET // 4]]))
-    images, _ = data.read([said.rows[i] for i in chosen], data.grid_for(said.size))
+    images, _ = data.read([predictions.rows[i] for i in chosen], data.grid_for(predictions.size))
     tiles = []
-    p = said.image_probability()
+    p = predictions.image_probability()
     for i, image in zip(chosen, images, strict=True):
-        answer = said.probability[i] >= figures["threshold"] * LEVELS
-        shrunk = torch.nn.functional.interpolate(torch.from_numpy(image)[None, None].float() / 255, said.size, mode="area")[
-            0, 0
-        ].numpy()
-        tiles.append((shrunk, said.truth[i], answer, f"{said.rows[i].name[-12:]}  p {p[i]:.2f}"))
+        predicted = predictions.probability[i] >= figures["threshold"] * LEVELS
+        film = torch.from_numpy(image)[None, None].float() / 255
+        shrunk = torch.nn.functional.interpolate(film, predictions.size, mode="area")[0, 0].numpy()
+        tiles.append((shrunk, predictions.truth[i], predicted, f"{predictions.rows[i].name[-12:]}  p {p[i]:.2f}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures.contact_sheet(tiles, path)

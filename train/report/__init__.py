@@ -1,1 +1,1 @@
-"""Figures, intervals, tables and pictures of what a network says: no network runs here."""
+"""Figures, intervals, tables and pictures of predictions."""

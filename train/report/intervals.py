@@ -1,12 +1,12 @@
-"""How far each figure can be trusted: 95 % intervals by the bootstrap, drawn by patient.
+"""95 % confidence intervals of the figures, by the bootstrap over patients.
 
 Percentile interval of Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13: draw as many patients as there
 are, with replacement, measure again, and cut 2.5 % of the results off at either end. Films of one person are alike, so a
 patient is drawn with all films: drawing films one by one makes the interval too narrow.
 
-What it cannot do: a figure that is the same in every draw (no film missed, say) gets an interval without width, though the
-next hospital may differ. The ECE cannot be negative, so that chance only adds to it: its interval lies high, and may miss
-the estimate where that is near 0.
+Limits: a figure that is equal in every draw (no film missed, say) has an interval of width 0, although another hospital may
+differ. The ECE cannot be negative, so that chance only increases it: its interval is too high, and may not contain an estimate
+near 0.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from train.report.metrics import Scored, Table, scalars
+from train.report.metrics import ScoredFilm, Table, scalars
 
 PERCENTILES = (2.5, 97.5)
 
 
-def intervals(films: Sequence[Scored], resamples: int = 1000, seed: int = 0) -> dict[str, list[float] | None]:
+def intervals(films: Sequence[ScoredFilm], resamples: int = 1000, seed: int = 0) -> dict[str, list[float] | None]:
     """[low, high] of every figure of `train.report.metrics.scalars`, rounded to four places.
 
     None where a figure could not be computed in most draws, or where all films are of one patient. `seed`: the same films

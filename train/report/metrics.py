@@ -1,17 +1,17 @@
-"""Every figure by a name that cannot be mistaken for another.
+"""All figures, each with an unambiguous name.
 
-Of pixels, all films at 512 x 512 laid end to end as one vector (the published .8241 / .7008 are these, of positives only):
+Of pixels, all films at 512 x 512 as one vector (the published .8241 / .7008 are these, of positive films only):
 
 - ``pooled_dice``, ``pooled_iou``
-- ``pooled_precision``  share of the answer that is true
-- ``pooled_recall``     share of the truth that is answered
+- ``pooled_precision``  share of the predicted pixels that are true
+- ``pooled_recall``     share of the true pixels that are predicted
 
 Of films, each film weighing the same:
 
 - ``kaggle_dice``         mean Dice at 512 x 512, 1 where truth and answer are both empty (SIIM-ACR's leaderboard)
 - ``mean_positive_dice``  mean native Dice of the films with pneumothorax; a miss counts 0
-- ``tp_dice``             the same over those with any answer, wherever it lies
-- ``sensitivity``, ``specificity``  of the answer given at the operating point: any pixel, or none
+- ``tp_dice``             the same over those with any predicted pixel, wherever it is
+- ``sensitivity``, ``specificity``  at the operating point: positive means any predicted pixel
 - ``auroc``, ``average_precision``  of the image probability, whatever the operating point
 - ``ece``                 expected calibration error of the image probability, ten equal bins
 """
@@ -30,7 +30,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixels of truth, of the answer, and of both."""
+    """Number of pixels of the true mask, of the predicted mask (`answer`), and of both."""
 
     truth: int
     answer: int
@@ -43,16 +43,16 @@ class Counts:
 
     @property
     def dice(self) -> float:
-        """1 when both are empty."""
+        """Dice, [0, 1]; 1 when both masks are empty."""
         return 2 * self.both / (self.truth + self.answer) if self.truth + self.answer else 1.0
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One film after the answer was compared with the truth."""
+class ScoredFilm:
+    """One film whose answer was compared with the truth."""
 
     name: str
-    patient: str  # one name for one person over all sites: the intervals draw whole patients
+    patient: str  # the same for all films of a person, at every site: the intervals draw whole patients
     site: str
     native: Counts
     grid: Counts  # on a grid of 512 x 512
@@ -61,29 +61,32 @@ class Scored:
 
     @property
     def positive(self) -> bool:
+        """Whether the film shows a pneumothorax."""
         return self.native.truth > 0
 
     @property
-    def found(self) -> bool:
+    def called_positive(self) -> bool:
+        """Whether any pixel was predicted."""
         return self.native.answer > 0
 
 
 @dataclass(frozen=True)
 class Table:
-    """What the figures need of N films, one array a column, so that films can be drawn a thousand times over."""
+    """N films as columns, from which figures are computed a thousand times for the bootstrap."""
 
     positive: NDArray[np.bool_]  # (N,)
-    found: NDArray[np.bool_]  # (N,)
+    called_positive: NDArray[np.bool_]  # (N,)
     probability: NDArray[np.float64]  # (N,) in [0, 1]
     native_dice: NDArray[np.float64]  # (N,)
     grid_dice: NDArray[np.float64]  # (N,)
     grid: NDArray[np.int64]  # (N, 3) px of truth, answer, both
 
     @classmethod
-    def of(cls, films: Sequence[Scored]) -> Table:
+    def of(cls, films: Sequence[ScoredFilm]) -> Table:
+        """The table of these films, in their order."""
         return cls(
             np.array([f.positive for f in films], bool),
-            np.array([f.found for f in films], bool),
+            np.array([f.called_positive for f in films], bool),
             np.array([f.image_probability for f in films], float),
             np.array([f.native.dice for f in films], float),
             np.array([f.grid.dice for f in films], float),
@@ -91,10 +94,10 @@ class Table:
         )
 
     def take(self, index: NDArray[np.intp]) -> Table:
-        """The films at `index` (M,), a film as often as it stands there."""
+        """The films at `index` (M,), with repetitions."""
         return Table(
             self.positive[index],
-            self.found[index],
+            self.called_positive[index],
             self.probability[index],
             self.native_dice[index],
             self.grid_dice[index],
@@ -102,8 +105,8 @@ class Table:
         )
 
 
-def measure(films: Sequence[Scored]) -> dict[str, object]:
-    """All figures; under "by_area" those of each third of the positives by size, with all negatives beside it; under
+def measure(films: Sequence[ScoredFilm]) -> dict[str, object]:
+    """All figures; under "by_area" those of each third of the positive films by area, together with all negative films; under
     "by_site" those of each site, where there is more than one."""
     positives, negatives = _parted(films)
     positives = sorted(positives, key=lambda f: f.area_fraction)
@@ -118,17 +121,17 @@ def measure(films: Sequence[Scored]) -> dict[str, object]:
     return {**figures(positives, negatives), "by_area": by_area, **({"by_site": by_site} if len(sites) > 1 else {})}
 
 
-def figures(positives: Sequence[Scored], negatives: Sequence[Scored]) -> dict[str, float | int | None]:
-    """How many films of both kinds, and every figure, rounded to four places; None where it has nothing to be computed from."""
+def figures(positives: Sequence[ScoredFilm], negatives: Sequence[ScoredFilm]) -> dict[str, float | int | None]:
+    """The numbers of positive and negative films, and all figures, rounded to four places; None where a figure is undefined."""
     values = scalars(Table.of([*positives, *negatives]))
     rounded = {name: None if value is None else round(value, 4) for name, value in values.items()}
     return {"positives": len(positives), "negatives": len(negatives), **rounded}
 
 
 def scalars(films: Table) -> dict[str, float | None]:
-    """Every figure, not rounded."""
+    """All figures, not rounded; None where a figure is undefined."""
     truth, answer, both = (int(px) for px in films.grid.sum(axis=0))
-    positive, found = films.positive, films.found
+    positive, found = films.positive, films.called_positive
     return {
         "pooled_dice": _ratio(2 * both, truth + answer),
         "pooled_iou": _ratio(both, truth + answer - both),
@@ -146,7 +149,8 @@ def scalars(films: Table) -> dict[str, float | None]:
 
 
 def auroc(truth: np.ndarray, score: np.ndarray) -> float | None:
-    """Probability that a positive scores above a negative, ties half. (N,) bool and (N,) float."""
+    """Area under the ROC curve: the probability that a positive film scores above a negative one, ties half. `truth` (N,) bool,
+    `score` (N,) float. None without films of both kinds."""
     n, m = int(truth.sum()), int((~truth).sum())
     if not n or not m:
         return None
@@ -154,7 +158,8 @@ def auroc(truth: np.ndarray, score: np.ndarray) -> float | None:
 
 
 def average_precision(truth: np.ndarray, score: np.ndarray) -> float | None:
-    """Precision averaged over the recall steps, films of equal score taken together. (N,) bool and (N,) float."""
+    """Precision averaged over the steps of recall, films of equal score together. `truth` (N,) bool, `score` (N,) float. None
+    without positive films."""
     if not truth.any():
         return None
     hits, alarms = ranked(truth, score)
@@ -162,14 +167,16 @@ def average_precision(truth: np.ndarray, score: np.ndarray) -> float | None:
 
 
 def ranked(truth: np.ndarray, score: np.ndarray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positives and negatives that score at least as high as each level, levels from high to low. Two arrays (levels,)."""
+    """The numbers of positive and negative films that score at least each level, levels from high to low. Two arrays
+    (levels,)."""
     order = np.argsort(-score, kind="stable")
     last = np.flatnonzero(np.diff(score[order], append=-np.inf))  # equal scores cannot be told apart by any threshold
     return np.cumsum(truth[order])[last], np.cumsum(~truth[order])[last]
 
 
 def expected_calibration_error(truth: np.ndarray, probability: np.ndarray, bins: int = BINS) -> float | None:
-    """Mean distance between promised and actual share of positives, weighted by the films of each bin."""
+    """Mean difference of predicted and actual share of positive films, weighted by the films of each bin (Guo et al., ICML
+    2017). `truth` (N,) bool, `probability` (N,) in [0, 1]. None without films."""
     if not len(truth):
         return None
     _, promised, actual = calibration(truth, probability, bins)
@@ -177,9 +184,10 @@ def expected_calibration_error(truth: np.ndarray, probability: np.ndarray, bins:
 
 
 def calibration(truth: np.ndarray, probability: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each of the equal bins of probability: films, positives promised (the sum of their probabilities), and positives.
+    """For each of equal bins of probability: number of films, predicted positives (the sum of their probabilities), and
+    positives.
 
-    Three arrays (bins,). A probability of 1 falls into the last bin.
+    Three arrays (bins,). A probability of 1 belongs to the last bin.
     """
     which = np.minimum((probability * bins).astype(int), bins - 1)
     return (
@@ -189,7 +197,7 @@ def calibration(truth: np.ndarray, probability: np.ndarray, bins: int = BINS) ->
     )
 
 
-def _parted(films: Sequence[Scored]) -> tuple[list[Scored], list[Scored]]:
+def _parted(films: Sequence[ScoredFilm]) -> tuple[list[ScoredFilm], list[ScoredFilm]]:
     return [f for f in films if f.positive], [f for f in films if not f.positive]
 
 

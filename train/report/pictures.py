@@ -1,7 +1,8 @@
-"""The figures as pictures, one PNG a function: 900 x 700 px, in colours that colour-blind people can tell apart (Okabe & Ito).
+"""The figures as pictures, one PNG per function: 900 x 700 px, in colours that colour-blind people can distinguish (Okabe &
+Ito).
 
-matplotlib is imported when a picture is drawn, and through its objects only: pyplot keeps a global list of figures and asks
-for a screen. The outlines of a contact sheet are those of the worker's own picture (`segmenter.objects.picture`).
+matplotlib is imported when a picture is drawn, without pyplot, which keeps a global list of figures and needs a screen.
+Outlines on a contact sheet are drawn as in `segmenter.objects.picture`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmenter.objects.picture import FOUND, TRUTH, draw_outline
-from train.report.metrics import Scored, Table, auroc, calibration, expected_calibration_error, ranked, scalars
+from train.report.metrics import ScoredFilm, Table, auroc, calibration, expected_calibration_error, ranked, scalars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,17 +28,18 @@ Tile = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], str]  # 
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "#000000")
-DASHES = ("-", "--", "-.", ":")  # a second sign beside the colour
+DASHES = ("-", "--", "-.", ":")  # beside the colour
 GREY = "#767676"
 GAP, GAP_GREY = 4, 72  # px between the films of a contact sheet, and their grey
 CURVES = ("sensitivity", "specificity", "mean_positive_dice", "kaggle_dice")
 FIGURES = tuple(scalars(Table.of([])))
-USUAL = (5e-4, 0.2)  # share of the film: SIIM-ACR's lesions from the smallest to the largest; pictures compare side by side
+USUAL_AREAS = (5e-4, 0.2)  # share of the film: SIIM-ACR's lesions from smallest to largest; the same axis in every picture
 PREFIXES = ("validation_", "val_")
 
 
-def reliability(scored: Sequence[Scored], path: Path) -> None:
-    """Share of positives against image probability in ten bins, and below it the films of each bin. The title tells the ECE."""
+def reliability(scored: Sequence[ScoredFilm], path: Path) -> None:
+    """Share of positive films against image probability in ten bins, and below it the films of each bin. The ECE is in the
+    title."""
     films = Table.of(scored)
     count, promised, actual = calibration(films.positive, films.probability)
     middles, full = (np.arange(len(count)) + 0.5) / len(count), count > 0
@@ -55,29 +57,29 @@ def reliability(scored: Sequence[Scored], path: Path) -> None:
         below.set_xticks(np.linspace(0, 1, len(count) + 1))
 
 
-def dice_against_area(scored: Sequence[Scored], path: Path) -> None:
-    """Native Dice of each film with pneumothorax against its size; those without any answer are crosses at 0."""
+def dice_against_area(scored: Sequence[ScoredFilm], path: Path) -> None:
+    """Native Dice of each film with pneumothorax against its area; missed ones are crosses at 0."""
     positives = [f for f in scored if f.positive]
     with _figure(path) as figure:
         axes = figure.subplots()
         kinds = ((True, "o", BLUE, 0.55, "found"), (False, "x", VERMILION, 1.0, "missed (no answer)"))
         for found, marker, colour, alpha, words in kinds:
-            films = [f for f in positives if f.found == found]
+            films = [f for f in positives if f.called_positive == found]
             x, y = [f.area_fraction for f in films], [f.native.dice for f in films]
             look: dict[str, Any] = {"c": colour, "marker": marker, "alpha": alpha}
             axes.scatter(x, y, 42, clip_on=False, label=f"{words}: {len(films)}", zorder=3, **look)
         areas = [f.area_fraction for f in positives]
         axes.set(xscale="log", xlabel="area of the pneumothorax (share of the film)", ylabel="Dice on the native matrix")
-        axes.set(xlim=(min(USUAL[0], *areas, 1), max(USUAL[1], *areas, 0)), ylim=(0, 1))
+        axes.set(xlim=(min(USUAL_AREAS[0], *areas, 1), max(USUAL_AREAS[1], *areas, 0)), ylim=(0, 1))
         axes.set_title(f"Dice against size, {len(positives)} films with pneumothorax")
         axes.xaxis.set_major_formatter(_percent)
         axes.xaxis.set_minor_formatter(lambda x, _: "")
         axes.legend(loc="lower right")
 
 
-def roc(scored: Sequence[Scored], path: Path, operating: tuple[float, float] | None) -> None:
-    """Sensitivity against false alarms of the image probability. `operating`: (sensitivity, specificity) of the answers given,
-    which need not lie on the curve: an answer needs a mask, too."""
+def roc(scored: Sequence[ScoredFilm], path: Path, operating: tuple[float, float] | None) -> None:
+    """ROC curve of the image probability. `operating`: (sensitivity, specificity) of the answers, which need not lie on the
+    curve because a positive answer also needs a mask."""
     films = Table.of(scored)
     area = auroc(films.positive, films.probability)
     with _figure(path) as figure:
@@ -105,7 +107,8 @@ def roc(scored: Sequence[Scored], path: Path, operating: tuple[float, float] | N
 
 
 def threshold_curve(rows: Sequence[Mapping[str, float | None]], path: Path, chosen: Mapping[str, float]) -> None:
-    """The figures of CURVES against "image_threshold", one row a threshold; `chosen`: name -> threshold, drawn as verticals."""
+    """The figures of CURVES against "image_threshold", one row per threshold; `chosen`: name -> threshold, as vertical
+    lines."""
     rows = sorted(rows, key=lambda row: row["image_threshold"] or 0)
     x = _column(rows, "image_threshold")
     with _figure(path) as figure:
@@ -119,11 +122,11 @@ def threshold_curve(rows: Sequence[Mapping[str, float | None]], path: Path, chos
 
 
 def losses(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """The training as rows of metrics.csv, one an epoch, values as numbers or text; an empty cell is a gap.
+    """The course of a training. `rows`: of metrics.csv, one per epoch, values as numbers or text; an empty cell is a gap.
 
-    Above stands every column named "loss..." or "...loss", below every figure of `train.report.metrics`, with or without
-    "validation_" or "val_" before it; other columns, such as the learning rate, are left out. The rows are counted, as
-    "epoch" begins anew with each stage; a grey vertical stands where the column "stage" changes.
+    Above, every column named "loss..." or "...loss"; below, every figure of `train.report.metrics`, with or without the prefix
+    "validation_" or "val_". Other columns are left out. The x axis counts rows, because "epoch" begins anew with each stage; a
+    grey vertical line marks a new "stage".
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     parts = ([n for n in names if n.startswith("loss") or n.endswith("loss")], [n for n in names if _bare(n) in FIGURES])
@@ -146,10 +149,10 @@ def losses(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def contact_sheet(tiles: Sequence[Tile], path: Path, columns: int = 4, tile: int = 256) -> None:
-    """Films side by side, the truth outlined in green and the answer in red, each with its caption below.
+    """Films side by side, the truth outlined in green and the prediction in red, each with its caption below.
 
-    Films keep their proportions: the longer side fills the tile of `tile` px, bars fill the rest. Cells lie GAP px apart and
-    from the edge. Raises OSError when `path` cannot be written.
+    Films keep their proportions: the longer side fills the tile of `tile` px, the rest is black. Tiles are GAP px apart. Raises
+    OSError when `path` cannot be written.
     """
     step = tile + GAP, tile + _caption_height(tile) + GAP  # across, down
     rows = max(1, -(-len(tiles) // columns))
@@ -185,9 +188,9 @@ def _caption_height(tile: int) -> int:
 
 
 def _caption(words: str, tile: int) -> NDArray[np.uint8]:
-    """(h, tile, 3) uint8: one line of white on dark grey, smaller where it is long, cut where it is too long to be read."""
+    """(h, tile, 3) uint8: one line of white on dark grey, smaller when it is long, shortened when it is too long to be read."""
     strip = np.full((_caption_height(tile), tile, 3), 32, np.uint8)
-    words = words.encode("ascii", "replace").decode()  # all that OpenCV's letters can do
+    words = words.encode("ascii", "replace").decode()  # OpenCV has no other letters
     size = max(0.4, min(0.5, 0.5 * (tile - 8) / max(1, _wide(words, 0.5))))
     while _wide(words, size) > tile - 8 and len(words) > 2:
         words = words[:-3] + ".."
@@ -216,8 +219,8 @@ def _figure(path: Path) -> Iterator[Figure]:
 
 
 def _verticals(axes: Axes, at: Mapping[str, float]) -> None:
-    """A line at each place, drawn on above the frame to its label. The leftmost stands highest, so that no line runs through
-    the label of another, however near they are."""
+    """Vertical lines, extended above the frame to their labels. The leftmost is highest, so that no line crosses the label of
+    another."""
     for i, (name, x) in enumerate(sorted(at.items(), key=lambda item: item[1])):
         top = 1 + 0.04 * (len(at) - i)
         axes.axvline(x, 0, top, color=GREY, lw=1.5, ls=(0, (4, 2)), clip_on=False)
@@ -225,7 +228,7 @@ def _verticals(axes: Axes, at: Mapping[str, float]) -> None:
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
-    """(rows,) float, NaN where a row tells nothing."""
+    """(rows,) float, NaN for an empty cell."""
     return np.array([math.nan if row.get(name) in (None, "", "None") else float(row[name]) for row in rows], float)
 
 

@@ -1,4 +1,4 @@
-"""Figures as Markdown, for report.md and for the model card: one table, so that the two cannot tell different ones."""
+"""Figures as Markdown tables, for report.md and for the model card."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PUBLISHED_FIGURES = {"pooled_dice": 0.8241, "pooled_iou": 0.7008, "pooled_precis
 
 
 def figures_table(report: Mapping[str, Any], targets: Mapping[str, float]) -> str:
-    """A row a figure: all films with their 95 % interval, the target if there is one, thirds by area, sites."""
+    """One row per figure: all films with their 95 % interval, the target if there is one, thirds by area, sites."""
     parts = {f"{name} third": part for name, part in report["by_area"].items()} | dict(report.get("by_site", {}))
     text = f"| figure | all | 95 % interval | {'target | ' if targets else ''}{' | '.join(parts)} |\n"
     text += "|---" * (3 + bool(targets) + len(parts)) + "|\n"
@@ -42,7 +42,7 @@ def figures_table(report: Mapping[str, Any], targets: Mapping[str, float]) -> st
 
 
 def published_table(report: Mapping[str, Any]) -> str:
-    """Next to the published figures only what was measured the same way: "" where nothing was."""
+    """The figures that were measured as the published ones were, beside those; "" without any."""
     ours = report.get("published")
     if not ours:
         return ""

@@ -12,9 +12,9 @@ from dicom_node.runtime.config import Config
 from dicom_node.storage.destinations import Router
 from dicom_node.work.model import segment_settings
 from segmenter.conformance import attributes
-from segmenter.conformance.attributes import Row
-from segmenter.conformance.examples import Specimen, specimens
-from segmenter.objects.kinds import Kind
+from segmenter.conformance.attributes import AttributeRow
+from segmenter.conformance.examples import Example, examples
+from segmenter.objects.kinds import ObjectKind
 
 NEVER = "never"
 
@@ -23,7 +23,7 @@ NEVER = "never"
 class MadeKind:
     """One kind of object. `attributes`: all, of a variant (a kind that shares its role with a plain one) those that differ."""
 
-    kind: Kind
+    kind: ObjectKind
     sop_class: str  # name (UID)
     is_sent: bool
     is_variant: bool
@@ -34,7 +34,7 @@ class Objects:
     """The kinds of objects that a node makes with these settings. `demo`: whether its model is one."""
 
     def __init__(self, config: Config, *, demo: bool) -> None:
-        self._specimens: tuple[Specimen, ...] = specimens(segment_settings(config.segment), demo=demo)
+        self._specimens: tuple[Example, ...] = examples(segment_settings(config.segment), demo=demo)
         self._sent = Router.of(config).all_kinds(config.destinations)
 
     def sent(self) -> list[tuple[str, str]]:
@@ -48,21 +48,21 @@ class Objects:
 
     def kinds(self) -> Iterator[MadeKind]:
         """Each kind, made once about every example film."""
-        for kind in Kind:
+        for kind in ObjectKind:
             made = next(one.objects[kind] for one in self._specimens if kind in one.objects)
-            rows, plain = attributes.rows(self._specimens, kind), Kind(kind.role)
+            rows, plain = attributes.attribute_rows(self._specimens, kind), ObjectKind(kind.role)
             if kind is not plain:
-                rows = _differences(attributes.rows(self._specimens, plain), rows)
+                rows = _differences(attributes.attribute_rows(self._specimens, plain), rows)
             cells = tuple((one.tag, one.keyword, one.vr, one.source, one.value, one.presence) for one in rows)
             sop_class = f"{made.SOPClassUID.name} ({made.SOPClassUID})"
             yield MadeKind(kind, sop_class, kind in self._sent, kind is not plain, cells)
 
-    def report_contents(self) -> Iterator[tuple[Kind, list[tuple[object, ...]]]]:
+    def report_contents(self) -> Iterator[tuple[ObjectKind, list[tuple[object, ...]]]]:
         """The content items of each kind of structured report; none where they are those of the plain one."""
-        plain = attributes.contents(self._specimens, Kind.SR)
-        for kind in (kind for kind in Kind if kind.role == "sr"):
-            found = attributes.contents(self._specimens, kind)
-            shown = found if kind is Kind.SR or found != plain else []
+        plain = attributes.content_rows(self._specimens, ObjectKind.SR)
+        for kind in (kind for kind in ObjectKind if kind.role == "sr"):
+            found = attributes.content_rows(self._specimens, kind)
+            shown = found if kind is ObjectKind.SR or found != plain else []
             yield kind, [(">" * one.level or "root", one.relationship, one.value_type, one.concept, one.value) for one in shown]
 
     def coded_terms(self) -> list[tuple[object, ...]]:
@@ -71,10 +71,10 @@ class Objects:
         return [(*code, ", ".join(names)) for code, names in sorted(used.items(), key=lambda one: (one[0][1], one[0][0]))]
 
 
-def _differences(plain: list[Row], rows: list[Row]) -> list[Row]:
+def _differences(plain: list[AttributeRow], rows: list[AttributeRow]) -> list[AttributeRow]:
     """The rows that `plain` has not, or otherwise, with the sequences that they are in; and what it alone has."""
     before, now = {one.path: one for one in plain}, {one.path: one for one in rows}
     differ = {one.path for one in rows if before.get(one.path) != one}
-    gone = {path: Row(path, one.vr, "", "", NEVER) for path, one in before.items() if path not in now}
+    gone = {path: AttributeRow(path, one.vr, "", "", NEVER) for path, one in before.items() if path not in now}
     shown = {path[:depth] for path in (*differ, *gone) for depth in range(1, len(path) + 1)}
     return [(now | gone)[path] for path in sorted(shown)]
