@@ -21,8 +21,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from chaos import _undisturbed, _where, show
+from chaos import _undisturbed, show
 from hospital import ROOT, Hospital, open_hospital
+from machine import machine_and_commit
 from programs import program
 from rich.console import Console
 from rich.table import Table
@@ -43,7 +44,7 @@ def main() -> int:
         result = hospital.verdict() | {
             "kills": 0, "seed": None, "minutes": options.minutes, "film_seconds": round(film_seconds, 3), "memory": memory,
         }  # fmt: skip
-    result |= _where()
+    result |= machine_and_commit()
     show({key: value for key, value in result.items() if key != "memory"})
     _show_memory(memory)
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from segmenter.notes import NoteCode
 StoredValues = NDArray[np.uint8] | NDArray[np.int8] | NDArray[np.uint16] | NDArray[np.int16]
 
 _LINES = 400  # rows, and as many columns, in which neighbours are compared
+_LONGEST = 8192  # pixels of such a line; a picture that is longer is looked at so far
 _ALIKE = 95  # per cent of neighbours: this percentile of their differences defines close
 _CLEARLY = 2  # times as many close neighbours, for another layout than the header's
 # Mean difference of neighbours in standard deviations of the picture: 1.1 for independent pixels, less than 0.1 on films.
@@ -99,6 +100,7 @@ def _closest(declared: BitLayout, cells: NDArray) -> BitLayout:
     if int(cells.max()) >> (declared.shift + declared.bits):
         others += [replace(declared, bits=bits) for bits in range(declared.bits + 1, widest + 1)]
         others += [BitLayout(declared.shift, widest, not declared.signed)]
+    cells = cells[:_LONGEST, :_LONGEST]
     steps = {one: _steps(one, cells) for one in (declared, *others)}
     ours = steps[declared]
     unlike = {one: float(steps[one].mean()) / max(float(one.values(cells[::7, ::7]).std()), 1.0) for one in steps}
