@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,13 @@ def test_what_is_there_or_is_no_reference_is_left_alone(checkout: Path) -> None:
     write(checkout / "CHANGELOG.md", "`bench/of-that-day.py`\n")
     done = checked(checkout)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_lines_of_the_log_that_the_tls_page_quotes_are_said() -> None:
+    page = (ROOT / "docs" / "use" / "tls.md").read_text("utf-8")
+    quoted = [one for row in re.findall(r"^\| log: ([^|]+)", page, re.M) for one in re.findall(r"`([^`]+)`", row)]
+    said = (ROOT / "dicom_node" / "runtime" / "tls_errors.py").read_text("utf-8")
+    assert len(quoted) > 5 and not [one for one in quoted if one not in said]
 
 
 def test_the_documents_of_this_repository_hold() -> None:
