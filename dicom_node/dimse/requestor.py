@@ -123,7 +123,7 @@ class RequestorAssociation(NodeAssociation):
         """Release it when it can be, and close the connection whatever happens. Never raises."""
         try:
             if self.is_established:
-                super().release()
+                self.release()
         except Exception as problem:  # noqa: BLE001  the peer's last PDU may be anything
             log.warning("%s did not end its association properly (%s)", self.peer, type(problem).__name__)
         self.is_established = False
@@ -134,10 +134,6 @@ class RequestorAssociation(NodeAssociation):
         if not self.dul.is_alive():
             self.kill()  # the association's thread; it would wait for the other one
         self.transport.end_and_close()
-
-    def release(self) -> None:
-        """As `close`."""
-        self.close()
 
     def send_c_echo(self, msg_id: int = 1) -> Dataset:
         """As the library's: empty when there was no answer, whatever came instead of one. Never raises."""

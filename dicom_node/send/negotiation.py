@@ -42,8 +42,7 @@ def negotiate(config: Config, destination: str) -> Negotiated:
         return Negotiated(False, f"{why} at {peer.host}:{peer.port}", answered=not absent)
     accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
     status = association.send_c_echo().get("Status") if VERIFICATION in accepted else None
-    if association.is_established:
-        association.release()
+    association.close()
     missing = [role for role in roles if SOP_CLASSES[role] not in accepted]
     if missing:
         return Negotiated(False, _refuses(config, destination, missing))
