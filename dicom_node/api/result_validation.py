@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pydicom
 from pydicom.dataset import Dataset
 
-from dicom_node.api.schemas import Result, ResultObject
+from dicom_node.api.schemas import Result, ReturnedObject
 from dicom_node.dimse.implicit_vr import EXPLICIT, implicit
 from dicom_node.runtime.errors import NodeError
 from dicom_node.storage.leases import Claim
@@ -77,7 +77,7 @@ def _objects(queue: LocalQueue, claim: Claim, result: Result) -> tuple[StoredObj
     return tuple(_object(queue, claim, result, one, source) for one in result.objects)
 
 
-def _object(queue: LocalQueue, claim: Claim, result: Result, one: ResultObject, source: Dataset) -> StoredObject:
+def _object(queue: LocalQueue, claim: Claim, result: Result, one: ReturnedObject, source: Dataset) -> StoredObject:
     path = f"job/{claim.job.job_id}/{claim.owner}/{kind_of(one.role, one.variant)}.dcm"
     try:
         data = queue.spool.read(path)
@@ -95,7 +95,7 @@ def _object(queue: LocalQueue, claim: Claim, result: Result, one: ResultObject, 
     return StoredObject(one.role, one.variant, sop_class, uid, one.sha256, path, len(data), result.intended_use)
 
 
-def _check(dataset: Dataset, claim: Claim, result: Result, one: ResultObject, source: Dataset) -> None:
+def _check(dataset: Dataset, claim: Claim, result: Result, one: ReturnedObject, source: Dataset) -> None:
     film = claim.job.arrival.sop_instance_uid
     if SOP_CLASSES.get(one.role) != dataset.SOPClassUID:
         raise BadResult(f"{one.role}: {dataset.SOPClassUID} is not the SOP class of this role")
@@ -109,7 +109,7 @@ def _check(dataset: Dataset, claim: Claim, result: Result, one: ResultObject, so
         raise BadResult(f"{one.role}: it does not refer to the film")
 
 
-def _check_file(data: bytes, dataset: pydicom.FileDataset, one: ResultObject) -> None:
+def _check_file(data: bytes, dataset: pydicom.FileDataset, one: ReturnedObject) -> None:
     """What the sender relies on (PS3.10 7.1)."""
     meta = dataset.file_meta
     if data[132:140] != _GROUP_LENGTH:

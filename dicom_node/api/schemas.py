@@ -106,7 +106,7 @@ class ObjectReply(ReplyBody):
     sha256: Sha256
 
 
-class ResultObject(RequestBody):
+class ReturnedObject(RequestBody):
     """One object of a result; its bytes were sent before."""
 
     role: Role
@@ -128,7 +128,7 @@ class Result(RequestBody):
     model_digest: Sha256 | None = None
     intended_use: Literal["demo", "research"] = "demo"
     seconds: Annotated[float, Field(ge=0)] = 0.0
-    objects: Annotated[tuple[ResultObject, ...], Field(max_length=32)] = ()
+    objects: Annotated[tuple[ReturnedObject, ...], Field(max_length=32)] = ()
     notes: Annotated[tuple[Code, ...], Field(max_length=64)] = ()
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None  # older workers do not send it
 

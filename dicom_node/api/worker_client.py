@@ -34,8 +34,8 @@ from dicom_node.api.schemas import (
     RenewalRequest,
     ReplyBody,
     Result,
-    ResultObject,
     ResultReply,
+    ReturnedObject,
     claim_from,
 )
 from dicom_node.dimse.hosts import is_loopback
@@ -195,7 +195,7 @@ class RemoteQueue:
             model_digest=outcome.model_digest,
             intended_use="research" if all(one.intended_use == "research" for one in outcome.objects) else "demo",
             seconds=outcome.seconds,
-            objects=tuple(ResultObject(role=one.role, variant=one.variant, sha256=one.sha256) for one in outcome.objects),
+            objects=tuple(ReturnedObject(role=one.role, variant=one.variant, sha256=one.sha256) for one in outcome.objects),
             notes=outcome.notes,
             threshold=outcome.threshold,
         )

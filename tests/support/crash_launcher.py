@@ -109,7 +109,7 @@ def install() -> None:
     if verb in ("run", "receive"):
         import dicom_node.runtime.child_processes
 
-        dicom_node.runtime.child_processes.QUICK_DEATH_SECONDS = 0.0
+        dicom_node.runtime.child_processes.QUICK_EXIT_SECONDS = 0.0
 
 
 class _Importer(importlib.abc.MetaPathFinder):

@@ -51,7 +51,7 @@ WORKING = (
     Point("work", "segmenter.model.predict:Predictor.__call__", "after"),
     Point("work", "dicom_node.storage.database:Store.write", "leaving", 2),  # the revision is not committed
     Point("work", "dicom_node.storage.ledger:Ledger.revision", "after"),
-    Point("work", "dicom_node.storage.ledger:Ledger.answer", "after"),  # nobody has answered before
+    Point("work", "dicom_node.storage.ledger:Ledger.stored_kinds", "after"),  # no result exists yet
     Point("work", "dicom_node.storage.spool:Spool.folder_for", "after"),
     Point("work", "dicom_node.storage.spool:_write_all", "after", 2),  # the object is written, not fsynced
     Point("work", "dicom_node.storage.spool:os.rename", "before"),  # fsynced
@@ -124,7 +124,7 @@ SCENES = (
     ),  # so do the receivers' parent
 )
 
-# A worker on another machine, and the node's door. What dies at the door is said again by the worker and costs nothing.
+# A worker on another machine, and the worker API. What dies in `serve` is repeated by the worker and costs nothing.
 FAR_SCENES = (
     Scene((Point("serve", "dicom_node.storage.ledger:Ledger.claim", "before"),)),
     Scene((Point("serve", "dicom_node.storage.ledger:Ledger.claim", "after"),)),  # claimed, and the worker does not know it
