@@ -22,7 +22,7 @@ from rows import ROUNDS, Row, row
 from servers import NODE_AE, free_port, running_node, running_redis, wait_for
 
 from dicom_node.api.worker_client import RemoteQueue
-from dicom_node.runtime.config import Queue, Segment, Work
+from dicom_node.runtime.config_sections import Queue, Segment, Work
 from dicom_node.runtime.log_limit import LogLimit
 from dicom_node.storage.destinations import Route
 from dicom_node.storage.ledger import Ledger

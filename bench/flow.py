@@ -21,8 +21,9 @@ from rows import Row, row
 from servers import NODE_AE, SENDER, Node, Orthanc, running_node, running_orthanc, wait_for
 
 from dicom_node.cli.demo_pacs import DemoPacs
-from dicom_node.runtime.config import Config, Segment
-from dicom_node.runtime.config import Node as NodeSettings
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Node as NodeSettings
+from dicom_node.runtime.config_sections import Segment
 from dicom_node.storage.leases import Claim
 from dicom_node.storage.local_queue import LocalQueue
 from dicom_node.storage.part10 import read_film

@@ -15,7 +15,7 @@ from random import Random
 from arrivals import Films
 
 from dicom_node.dimse.status import Verdict
-from dicom_node.runtime.config import Queue, Send, Work
+from dicom_node.runtime.config_sections import Queue, Send, Work
 from dicom_node.send.backoff import Policy, decide
 from dicom_node.storage.records import DeliveryState
 

@@ -22,4 +22,4 @@ class Settings:
     series_number: int = 9100
     plane_orientation: bool = True  # Plane Orientation in the SEG; without it OHIF stays at "Loading SEG"
     language: str = "en"  # of the sentences in our objects, a key of `sentences.WORDS`
-    report_negative: bool = True  # a film without pneumothorax gets a negative SR
+    report_negative: bool = True  # a film without pneumothorax gets a negative SR (and capture)

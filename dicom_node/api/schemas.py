@@ -52,7 +52,7 @@ class ClaimRequest(RequestBody):
 
 class ClaimReply(ReplyBody):
     """A claimed job. `dataset_sha256` is of the dataset without File Meta (PS3.10 7.1); the lease is measured by the node's
-    clock. `kinds`: the objects to make, of `segmenter.objects.kinds.Kind`."""
+    clock. `kinds`: the objects to make, of `segmenter.objects.kinds.ObjectKind`."""
 
     job_id: Hex
     sop_instance_uid: str

@@ -40,7 +40,7 @@ from dicom_node.api.schemas import (
 )
 from dicom_node.dimse.hosts import is_loopback
 from dicom_node.runtime import connection_errors
-from dicom_node.runtime.config import Work
+from dicom_node.runtime.config_sections import Work
 from dicom_node.runtime.errors import ConfigError, LostClaim, NodeAway, SourceDamaged
 from dicom_node.runtime.log_limit import LogLimit
 from dicom_node.runtime.procfs import children_of

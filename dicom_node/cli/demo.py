@@ -30,7 +30,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from dicom_node.cli import film_report
 from dicom_node.cli.demo_pacs import DemoPacs
 from dicom_node.cli.supervisor import running
-from dicom_node.runtime.config import Config, Segment, load
+from dicom_node.runtime.config import Config, load
+from dicom_node.runtime.config_sections import Segment
 from dicom_node.runtime.errors import ConfigError, Missing
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.outbox import Outbox

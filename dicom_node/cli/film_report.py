@@ -29,7 +29,7 @@ class WrittenObject:
     uid: str
     sha256: str
     path: str
-    kind: str  # of `segmenter.objects.kinds.Kind`
+    kind: str  # of `segmenter.objects.kinds.ObjectKind`
 
 
 @dataclass(frozen=True)

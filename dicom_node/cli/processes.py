@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from dicom_node.dimse import tls
 from dicom_node.runtime.child_processes import ChildProcess, ChildProcesses, ForkedProcess
-from dicom_node.runtime.config import Config, Serve
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Serve
 from dicom_node.runtime.errors import ConfigError, LedgerUnusable, NodeError
 from dicom_node.runtime.listening import listening
 from dicom_node.runtime.shutdown import stop_event

@@ -253,7 +253,7 @@ def _print_remedies(job: Job, deliveries: Sequence[Delivery]) -> None:
 
 def models(config: Config) -> list[dict[str, Any]]:
     """The shipped model and the configured one, each with its problem, if it has one."""
-    from dicom_node.runtime.config import Segment
+    from dicom_node.runtime.config_sections import Segment
     from dicom_node.runtime.errors import ConfigError
     from dicom_node.work.model import load_model, model_folder
 

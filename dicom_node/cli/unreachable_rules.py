@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 
-from dicom_node.runtime.config import Config, Rule
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Rule
 
 _LISTED = re.compile(r"\^(?:\((?:\?:)?([\w /-]+(?:\|[\w /-]+)*)\)|([\w /-]+))\$")
 _PLAIN = re.compile(r"\^?([\w /-]+)\$?")

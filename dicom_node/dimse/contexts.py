@@ -6,7 +6,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.dimse.commitment_report import PUSH_MODEL
 from dicom_node.dimse.implicit_vr import EXPLICIT, IMPLICIT
-from dicom_node.runtime.config import Receive
+from dicom_node.runtime.config_sections import Receive
 
 VERIFICATION = "1.2.840.10008.1.1"
 NOT_STORAGE = (VERIFICATION, PUSH_MODEL)  # their contexts are negotiated, but carry no film

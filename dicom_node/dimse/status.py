@@ -43,12 +43,12 @@ class StoreResponse(Enum):
         Status.SUCCESS, "",
         "written, fsynced, renamed, folder fsynced, committed; or an equal object is there already", "forget it",
     )  # fmt: skip
-    TROUBLE = _StoreResponse(
+    DISK_OR_LEDGER = _StoreResponse(
         Status.OUT_OF_RESOURCES, "disk or ledger in trouble; send again later",
         "disk or ledger in trouble, or free space under the reserve", "send it again later",
     )  # fmt: skip
     # A bug of ours, or no memory. Not C000: the film may be sound, the sender must keep it and try again.
-    INTERNAL = _StoreResponse(
+    INTERNAL_ERROR = _StoreResponse(
         Status.OUT_OF_RESOURCES, "internal error; send again later", "any error of ours", "send it again later"
     )  # fmt: skip
     NO_INSTANCE = _StoreResponse(

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from dicom_node.runtime.config import Config, Receive, Send
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Receive, Send
 from dicom_node.runtime.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from dicom_node.dimse.status import Rejection
 from dicom_node.dimse.transport import AcceptorTransport
 from dicom_node.receive.association_limit import AssociationSlot
 from dicom_node.receive.pending import PendingConnection
-from dicom_node.runtime.config import Receive
+from dicom_node.runtime.config_sections import Receive
 
 log = logging.getLogger(__name__)
 

@@ -65,9 +65,9 @@ class PendingConnections:
         connection = PendingConnection(accepted, address, time.monotonic())
         of_host = [one for one in self._connections if one.host == connection.host]
         if len(of_host) >= self._max_per_host:
-            self._evict(of_host[0], "made room for another connection from its host")
+            self._evict(of_host[0], "made way: receive.max_per_host connections of its host are pending")
         elif len(self._connections) >= self._max_connections:
-            self._evict(next(iter(self._connections)), "made room for another connection")
+            self._evict(next(iter(self._connections)), "made way: receive.max_silent connections are pending")
         self._connections[connection] = None
         self._selector.register(accepted, selectors.EVENT_READ, connection)
 

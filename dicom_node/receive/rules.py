@@ -11,7 +11,8 @@ from typing import Literal
 
 from pydicom.dataset import Dataset
 
-from dicom_node.runtime.config import Config, Queue, Rule
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Queue, Rule
 from dicom_node.runtime.patterns import Pattern, compiled, found_in
 from dicom_node.storage.part10 import UNREADABLE, header
 

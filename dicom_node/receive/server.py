@@ -15,7 +15,7 @@ from pynetdicom.ae import ApplicationEntity
 from dicom_node.dimse.association_pdu import Request
 from dicom_node.receive.acceptor import AcceptorAssociation, Handlers
 from dicom_node.receive.pending import PendingConnection, PendingConnections
-from dicom_node.runtime.config import Receive
+from dicom_node.runtime.config_sections import Receive
 
 log = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ from dicom_node.receive.acceptor import AcceptorAssociation, Handlers
 from dicom_node.receive.association_limit import AssociationLimit
 from dicom_node.receive.rules import Rules
 from dicom_node.receive.server import Server
-from dicom_node.runtime.config import Queue, Receive
+from dicom_node.runtime.config_sections import Queue, Receive
 from dicom_node.runtime.errors import SpoolError
 from dicom_node.runtime.listening import listening
 from dicom_node.runtime.log_limit import LogLimit
@@ -197,11 +197,11 @@ class Receiver:
         try:
             answer = self._take(association, request, context)
         except (SpoolError, OSError, sqlite3.Error) as error:
-            log.error("film from %s not taken, it is told to try again: %s", association.peer, error)
-            answer = StoreResponse.TROUBLE
+            log.error("film from %s not stored, its sender is asked to try again: %s", association.peer, error)
+            answer = StoreResponse.DISK_OR_LEDGER
         except Exception:
-            log.exception("film from %s not taken, it is told to try again", association.peer)
-            answer = StoreResponse.INTERNAL
+            log.exception("film from %s not stored, its sender is asked to try again", association.peer)
+            answer = StoreResponse.INTERNAL_ERROR
         if answer is StoreResponse.STORED:
             association.received += 1
         return int(answer.value.status), answer.value.comment
@@ -256,7 +256,7 @@ class Receiver:
         log.info("film %s is job %s%s", arrival.sop_instance_uid, arrived.job_id, "" if arrived.new else " already")
 
     def _discard_if_unknown(self, arrival: Arrival) -> None:
-        """A failed commit may have been one after all: ask, and when even that fails leave the file to the reaper."""
+        """A failed commit may have been one after all: ask, and when even that fails leave the file to retention."""
         try:
             known = self._ledger.jobs(sop_instance_uid=arrival.sop_instance_uid)
         except sqlite3.Error:
@@ -268,7 +268,7 @@ class Receiver:
         try:
             self._spool.delete(arrival.path)
         except OSError as error:
-            log.warning("%s cannot be removed, the reaper will: %s", arrival.path, error)
+            log.warning("%s cannot be removed; retention removes it later: %s", arrival.path, error)
 
     def _closed(self, association: AcceptorAssociation) -> None:
         """The last thing that happens in an association's thread."""

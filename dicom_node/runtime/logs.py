@@ -11,7 +11,7 @@ import warnings
 
 import structlog
 
-from dicom_node.runtime.config import Log
+from dicom_node.runtime.config_sections import Log
 from dicom_node.runtime.printable import printable
 
 # Libraries that print one line per message below WARNING.

@@ -19,7 +19,8 @@ from dicom_node.dimse.association_pdu import NO_ABSTRACT_SYNTAX, NO_TRANSFER_SYN
 from dicom_node.dimse.requestor import RequestorAssociation
 from dicom_node.dimse.status import Verdict
 from dicom_node.runtime import tls_errors
-from dicom_node.runtime.config import Config, Peer
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Peer
 from dicom_node.runtime.errors import ConfigError, NodeError
 from segmenter.objects.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 

@@ -24,7 +24,8 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from dicom_node.dimse.commitment_report import PUSH_MODEL, PUSH_MODEL_INSTANCE, SYNTAXES, Reports
 from dicom_node.dimse.status import Verdict
-from dicom_node.runtime.config import Config, Peer
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Peer
 from dicom_node.send.associate import NoAssociation, associate
 from dicom_node.send.backoff import Policy, decide
 from dicom_node.storage.commitments import Commitments, UncommittedDelivery, committing

@@ -26,7 +26,8 @@ from dicom_node.dimse.hosts import is_loopback
 from dicom_node.dimse.implicit_vr import EXPLICIT, IMPLICIT, implicit
 from dicom_node.dimse.requestor import RequestorAssociation
 from dicom_node.dimse.status import Verdict, sentence, verdict
-from dicom_node.runtime.config import Config, Peer
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Peer
 from dicom_node.send.associate import NoAssociation, associate, not_accepted
 from dicom_node.send.backoff import Decision, Policy, decide
 from dicom_node.send.commitment_request import NOT_SUPPORTED, CommitmentRequests, commitment_peer, request_context

@@ -20,7 +20,8 @@ from enum import Enum
 
 from pydicom.uid import generate_uid
 
-from dicom_node.runtime.config import Config, Peer
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Peer
 from dicom_node.storage.database import Store
 from dicom_node.storage.records import DeliveryState
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dicom_node.runtime.config import Config, Peer, Send
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Peer, Send
 from dicom_node.storage.records import Arrival
 from segmenter.objects.kinds import ObjectKind, kinds_for
 

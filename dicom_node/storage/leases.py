@@ -36,7 +36,7 @@ class Claim:
 
     job: Job
     owner: str
-    kinds: tuple[str, ...] = ()  # the objects to make, of `segmenter.objects.kinds.Kind`
+    kinds: tuple[str, ...] = ()  # the objects to make, of `segmenter.objects.kinds.ObjectKind`
 
 
 class Leases:

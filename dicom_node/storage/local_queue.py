@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from dicom_node.runtime.config import Config, Work
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Work
 from dicom_node.runtime.errors import LostClaim, SourceDamaged, SpoolError
 from dicom_node.runtime.procfs import process_is_alive
 from dicom_node.storage.destinations import Router

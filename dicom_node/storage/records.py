@@ -136,7 +136,7 @@ class StoredObject:
 
     @property
     def kind(self) -> str:
-        """Of `segmenter.objects.kinds.Kind`; also the name of the file."""
+        """Of `segmenter.objects.kinds.ObjectKind`; also the name of the file."""
         return kind_of(self.role, self.variant)
 
 

@@ -1,5 +1,5 @@
-"""Which files are removed from this disk, and when. One thread of the receiver does it: only receiving fills the disk, one
-receiver runs per spool, and space must be freed also while worker and sender are down.
+"""Which files are removed from this disk, and when. One thread of the first receiver process does it: only receiving fills
+the disk, and space must be freed also while worker and sender are down.
 
 | which | removed | earlier, below retention.watermark_mb |
 |---|---|---|
@@ -9,8 +9,9 @@ receiver runs per spool, and space must be freed also while worker and sender ar
 | a peer with commit = true has not committed to it | no | no |
 | the film is in work | no | no |
 
-Rows are never removed: identity, UIDs and sha256 stay as tombstones, paths become NULL, files are deleted. Rows first, then
-files (`ledger.forget_files` says why). Each transaction has a few jobs, so a C-STORE waits milliseconds for it.
+Rows of jobs are never removed: identity, UIDs and sha256 stay as tombstones, paths become NULL, files are deleted. Rows
+first, then files (`ledger.forget_files` says why). Each transaction has a few jobs, so a C-STORE waits milliseconds for it.
+Rows of the journal of associations are removed after journal_days.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Cleanup:
         self._now = now
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop` is set. An error of disk or ledger is logged, and the next check tries again."""
+        """Until `stop` is set. An error of disk or ledger is logged; the next check or round tries again."""
         next_check, next_round = 0.0, time.monotonic() + FIRST_ROUND_SECONDS
         while not stop.wait(CHECK_SECONDS):
             try:
@@ -113,7 +114,8 @@ class Cleanup:
                     next_round = time.monotonic() + ROUND_SECONDS
                     self.round(stop)
             except (sqlite3.Error, OSError, NodeError) as problem:
-                log.error("retention was interrupted and tries again", extra={"error": type(problem).__name__})
+                words = "retention was interrupted; the next check or round tries again"
+                log.error(words, extra={"error": type(problem).__name__})
 
     def is_short(self) -> bool:
         """Whether less than retention.watermark_mb is free. Raises OSError."""

@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from dicom_node.runtime import connection_errors
-from dicom_node.runtime.config import Queue, Work
+from dicom_node.runtime.config_sections import Queue, Work
 
 QUEUE = "films"
 

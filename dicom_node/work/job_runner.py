@@ -1,4 +1,4 @@
-"""The story on one page: a claimed job -> its film -> the findings -> its objects, fixed on disk -> the outcome.
+"""One job: a claimed job -> its film -> the findings -> its objects, fixed on disk -> the outcome.
 
 No Celery and no pynetdicom here: the work is the same, whoever sends the wake-up. It may run twice, on two machines at once;
 the identity of what it makes is derived, and the ledger lets one of them finish.
@@ -60,8 +60,8 @@ class JobQueue(Protocol):
         """Give the job back untouched."""
 
     def charge(self, claim: Claim, code: str, sentence: str) -> None:
-        """Charge the job with a crash and give it back; the third ends it. A job that was worked on beside others is not
-        charged."""
+        """Charge the job with a crash and give it back; the crash that reaches work.max_crashes ends it. A job that was worked
+        on beside others is not charged."""
 
     def source(self, claim: Claim) -> bytes:
         """The Part 10 file of the film. Raises SourceDamaged when it is gone."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import segmenter
 from dicom_node.dimse.hosts import is_loopback
-from dicom_node.runtime.config import Config, Segment
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Segment
 from dicom_node.runtime.errors import ConfigError
 from dicom_node.storage.statistics import Model
 from segmenter.errors import ArtifactError, Refused

@@ -1,5 +1,5 @@
-"""Is this a frontal chest radiograph that the model may read? Decided by the header alone, before a pixel is decoded. A film
-that is not is no error: it is skipped with a code that an administrator can list and count.
+"""Is this a frontal chest radiograph that the model may read? Decided by the header before pixels are decoded; a few codes
+need the pixels (`SkippedFilm`). A film that is skipped is no error: it has a code that an administrator can list and count.
 
 Headers are wrong and incomplete: an absent BodyPartExamined or ViewPosition never causes a skip, and what is present is
 compared with the descriptions. `RULES` holds the rules in their order; `gate_notes` gives what was assumed about a film that

@@ -44,9 +44,9 @@ def decide(
     if (covered := np.count_nonzero(found) / nothing.size) > absurd_fraction:
         raise Refused("absurd-mask", f"The mask covers {covered:.0%} of the film, more than {absurd_fraction:.0%}.")
     by_grid = operating_point.min_area_px / (placement.down * placement.across)
-    floor = by_grid if area_of is None else operating_point.min_area_mm2 / area_of
+    min_area_px = by_grid if area_of is None else operating_point.min_area_mm2 / area_of
     mask = nothing
-    mask[box], components = without_specks(found, floor)
+    mask[box], components = without_small_components(found, min_area_px)
     area = None if area_of is None else float(np.count_nonzero(mask) * area_of)
     return Decision(components > 0, probability, mask, area, components, threshold)
 
@@ -59,11 +59,11 @@ def indeterminate_decision(prediction: Prediction, shape: tuple[int, int], opera
     return Decision(False, prediction.image_probability, nothing, None, 0, operating_point.image_threshold)
 
 
-def without_specks(mask: Mask, floor: float) -> tuple[Mask, int]:
-    """`mask` (H, W) bool without the 8-connected components below `floor` native pixels, and the number of those that
+def without_small_components(mask: Mask, min_area_px: float) -> tuple[Mask, int]:
+    """`mask` (H, W) bool without the 8-connected components below `min_area_px` native pixels, and the number of those that
     remain."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask).view(np.uint8), connectivity=8)
-    keep = stats[:count, cv2.CC_STAT_AREA] >= max(floor, 1)
+    keep = stats[:count, cv2.CC_STAT_AREA] >= max(min_area_px, 1)
     keep[0] = False  # label 0 is the background
     return (mask if keep[1:].all() else keep[labels]), int(keep.sum())
 

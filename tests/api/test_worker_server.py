@@ -36,7 +36,8 @@ from dicom_node.api import connection_limits, worker_client
 from dicom_node.api.schemas import ClaimReply
 from dicom_node.api.worker_client import RemoteQueue
 from dicom_node.cli.main import main
-from dicom_node.runtime.config import Config, Work, load
+from dicom_node.runtime.config import Config, load
+from dicom_node.runtime.config_sections import Work
 from dicom_node.runtime.errors import ConfigError, DiskReserve, NodeAway
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.local_queue import LocalQueue

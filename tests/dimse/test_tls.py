@@ -32,7 +32,8 @@ from dicom_node.cli.check import checks
 from dicom_node.dimse import tls
 from dicom_node.receive.pending import PendingConnections
 from dicom_node.receive.storage_scp import bind
-from dicom_node.runtime.config import Receive, load
+from dicom_node.runtime.config import load
+from dicom_node.runtime.config_sections import Receive
 from dicom_node.runtime.errors import ConfigError
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.records import DeliveryState

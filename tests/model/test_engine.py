@@ -13,7 +13,7 @@ from small_film import SHAPE, phantom, picture, raw, read_back, small_film, stor
 from tiny_network import MANIFEST, SIZE, tiny_artifact
 
 from dicom_node.cli.main import main
-from dicom_node.runtime.config import Segment
+from dicom_node.runtime.config_sections import Segment
 from dicom_node.runtime.errors import ConfigError
 from dicom_node.work.model import load_model
 from segmenter import engine

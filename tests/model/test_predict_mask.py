@@ -7,7 +7,7 @@ from tiny_network import SIZE, images, tiny_artifact
 
 from segmenter.errors import Refused
 from segmenter.model.artifact import OperatingPoint
-from segmenter.model.mask import decide, without_specks
+from segmenter.model.mask import decide, without_small_components
 from segmenter.model.network import padding_in_convolutions
 from segmenter.model.placement import Placement
 from segmenter.model.predict import Predictor
@@ -145,7 +145,7 @@ def test_specks_go_by_mm2_when_the_spacing_is_known_and_by_model_pixels_when_not
 def test_components_touch_at_corners():
     mask = np.eye(6, dtype=bool)
     mask[0, 5] = True
-    kept, count = without_specks(mask, 6)
+    kept, count = without_small_components(mask, 6)
     assert count == 1 and kept.sum() == 6 and not kept[0, 5]
 
 

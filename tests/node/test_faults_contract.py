@@ -9,7 +9,8 @@ import pytest
 from status_contract import PAGE, TABLES, block
 
 from dicom_node.cli.main import main
-from dicom_node.runtime.config import Config, Peer
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Peer
 
 TESTS = next(folder for folder in Path(__file__).parents if folder.name == "tests")
 SECTIONS = ("node", "receive", "send", "queue", "work", "serve", "retention", "segment", "log")

@@ -23,7 +23,7 @@ from servers import Node, running_node, running_redis, store, wait_for
 from dicom_node.cli.demo_pacs import DemoPacs
 from dicom_node.cli.main import main
 from dicom_node.receive.storage_scp import part10_head
-from dicom_node.runtime.config import Segment
+from dicom_node.runtime.config_sections import Segment
 from dicom_node.storage.records import State
 from dicom_node.work.model import model_folder
 from segmenter.phantom.dicom import phantom_dataset

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.receive.association_limit import AssociationLimit
-from dicom_node.runtime.config import Receive
+from dicom_node.runtime.config_sections import Receive
 
 
 @pytest.mark.parametrize("fails", [errno.ENOLCK, errno.EOVERFLOW, errno.EINTR])

@@ -20,7 +20,7 @@ from receiver_node import Node, eventually, film, running, send
 from dicom_node.cli.main import main
 from dicom_node.dimse.association_pdu import UNSAID_LENGTH, read_request
 from dicom_node.runtime import logs
-from dicom_node.runtime.config import Log
+from dicom_node.runtime.config_sections import Log
 from dicom_node.runtime.printable import printable
 
 CR_, ELE = CR.encode(), EXPLICIT.encode()

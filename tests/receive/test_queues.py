@@ -9,7 +9,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 from raw_peer import RawPeer, c_store
 from receiver_node import film, running, send
 
-from dicom_node.runtime.config import Queue, load
+from dicom_node.runtime.config import load
+from dicom_node.runtime.config_sections import Queue
 from dicom_node.runtime.errors import ConfigError
 
 RULES = Queue(urgent_from=("EMERGENCY",), urgent_when={"RequestedProcedurePriority": "^(STAT|HIGH)$", "ViewPosition": "AP"})

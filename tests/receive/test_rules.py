@@ -19,7 +19,8 @@ from servers import SENDER, running_node, store
 
 from dicom_node.cli.main import main
 from dicom_node.receive.rules import RuleDecision, Rules
-from dicom_node.runtime.config import Config, Queue, Rule, load
+from dicom_node.runtime.config import Config, load
+from dicom_node.runtime.config_sections import Queue, Rule
 from dicom_node.runtime.errors import ConfigError
 from dicom_node.storage.destinations import Route
 from dicom_node.storage.ledger import Ledger

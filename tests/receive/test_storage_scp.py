@@ -19,7 +19,7 @@ from receiver_node import Node, eventually, film, running, send
 
 from dicom_node.dimse.contexts import SOP_CLASSES, TRANSFER_SYNTAXES, VERIFICATION, supported_contexts
 from dicom_node.receive.storage_scp import Receiver, bind
-from dicom_node.runtime.config import Receive
+from dicom_node.runtime.config_sections import Receive
 from dicom_node.runtime.errors import ConfigError
 from dicom_node.runtime.log_limit import LogLimit
 from dicom_node.storage.ledger import Ledger

@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 from dicom_node.cli.main import main
-from dicom_node.runtime.config import Config, Peer, Rule, Section, load, redacted
+from dicom_node.runtime.config import Config, load, redacted
 from dicom_node.runtime.config_reference import render
+from dicom_node.runtime.config_sections import Peer, Rule, Section
 from dicom_node.runtime.config_types import shown
 from dicom_node.runtime.errors import ConfigError
 from dicom_node.work.model import refuse_demo_model

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dicom_node.dimse.status import Verdict
-from dicom_node.runtime.config import Config, Peer, Send
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Peer, Send
 from dicom_node.runtime.errors import LostClaim, NodeError
 from dicom_node.send.backoff import Decision, Policy, decide
 from dicom_node.storage.database import SCHEMA_VERSION, Store

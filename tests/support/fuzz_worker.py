@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from dicom_node.runtime.config import Send, Work
+from dicom_node.runtime.config_sections import Send, Work
 from dicom_node.storage.destinations import Router
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.local_queue import LocalQueue

@@ -18,7 +18,8 @@ from raw_peer import CR, EXPLICIT
 from dicom_node.dimse.commitment_report import Reports
 from dicom_node.receive.rules import Rules
 from dicom_node.receive.storage_scp import Receiver, bind
-from dicom_node.runtime.config import Queue, Receive, load
+from dicom_node.runtime.config import load
+from dicom_node.runtime.config_sections import Queue, Receive
 from dicom_node.storage.commitments import Commitments
 from dicom_node.storage.ledger import Ledger
 from dicom_node.storage.spool import Spool

@@ -20,7 +20,8 @@ from quick_model import quick_film, quick_model, quick_settings
 from servers import SENDER, Node, free_port, store, wait_for
 
 from dicom_node.cli.main import main
-from dicom_node.runtime.config import Queue, Work, load
+from dicom_node.runtime.config import load
+from dicom_node.runtime.config_sections import Queue, Work
 from dicom_node.storage.records import State
 from dicom_node.work.celery_app import celery_app, problem_of
 

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dicom_node.runtime.config import Config, Node, Queue, Work
+from dicom_node.runtime.config import Config
+from dicom_node.runtime.config_sections import Node, Queue, Work
 from dicom_node.storage.local_queue import LocalQueue
 from dicom_node.work.celery_app import celery_app
 from dicom_node.work.pool_watch import ForkGuard, PoolWatch, StallWatch, ZombieWatch
