@@ -20,7 +20,7 @@ ENDLESS = [
 ]
 _LOOK = """
 import sys
-from dicom_node.runtime.config import Queue, Rule
+from dicom_node.runtime.config_sections import Queue, Rule
 from dicom_node.receive.rules import Rules
 import io, pydicom
 film = pydicom.Dataset()
