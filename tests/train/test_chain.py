@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from pydicom.dataset import Dataset
 from small_training import tiny_data, tiny_recipe
 
-from dicom_node.cli.main import segment
+from dicom_node.cli import segment
 from dicom_node.runtime.config import Config
 from segmenter.engine import Segmenter
 from segmenter.model.artifact import load_artifact

@@ -199,7 +199,7 @@ def test_a_worker_that_dies_is_an_error_and_no_silence() -> None:
 
 
 def test_workers_end_with_a_parent_that_is_killed() -> None:
-    script = "import time; from train.data.workers import unordered; list(unordered(time.sleep, [0, 0, 60, 60], 2))"
+    script = "import time; from train.data.workers import run_in_processes as run; list(run(time.sleep, [0, 0, 60, 60], 2))"
     with subprocess.Popen([sys.executable, "-c", script]) as parent:
         below = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
         assert eventually(lambda: len(below.read_text().split()) == 3, seconds=120), "two workers and multiprocessing's tracker"
@@ -223,7 +223,7 @@ def test_ids_that_are_no_patients_are_noticed(raw: Path, tmp_path: Path, monkeyp
     with pytest.raises(DataError, match=f"1 of {COUNT} films have no patient"):
         prepared(raw, tmp_path / "out", patients=half)
     monkeypatch.setattr(prepare, "REPEAT_PATIENTS_FROM", COUNT)
-    real = prepare.find
+    real = prepare.find_films
     lonely = lambda *given: replace(real(*given), cases=tuple(replace(c, patient=c.name) for c in real(*given).cases))  # noqa: E731
     monkeypatch.setattr(prepare, "find_films", lonely)
     with pytest.raises(DataError, match="PatientID of its own"):
