@@ -24,9 +24,9 @@ def tool() -> Callable[[str], str]:
 
 # Files of a minute and more, the longest first: with the others behind them all processes end at about the same time.
 LONG = (
-    "test_crash_points", "test_shipped_model", "test_faults_films", "test_fuzz", "test_worker_server", "test_odd_destinations",
-    "test_matrix", "test_workers_hosts", "test_acceptance", "test_node", "test_multi_machine", "test_crash_points_far",
-    "test_fit", "test_chain", "test_patient_strings", "test_engine", "test_tls", "test_commitment",
+    "test_crash_points", "test_faults_films", "test_fuzz", "test_fit", "test_shipped_model", "test_odd_destinations",
+    "test_matrix", "test_acceptance", "test_node", "test_workers_hosts", "test_multi_machine", "test_crash_points_far",
+    "test_tls", "test_storage_scp", "test_chain", "test_engine", "test_worker_server", "test_conformance", "test_commitment",
 )  # fmt: skip
 
 
