@@ -190,7 +190,7 @@ def test_a_spool_that_can_keep_no_film_is_not_ready(house: House) -> None:
         assert "cannot store a film" in failing(url, "disk")
 
 
-def test_a_ledger_that_can_not_be_written_is_not_ready_but_alive(house: House) -> None:
+def test_a_ledger_that_cannot_be_written_is_not_ready_but_alive(house: House) -> None:
     house.start()
     with watched(house.config) as url:
         wait_for(lambda: ready(url)[0] == 200, 120, "ready")

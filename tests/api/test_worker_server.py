@@ -223,7 +223,7 @@ def test_a_worker_understands_a_newer_node_and_a_node_takes_no_unknown_words(api
     assert Hand(worker.client, said, owner).finish("0" * 64, of_a_newer_worker=1).status_code == 422
 
 
-def test_a_late_finisher_is_refused_and_another_ones_claim_can_not_be_touched(api: ServeProcess) -> None:
+def test_a_late_finisher_is_refused_and_another_ones_claim_cannot_be_touched(api: ServeProcess) -> None:
     uid = api.film()
     slow, quick = api.worker("slow"), api.worker("quick")
     lost = slow.claim()
@@ -499,7 +499,7 @@ def test_a_node_that_knows_only_single_leases_is_asked_for_them(tmp_path: Path) 
     assert asked == ["/v1/leases", *singles, *singles]
 
 
-def test_a_body_that_can_not_be_decoded_means_that_the_node_is_away(tmp_path: Path) -> None:
+def test_a_body_that_cannot_be_decoded_means_that_the_node_is_away(tmp_path: Path) -> None:
     class Proxy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)

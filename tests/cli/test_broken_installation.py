@@ -59,7 +59,7 @@ def test_a_damaged_ledger_is_said_and_the_other_checks_are_made(config_file: Pat
         assert "restore a backup" in done.output
 
 
-def test_what_can_not_be_written_or_is_no_state_is_said(config_file: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_written_or_is_no_state_is_said(config_file: Path, tmp_path: Path) -> None:
     done = says(config_file, "backup", "/nonexistent/copy.sqlite")
     assert done.exit_code == 4 and "/nonexistent/copy.sqlite: No such file or directory" in done.output
     assert says(config_file, "jobs", "--state", "nonsense").exit_code == 2
@@ -154,7 +154,7 @@ def test_a_signal_needs_no_lock() -> None:
     assert not StopEvent().wait(0.01)
 
 
-def test_a_child_that_can_not_be_started_again_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_cannot_be_started_again_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Result: no process numbers left for a moment; the supervisor goes on, and tries again."""
     monkeypatch.setattr(child_processes, "FAILED_START_SECONDS", 0.0)
 

@@ -120,7 +120,7 @@ def test_tls_1_2_and_1_3_are_spoken(version: ssl.TLSVersion, tmp_path: Path, ca:
         assert len(node.ledger.jobs()) == 1
 
 
-def test_what_is_not_safe_can_not_store(tmp_path: Path, ca: Authority, ours: Pair, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_not_safe_cannot_store(tmp_path: Path, ca: Authority, ours: Pair, caplog: pytest.LogCaptureFixture) -> None:
     """TLS 1.0 and 1.1; suites of 1.2 without ephemeral keys or without authenticated encryption; plain DICOM."""
     caplog.set_level("INFO", "dicom_node.receive.pending")
     with tls_node(tmp_path, ours) as node:
@@ -414,7 +414,7 @@ WRONG_PACS: dict[str, tuple[Callable[[Authority, Authority], ssl.SSLContext | No
 
 
 @pytest.mark.parametrize("wrong", WRONG_PACS)
-def test_a_result_waits_for_a_pacs_that_can_not_be_trusted_and_nothing_is_said_to_it(
+def test_a_result_waits_for_a_pacs_that_cannot_be_trusted_and_nothing_is_said_to_it(
     wrong: str, tmp_path: Path, ca: Authority, stranger: Authority
 ) -> None:
     """Result: it waits with a sentence that names reason and remedy; once the PACS is mended it goes out."""
@@ -535,7 +535,7 @@ def as_settings(pair: Pair, **more: object) -> dict[str, object]:
     return {"tls_certificate": pair.certificate, "tls_key": pair.key} | more
 
 
-def test_files_that_can_not_be_used_are_named_with_key_and_remedy(
+def test_files_that_cannot_be_used_are_named_with_key_and_remedy(
     tool: Callable[[str], str], tmp_path: Path, ca: Authority, stranger: Authority, ours: Pair
 ) -> None:
     text = tmp_path / "text.pem"

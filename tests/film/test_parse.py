@@ -114,7 +114,7 @@ def test_elements_behind_the_pixels_are_read_where_they_are_sound(film: Dataset)
     assert parse(turned).PatientID == film.PatientID
 
 
-def test_rules_see_what_precedes_an_element_that_can_not_be_read(film: Dataset) -> None:
+def test_rules_see_what_precedes_an_element_that_cannot_be_read(film: Dataset) -> None:
     data = part10(film)[144 + int.from_bytes(part10(film)[140:144], "little") :]
     at = data.index(b"\x18\0\x15\0")  # BodyPartExamined
     broken = data[:at] + struct.pack("<HH2sHL", 0x0010, 0x9999, b"SQ", 0, 0xFFFFFFFF) + b"\xfe\xff\x00\xe0\x08\0\0\0abc"

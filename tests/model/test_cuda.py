@@ -41,7 +41,7 @@ def test_a_gpu_gives_the_cpus_answers():
     assert min(dice) > 0.97 and np.mean(dice) > 0.995, "a region at the floor may come or go with the last bits, and no more"
 
 
-def test_what_float16_can_not_hold_is_computed_in_float32(monkeypatch):
+def test_what_float16_cannot_hold_is_computed_in_float32(monkeypatch):
     artifact = load_artifact(DEMO)
     images = np.random.default_rng(0).random((2, 1, artifact.manifest.input.size, artifact.manifest.input.size), np.float32)
     [plain, _] = Predictor(artifact, "cuda")(images)

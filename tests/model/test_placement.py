@@ -73,7 +73,7 @@ def test_the_whole_film_is_on_the_grid_and_the_rest_is_padding():
     assert on_model[:, 26:74].min() > 0.99 and on_model[:, :24].max() == 0 and on_model[:, 76:].max() == 0
 
 
-def test_nothing_can_not_be_placed():
+def test_nothing_cannot_be_placed():
     with pytest.raises(ValueError, match="nothing to place"):
         Placement.fit((0, 10), 64)
     with pytest.raises(ValueError, match="nothing to place"):

@@ -76,7 +76,7 @@ def test_a_child_that_dies_for_ever_is_started_for_ever(clock: SimpleNamespace) 
 
 
 @pytest.mark.parametrize(("code", "error"), [(2, ConfigError), (4, Missing), (1, None), (-9, None)])
-def test_a_child_that_can_not_start_ends_the_run_and_one_that_ran_is_tried_again(
+def test_a_child_that_cannot_start_ends_the_run_and_one_that_ran_is_tried_again(
     code: int, error: type[Exception] | None, clock: SimpleNamespace
 ) -> None:
     family, starts = ChildProcesses(), []
@@ -233,7 +233,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_ledger_that_can_not_be_used_ends_the_run_with_one_sentence(how: Callable[[Path], None], config_file: Path) -> None:
+def test_a_ledger_that_cannot_be_used_ends_the_run_with_one_sentence(how: Callable[[Path], None], config_file: Path) -> None:
     broken_by(how, config_file)
     code, said = started(config_file, "run")
     assert (code, said.count("\n")) == (4, 1), said

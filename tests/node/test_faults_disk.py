@@ -74,7 +74,7 @@ def test_a_spool_that_fills_up_in_the_middle_of_a_film_keeps_nothing_of_it(
         assert len(node.files()) == len(node.ledger.jobs()) == 6
 
 
-def test_a_ledger_that_can_not_grow_is_a700_and_later_a_rejection(tmp_path: Path) -> None:
+def test_a_ledger_that_cannot_grow_is_a700_and_later_a_rejection(tmp_path: Path) -> None:
     """The spool has room. Result: no file without a row; with room again everything is taken."""
     with small_disk(tmp_path / "ledger", 4) as disk:
         (tmp_path / "spool").mkdir()
@@ -150,7 +150,7 @@ def listens(port: int) -> bool:
         return False
 
 
-def test_an_outcome_that_a_full_ledger_can_not_take_is_kept_and_nothing_is_sent_twice(
+def test_an_outcome_that_a_full_ledger_cannot_take_is_kept_and_nothing_is_sent_twice(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The ledger's disk is full when the PACS answers. Result: no loop, and with room again each object has gone out once."""

@@ -32,7 +32,7 @@ def test_a_lock_that_fails_costs_no_seat(fails: int, tmp_path: Path, monkeypatch
     assert limit.acquire("10.0.0.1") is not None and limit.acquire("10.0.0.2") is None
 
 
-def test_a_seat_whose_locks_can_not_be_given_back_is_free_in_this_process(
+def test_a_seat_whose_locks_cannot_be_given_back_is_free_in_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = AssociationLimit(tmp_path / "associations", total=1, per_host=1)

@@ -38,7 +38,7 @@ def test_a_tag_or_the_sender_makes_a_film_urgent_in_every_encoding(syntax: str, 
     assert queues == {"1.2.1": "normal", "1.2.2": "urgent", "1.2.3": "normal", "1.2.4": "urgent", "1.2.5": "urgent"}
 
 
-def test_a_header_that_can_not_be_read_is_normal_and_stored(tmp_path: Path) -> None:
+def test_a_header_that_cannot_be_read_is_normal_and_stored(tmp_path: Path) -> None:
     with running(tmp_path, queue=RULES, allowed=ALLOWED) as node:
         for number, data in enumerate([b"\xff" * 300, b"\x08\x00\x05\x00CS", b"\x40\x00\x03\x10LT\xff\xff" + b"x" * 9]):
             with RawPeer(node.port) as peer:

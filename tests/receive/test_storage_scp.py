@@ -133,7 +133,7 @@ def test_a_commit_that_failed_only_in_appearance_keeps_its_file(node: Node, monk
     assert len(node.files()) == len(node.ledger.jobs()) == 1
 
 
-def test_a_shelf_that_can_not_be_written_is_a700(node: Node) -> None:
+def test_a_shelf_that_cannot_be_written_is_a700(node: Node) -> None:
     """A real failure of the file system: root may write into a read-only folder, but not into a file."""
     shelves = node.spool.directory / "arrivals"
     shelves.rmdir()
@@ -193,7 +193,7 @@ def test_admission(
             assert kind == ASSOCIATE_RJ and tuple(body[1:]) == rejection
 
 
-def test_a_rejected_peer_can_not_store_even_if_it_does_not_care(node: Node) -> None:
+def test_a_rejected_peer_cannot_store_even_if_it_does_not_care(node: Node) -> None:
     """Scenario: it sends its film without waiting; and again after it has read the rejection."""
     with RawPeer(node.port) as peer:
         peer.send(associate_rq("STRANGER") + c_store())

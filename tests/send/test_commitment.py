@@ -442,7 +442,7 @@ def test_reports_are_answered_one_after_the_other_by_the_association(
     assert len(threads) == 3 and len(set(threads)) == 1 and threads[0].startswith("AcceptorThread")
 
 
-def test_who_may_only_report_can_not_store(tmp_path: Path, archive: Archive) -> None:
+def test_who_may_only_report_cannot_store(tmp_path: Path, archive: Archive) -> None:
     site = Site(tmp_path, archive.port, peer="ae_title = 'PACSAE'\ncommit_ae_title = 'COMMITTER'")
     port = archive.node_port = site.config.receive.port
     before = len(site.ledger.jobs())
@@ -556,7 +556,7 @@ def test_refused_requests_back_off_and_say_why(tmp_path: Path, archive: Archive)
     assert len({one.TransactionUID for one in archive.asked}) == len(archive.asked)
 
 
-def test_a_ledger_that_can_not_be_written_for_a_moment(
+def test_a_ledger_that_cannot_be_written_for_a_moment(
     tmp_path: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request is not sent before it is written, and the sender lives on."""

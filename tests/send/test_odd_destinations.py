@@ -356,7 +356,7 @@ def _written(dataset: Dataset, *, implicit_vr: bool) -> bytes:
 @pytest.mark.parametrize(
     "broken", [b"\x08", b"\x08\0\x18\0UI\x40\0x", b"\x08\0\x18\0\0\0\0\0", b"\x40\0\x30\xa7SQ\0\0\xff\xff\xff\xff"]
 )
-def test_what_can_not_be_converted_is_said(broken: bytes) -> None:
+def test_what_cannot_be_converted_is_said(broken: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         implicit(broken)
     with pytest.raises(ValueError, match="without end"):

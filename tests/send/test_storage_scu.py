@@ -114,7 +114,7 @@ def test_return_to_sender_goes_to_the_calling_ae(tmp_path: Path, pacs: DemoPacs)
     assert len(pacs.received) == 1
 
 
-def test_an_object_that_can_not_be_read_just_now_waits(tmp_path: Path, pacs: DemoPacs) -> None:
+def test_an_object_that_cannot_be_read_just_now_waits(tmp_path: Path, pacs: DemoPacs) -> None:
     """Result: no permission for a moment (or too many open files) is not damage."""
     desk = WaitingDelivery(tmp_path, pacs.port)
     read, troubled = desk.spool.read, threading.Event()

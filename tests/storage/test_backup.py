@@ -161,7 +161,7 @@ def empty(copy: Path) -> None:
         (Path.unlink, "no such file"),
     ],
 )
-def test_a_copy_that_can_not_be_used_changes_nothing(
+def test_a_copy_that_cannot_be_used_changes_nothing(
     how: Callable[[Path], None], why: str, house: House, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy.sqlite"

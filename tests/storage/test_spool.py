@@ -89,7 +89,7 @@ def test_a_failing_disk_leaves_nothing_behind(spool: Spool, monkeypatch: pytest.
     assert spool.read(spool.write(b"film").path) == b"film"
 
 
-def test_a_folder_that_can_not_be_synced_leaves_nothing_behind(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_synced_leaves_nothing_behind(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Result: the file was renamed already, and is removed again."""
     real = os.fsync
 

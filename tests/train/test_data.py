@@ -208,7 +208,7 @@ def test_workers_end_with_a_parent_that_is_killed() -> None:
     assert eventually(lambda: not any(child.exists() for child in children), seconds=120)
 
 
-def test_a_disk_that_can_not_hold_the_arrays_is_said_before(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_cannot_hold_the_arrays_is_said_before(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(DataError, match="make room"):
         prepared(raw, tmp_path / "out")
@@ -335,7 +335,7 @@ def test_a_pair_differs_in_the_pneumothorax_alone(tmp_path: Path) -> None:
         assert change[truths[1] > 0].mean() > 5 * change[~near].mean(), "the air, and nothing far from it"
 
 
-def test_a_pair_that_can_not_be_told_apart_is_one_film_and_counted_so(tmp_path: Path) -> None:
+def test_a_pair_that_cannot_be_told_apart_is_one_film_and_counted_so(tmp_path: Path) -> None:
     plan = ["--first-seed", "440759", "--count", "2", "--longer-px", "352", "--harder", "0", "--pairs", "--workers", "1"]
     said = CliRunner().invoke(main, ["phantoms", "--out", str(tmp_path), *plan])
     assert said.exit_code == 0 and "1 films and train-rle.csv (1 fewer: a pair whose" in said.output

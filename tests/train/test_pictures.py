@@ -127,6 +127,6 @@ def test_sheets_are_laid_out_in_rows(tmp_path: Path):
     assert (sheet[-high - pictures.GAP :, -100 - pictures.GAP :] == pictures.GAP_GREY).all(), "no fourth"
 
 
-def test_a_sheet_that_can_not_be_written_says_so(tmp_path: Path):
+def test_a_sheet_that_cannot_be_written_says_so(tmp_path: Path):
     with pytest.raises(OSError):
         pictures.contact_sheet([], tmp_path / "nowhere" / "sheet.png")

@@ -98,7 +98,7 @@ def config_file(folder: Path, text: str) -> Path:
         ("rediss://:{password}@127.1:{port}/0", True, "does not name 127.1"),
     ],
 )
-def test_check_says_why_redis_can_not_be_used(site: Site, url: str, ca: bool, sentence: str | None, tmp_path: Path) -> None:
+def test_check_says_why_redis_cannot_be_used(site: Site, url: str, ca: bool, sentence: str | None, tmp_path: Path) -> None:
     words = {"password": WRITTEN, "port": site.redis_port, "closed": free_port(), "ca": site.folder / "node.pem"}
     queue = Queue(broker=url.format(**words), broker_ca=str(site.folder / "node.pem") if ca else "")
     said = problem_of(queue, Work())
