@@ -1,4 +1,4 @@
-"""The house keeps its shape: who may import whom, and what starts without the heavy libraries."""
+"""The packages keep their shape: who may import whom, and what starts without the heavy libraries."""
 
 from __future__ import annotations
 

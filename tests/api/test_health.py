@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from receiver_node import film, send
 from servers import wait_for
-from watched_node import House, Labels, get, samples, watched
+from watched_node import Labels, Site, get, samples, watched
 
 from dicom_node.api import metrics
 from dicom_node.api.readiness import call_receiver
@@ -46,34 +46,34 @@ def at(**labels: str) -> Labels:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    one = House(tmp_path)
+def site(tmp_path: Path) -> Iterator[Site]:
+    one = Site(tmp_path)
     yield one
     one.stop()
 
 
-def test_metrics_tell_what_the_ledger_holds_and_survive_every_restart(house: House) -> None:
-    house.start()
+def test_metrics_tell_what_the_ledger_holds_and_survive_every_restart(site: Site) -> None:
+    site.start()
     for uid in ("1.2.1", "1.2.2", "1.2.3", "1.2.4", "1.2.6", "1.2.5", "1.2.1"):
-        assert send(house.port, film(uid)) == 0x0000
-    positive = house.answer(State.SEGMENTED, finding="pneumothorax")
-    house.answer(State.SEGMENTED, finding="none")
-    house.answer(State.SKIPPED, "lateral-view")
-    house.answer(State.FAILED, "not-dicom")
-    unsure = house.answer(State.SEGMENTED, "no-region", finding="indeterminate")
-    outbox = Outbox(house.ledger.store)
+        assert send(site.port, film(uid)) == 0x0000
+    positive = site.answer(State.SEGMENTED, finding="pneumothorax")
+    site.answer(State.SEGMENTED, finding="none")
+    site.answer(State.SKIPPED, "lateral-view")
+    site.answer(State.FAILED, "not-dicom")
+    unsure = site.answer(State.SEGMENTED, "no-region", finding="indeterminate")
+    outbox = Outbox(site.ledger.store)
     [delivery] = outbox.of_job(positive)
     outbox.sending(delivery)
     outbox.settle(delivery, DeliveryState.DELIVERED, status=0xB007, reason="")
-    house.ledger.revision("1.2.1", "c1"), house.ledger.revision("1.2.1", "c2")
-    house.ledger.set_mode("paused")
-    with house.ledger.store.write() as db:  # the failed film has been here for 28 days; one film waits since 100 s
+    site.ledger.revision("1.2.1", "c1"), site.ledger.revision("1.2.1", "c2")
+    site.ledger.set_mode("paused")
+    with site.ledger.store.write() as db:  # the failed film has been here for 28 days; one film waits since 100 s
         db.execute("UPDATE jobs SET finished_at = finished_at - ? WHERE state = 'failed'", (28 * DAY,))
         db.execute("UPDATE jobs SET received_at = received_at - 100 WHERE state = 'received'")
         db.execute("UPDATE jobs SET claimed_at = NULL WHERE code = 'lateral-view'")  # finished by an older program
-    Cleanup(house.config, house.ledger, Spool(house.config.spool_directory, 0)).round()
-    house.stop()
-    with watched(house.config) as url:
+    Cleanup(site.config, site.ledger, Spool(site.config.spool_directory, 0)).round()
+    site.stop()
+    with watched(site.config) as url:
         status, text = get(url + "/metrics")
     assert status == 200
     found = samples(text)
@@ -107,10 +107,10 @@ def test_metrics_tell_what_the_ledger_holds_and_survive_every_restart(house: Hou
     assert found["segmenter_answered_by_info"] == {at(model="m 1", digest="d"): 1}
     assert "1.2." not in text and "Nobody" not in text, "no UIDs, nothing of a patient"
 
-    told = json.loads(CliRunner().invoke(main, ["status", "--json", "--config", str(house.file)]).stdout)
+    told = json.loads(CliRunner().invoke(main, ["status", "--json", "--config", str(site.file)]).stdout)
     assert (told["jobs"], told["mode"], told["expiring"]) == (states, "paused", 1)
     assert (told["findings"]["indeterminate"], told["indeterminate"], told["codes"]["no-region"]) == (1, {"no-region": 1}, 1)
-    said = {verb: CliRunner().invoke(main, [*verb.split(), "--config", str(house.file)]).stdout
+    said = {verb: CliRunner().invoke(main, [*verb.split(), "--config", str(site.file)]).stdout
             for verb in ("status", "jobs", f"show {unsure}")}  # fmt: skip
     assert "1 indeterminate" in said["status"] and {"indeterminate:", "no-region"} <= set(said["jobs"].split())
     assert "no-region" in said[f"show {unsure}"] and "indeterminate" in said[f"show {unsure}"]
@@ -118,84 +118,84 @@ def test_metrics_tell_what_the_ledger_holds_and_survive_every_restart(house: Hou
     assert told["stages"]["work"]["seconds"]["0.5"] == 1.5
     assert told["model"]["digest"] == dict(model)["digest"]
     assert {"destination": "PACS", "state": "delivered", "status": "B007", "count": 1} in told["delivery_statuses"]
-    people = CliRunner().invoke(main, ["status", "--config", str(house.file)]).stdout
+    people = CliRunner().invoke(main, ["status", "--config", str(site.file)]).stdout
     for words in ("(paused: ", "lateral-view: 1", "1 delivered (last answer B007)", "1 film without a delivered answer is"):
         assert words in people, people
 
 
-def test_a_receiver_that_is_stopped_or_hangs_is_not_ready(house: House) -> None:
-    with watched(house.config) as url:
+def test_a_receiver_that_is_stopped_or_hangs_is_not_ready(site: Site) -> None:
+    with watched(site.config) as url:
         assert "is not running" in failing(url, "receiver")
-        house.start()
+        site.start()
         wait_for(lambda: ready(url)[0] == 200, 120, f"ready ({ready(url)})")
         assert ready(url)[1]["receiver"]["text"] == "answers C-ECHO"
-        assert house.receiver is not None
-        house.receiver.send_signal(signal.SIGSTOP)
+        assert site.receiver is not None
+        site.receiver.send_signal(signal.SIGSTOP)
         assert "hangs" in failing(url, "receiver")
         assert get(url + "/healthz")[0] == 200, "this process is well"
-        house.receiver.send_signal(signal.SIGCONT)
+        site.receiver.send_signal(signal.SIGCONT)
         wait_for(lambda: ready(url)[0] == 200, 120, "ready again")
-    calling = house.ledger.store.read().execute("SELECT DISTINCT calling_ae FROM associations").fetchall()
+    calling = site.ledger.store.read().execute("SELECT DISTINCT calling_ae FROM associations").fetchall()
     assert [ae for (ae,) in calling] == [], "our own looks are nobody's visits"
 
 
-def test_what_the_gate_would_refuse_is_not_ready(house: House) -> None:
-    house.start()
-    house.write("")
-    with watched(house.config) as url:
+def test_what_the_gate_would_refuse_is_not_ready(site: Site) -> None:
+    site.start()
+    site.write("")
+    with watched(site.config) as url:
         assert "receive.allowed is empty" in failing(url, "receiver")
-    house.write("SOMEBODY_ELSE = []")  # edited, and the receiver was not started again
-    with watched(house.config) as url:
+    site.write("SOMEBODY_ELSE = []")  # edited, and the receiver was not started again
+    with watched(site.config) as url:
         assert "SOMEBODY_ELSE" in failing(url, "receiver")
-    house.write("MODALITY = []")
-    with watched(house.config) as url:
-        house.ledger.set_mode("draining")
+    site.write("MODALITY = []")
+    with watched(site.config) as url:
+        site.ledger.set_mode("draining")
         wait_for(lambda: ready(url)[0] == 503 and not ready(url)[1]["receiver"]["ok"], 120, "draining")
         assert "draining" in str(ready(url)[1]["mode"]["text"])
-        house.ledger.set_mode("paused")  # films are still taken
+        site.ledger.set_mode("paused")  # films are still taken
         wait_for(lambda: ready(url)[0] == 200, 120, "paused")
 
 
 def test_a_receiver_for_other_hosts_only_is_ready_when_it_keeps_its_rules(tmp_path: Path) -> None:
-    house = House(tmp_path, allowed='MODALITY = ["192.0.2.7"]')
-    house.start()
+    site = Site(tmp_path, allowed='MODALITY = ["192.0.2.7"]')
+    site.start()
     try:
-        probe = call_receiver(house.config)
+        probe = call_receiver(site.config)
         assert probe.ok and "no C-ECHO was sent" in probe.text
-        house.write('MODALITY = ["192.0.2.7"]\nPROBE = ["127.0.0.1"]')
-        assert not call_receiver(house.config).ok, "not started again yet"
-        house.stop()
-        house.start()
-        assert call_receiver(house.config).text == "answers C-ECHO"
+        site.write('MODALITY = ["192.0.2.7"]\nPROBE = ["127.0.0.1"]')
+        assert not call_receiver(site.config).ok, "not started again yet"
+        site.stop()
+        site.start()
+        assert call_receiver(site.config).text == "answers C-ECHO"
     finally:
-        house.stop()
+        site.stop()
 
 
-def test_a_disk_under_the_reserve_is_not_ready(house: House) -> None:
-    house.start()
-    house.write("MODALITY = []", reserve_mb=10**9)
-    with watched(house.config) as url:
+def test_a_disk_under_the_reserve_is_not_ready(site: Site) -> None:
+    site.start()
+    site.write("MODALITY = []", reserve_mb=10**9)
+    with watched(site.config) as url:
         assert "below node.reserve_mb" in failing(url, "disk")
 
 
-def test_a_spool_that_can_keep_no_film_is_not_ready(house: House) -> None:
+def test_a_spool_that_can_keep_no_film_is_not_ready(site: Site) -> None:
     """Enough bytes are free, and every C-STORE would be A700: no inodes, no rights, or, here, something else in its place."""
-    house.start()
-    with watched(house.config) as url:
+    site.start()
+    with watched(site.config) as url:
         wait_for(lambda: ready(url)[0] == 200, 120, "ready")
-        arrivals = house.config.spool_directory / "arrivals"
+        arrivals = site.config.spool_directory / "arrivals"
         assert not list(arrivals.glob(".probe*")), "nothing is left of a check"
         arrivals.rename(arrivals.with_name("aside"))
         arrivals.write_text("")
         assert "cannot store a film" in failing(url, "disk")
 
 
-def test_a_ledger_that_cannot_be_written_is_not_ready_but_alive(house: House) -> None:
-    house.start()
-    with watched(house.config) as url:
+def test_a_ledger_that_cannot_be_written_is_not_ready_but_alive(site: Site) -> None:
+    site.start()
+    with watched(site.config) as url:
         wait_for(lambda: ready(url)[0] == 200, 120, "ready")
-        house.ledger.store.read().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        holder = sqlite3.connect(house.config.ledger_path, isolation_level=None)
+        site.ledger.store.read().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        holder = sqlite3.connect(site.config.ledger_path, isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")  # what a stuck writer does to everybody
         wait_for(lambda: not ready(url)[1]["ledger"]["ok"], 120, "the ledger not to be writable")
         assert get(url + "/healthz")[0] == 200
@@ -203,12 +203,12 @@ def test_a_ledger_that_cannot_be_written_is_not_ready_but_alive(house: House) ->
         wait_for(lambda: ready(url)[0] == 200, 120, "ready again")
 
 
-def test_a_broken_or_missing_ledger_is_not_alive(house: House) -> None:
-    path = house.config.ledger_path
-    with watched(house.config) as url:
+def test_a_broken_or_missing_ledger_is_not_alive(site: Site) -> None:
+    path = site.config.ledger_path
+    with watched(site.config) as url:
         assert get(url + "/healthz")[0] == 200
-        house.ledger.store.read().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        house.ledger.store.read().close()
+        site.ledger.store.read().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        site.ledger.store.read().close()
         whole = path.read_bytes()
         for broken in (b"x" * len(whole), whole[:4096] + b"\xff" * (len(whole) - 4096), b""):
             path.write_bytes(broken)
@@ -224,45 +224,45 @@ def test_a_broken_or_missing_ledger_is_not_alive(house: House) -> None:
         assert get(url + "/healthz")[0] == 200
 
 
-def test_who_looks_does_not_wait_for_a_writer_nor_a_writer_for_him(house: House) -> None:
-    house.start()
-    assert send(house.port, film()) == 0x0000
-    wait_for(house.is_journal_closed, 120, "the end of the association in the journal")
-    house.ledger.store.read().execute("PRAGMA busy_timeout = 1000")
-    writer = sqlite3.connect(house.config.ledger_path, isolation_level=None)
+def test_who_looks_does_not_wait_for_a_writer_nor_a_writer_for_him(site: Site) -> None:
+    site.start()
+    assert send(site.port, film()) == 0x0000
+    wait_for(site.is_journal_closed, 120, "the end of the association in the journal")
+    site.ledger.store.read().execute("PRAGMA busy_timeout = 1000")
+    writer = sqlite3.connect(site.config.ledger_path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
-    with watched(house.config) as url:
+    with watched(site.config) as url:
         # Whoever asked for the write lock would fail after 30 s: the writer lets go only after they have answered.
         assert get(url + "/metrics")[0] == 200 == get(url + "/healthz")[0]
-        assert CliRunner().invoke(main, ["status", "--config", str(house.file)]).exit_code == 0
-        journal = CliRunner().invoke(main, ["journal", "--json", "--limit", "1", "--config", str(house.file)])
+        assert CliRunner().invoke(main, ["status", "--config", str(site.file)]).exit_code == 0
+        journal = CliRunner().invoke(main, ["journal", "--json", "--limit", "1", "--config", str(site.file)])
         [entry] = json.loads(journal.stdout)
         assert (entry["calling_ae"], entry["host"], entry["films"]) == ("MODALITY", "127.0.0.1", 1)
     writer.execute("ROLLBACK")
-    reader = house.ledger.store.read()
+    reader = site.ledger.store.read()
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM jobs").fetchone()  # a scrape that takes its time
-    assert send(house.port, film("1.2.3.5")) == 0x0000
+    assert send(site.port, film("1.2.3.5")) == 0x0000
     reader.execute("COMMIT")
 
 
-def test_the_journal_names_who_came(house: House) -> None:
-    house.start()
-    assert send(house.port, film()) == 0x0000
-    invoke = lambda *more: CliRunner().invoke(main, ["journal", "--config", str(house.file), *more]).stdout  # noqa: E731
+def test_the_journal_names_who_came(site: Site) -> None:
+    site.start()
+    assert send(site.port, film()) == 0x0000
+    invoke = lambda *more: CliRunner().invoke(main, ["journal", "--config", str(site.file), *more]).stdout  # noqa: E731
     wait_for(lambda: json.loads(invoke("--json"))[0]["outcome"] == "released", 120, "the end of the association")
     assert "MODALITY" in invoke() and "released" in invoke()
     for _ in range(3):
-        assert call_receiver(house.config).text == "answers C-ECHO"
+        assert call_receiver(site.config).text == "answers C-ECHO"
     assert len(json.loads(invoke("--json"))) == 1, "our own looks are nobody's visits"
 
 
-def test_the_cost_of_looking_does_not_grow_with_what_is_on_disk(house: House) -> None:
+def test_the_cost_of_looking_does_not_grow_with_what_is_on_disk(site: Site) -> None:
     """Totals from a covering index; all else searches. Loud when an index is lost (INDEXED BY) or a table is scanned."""
     values = {1: ("normal",), 2: (0.0, 2000)}
     for name, query in statistics.QUERIES.items():
         given = values.get(query.count("?"), ()) if "queue" in query or query.count("?") == 2 else (0.0,) * query.count("?")
-        plan = house.ledger.store.read().execute("EXPLAIN QUERY PLAN " + query, given).fetchall()
+        plan = site.ledger.store.read().execute("EXPLAIN QUERY PLAN " + query, given).fetchall()
         for step in (row["detail"] for row in plan):
             tiny = name == "meta" or "contents_conflicts" in step or "jobs_claimed" in step or "TEMP" in step
             assert step.startswith("SEARCH") or "COVERING INDEX" in step or tiny, f"{name}: {step}"
@@ -282,18 +282,18 @@ def test_the_page_lists_every_metric_with_its_type_and_labels() -> None:
 
 def test_a_receiver_that_speaks_tls_is_called_by_tls(tmp_path: Path) -> None:
     certificate, key = self_signed(tmp_path)
-    house = House(tmp_path, more=f"tls_certificate = '{certificate}'\ntls_key = '{key}'")
-    house.start()
+    site = Site(tmp_path, more=f"tls_certificate = '{certificate}'\ntls_key = '{key}'")
+    site.start()
     try:
-        wait_for(lambda: call_receiver(house.config).text == "answers C-ECHO", 120, str(call_receiver(house.config)))
+        wait_for(lambda: call_receiver(site.config).text == "answers C-ECHO", 120, str(call_receiver(site.config)))
         other, other_key = self_signed(tmp_path, "other")
-        house.write("MODALITY = []", more=f"tls_certificate = '{other}'\ntls_key = '{other_key}'")
-        refused = call_receiver(house.config)
+        site.write("MODALITY = []", more=f"tls_certificate = '{other}'\ntls_key = '{other_key}'")
+        refused = call_receiver(site.config)
         assert not refused.ok and "speaks TLS, but not with us" in refused.text, "another certificate is not ours"
-        house.write("MODALITY = []", more="")
-        assert not call_receiver(house.config).ok, "plain words to TLS"
+        site.write("MODALITY = []", more="")
+        assert not call_receiver(site.config).ok, "plain words to TLS"
     finally:
-        house.stop()
+        site.stop()
 
 
 def self_signed(folder: Path, name: str = "node") -> tuple[Path, Path]:

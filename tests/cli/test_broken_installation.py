@@ -119,9 +119,9 @@ def test_check_binds_as_the_receiver_does(config_file: Path) -> None:
 
 def test_a_certificate_of_the_door_that_is_missing_is_said(config_file: Path) -> None:
     with config_file.open("a") as file:
-        file.write("[serve]\nenabled = true\ntls_certificate = 'door.pem'\ntls_key = 'door.key'\n")
+        file.write("[serve]\nenabled = true\ntls_certificate = 'serve.pem'\ntls_key = 'door.key'\n")
     checked = {one["name"]: one for one in json.loads(says(config_file, "check", "--json").output)}
-    assert "door.pem cannot be read" in checked["serve TLS"]["text"]
+    assert "serve.pem cannot be read" in checked["serve TLS"]["text"]
     done = says(config_file, "serve")
     assert done.exit_code == 2 and "serve.tls_certificate" in done.output
 

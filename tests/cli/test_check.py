@@ -181,20 +181,20 @@ def test_two_rules_that_take_all_together_and_an_urgent_sender_that_never_sends(
 
 def test_the_http_server_is_looked_at(tmp_path: Path) -> None:
     port = free_port()
-    door = f"[serve]\nenabled = true\nport = {port}\n"
-    assert looked(tmp_path, door)["serve"] == Check("serve", True, f"port {port} is free")
+    serve = f"[serve]\nenabled = true\nport = {port}\n"
+    assert looked(tmp_path, serve)["serve"] == Check("serve", True, f"port {port} is free")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
-        busy = looked(tmp_path, door)["serve"]
+        busy = looked(tmp_path, serve)["serve"]
         with Spool.of(load(tmp_path / "config.toml")).lock("serve"):
-            assert looked(tmp_path, door)["serve"] == Check("serve", True, f"running on port {port}"), "it is ours"
+            assert looked(tmp_path, serve)["serve"] == Check("serve", True, f"running on port {port}"), "it is ours"
     assert not busy.ok and "stop what listens there, or choose another port" in busy.text
-    plain = looked(tmp_path, f"{door}host = '0.0.0.0'\n")["serve"]
+    plain = looked(tmp_path, f"{serve}host = '0.0.0.0'\n")["serve"]
     assert not plain.ok and "unencrypted; set serve.tls_certificate" in plain.text
-    allowed = looked(tmp_path, f"{door}host = '0.0.0.0'\nallow_plain = true\n")["serve"]
+    allowed = looked(tmp_path, f"{serve}host = '0.0.0.0'\nallow_plain = true\n")["serve"]
     assert allowed.ok and allowed.warning and "unencrypted" in allowed.text
-    same = looked(tmp_path, f"[receive]\nport = {port}\n{door}")["serve"]
+    same = looked(tmp_path, f"[receive]\nport = {port}\n{serve}")["serve"]
     assert not same.ok and "receive.port" in same.text
     assert "serve" not in looked(tmp_path, "")
     nobody = looked(tmp_path, "[work]\nprocesses = 0\n")["serve"]

@@ -337,11 +337,11 @@ def test_the_receiver_process_speaks_tls_on_a_socket_that_it_inherits(tmp_path: 
 # -- out of us --------------------------------------------------------------------------------------------------------
 
 
-def desk_for(
+def waiting_for(
     folder: Path, port: int, ca: Path | str, *, host: str = "127.0.0.1", pair: Pair | None = None, seconds: float = 3
 ) -> WaitingDelivery:
     """One object that waits for a PACS with tls = true."""
-    desk = WaitingDelivery(folder, port)
+    waiting = WaitingDelivery(folder, port)
     ours = f"tls_certificate = '{pair.certificate}'\ntls_key = '{pair.key}'\n" if pair else ""
     file = folder / "config.toml"
     file.write_text(
@@ -349,8 +349,8 @@ def desk_for(
         f"[send]\ndestinations = ['PACS']\nfirst_delay_seconds = 0.2\nmax_delay_seconds = 0.3\n"
         f"connect_seconds = {seconds}\nresponse_seconds = {seconds}\ntls_ca = '{ca}'\n{ours}"
     )
-    desk.config = load(file)
-    return desk
+    waiting.config = load(file)
+    return waiting
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -359,10 +359,10 @@ def test_a_result_is_delivered_by_tls(version: ssl.TLSVersion, host: str, tmp_pa
     context = server_context(ca.issue("pacs", host=host))
     context.maximum_version = version
     with TlsPacs(context).serving() as pacs:
-        desk = desk_for(tmp_path, pacs.port, ca.file, host=host)
-        assert echo(desk.config, "PACS") is None
-        with desk.sending():
-            desk.waits_for(DeliveryState.DELIVERED)
+        waiting = waiting_for(tmp_path, pacs.port, ca.file, host=host)
+        assert echo(waiting.config, "PACS") is None
+        with waiting.sending():
+            waiting.waits_for(DeliveryState.DELIVERED)
     [(spoken, suite)] = pacs.spoken
     assert spoken == version.name.replace("_", ".")
     assert version is ssl.TLSVersion.TLSv1_3 or (suite.startswith("ECDHE-") and ("GCM" in suite or "POLY1305" in suite))
@@ -375,10 +375,10 @@ def test_dcmtk_takes_a_result_by_tls(tmp_path: Path, tool: Callable[[str], str],
     how = ["+tls", *ca.issue("storescp").both, "+cf", str(ca.file), "-aet", "PACS", "-od", str(inbox)]
     pacs = subprocess.Popen([tool("storescp"), *how, str(port)])
     try:
-        desk = desk_for(tmp_path, port, ca.file, pair=ours)
-        wait_for(lambda: echo(desk.config, "PACS") is None, 120, "storescp")
-        with desk.sending():
-            desk.waits_for(DeliveryState.DELIVERED)
+        waiting = waiting_for(tmp_path, port, ca.file, pair=ours)
+        wait_for(lambda: echo(waiting.config, "PACS") is None, 120, "storescp")
+        with waiting.sending():
+            waiting.waits_for(DeliveryState.DELIVERED)
         assert len(list(inbox.iterdir())) == 1
     finally:
         pacs.terminate()
@@ -420,44 +420,44 @@ def test_a_result_waits_for_a_pacs_that_cannot_be_trusted_and_nothing_is_said_to
     """Result: it waits with a sentence that names reason and remedy; once the PACS is mended it goes out."""
     make, sentence = WRONG_PACS[wrong]
     with TlsPacs(make(ca, stranger)).serving() as pacs:
-        desk = desk_for(tmp_path, pacs.port, ca.file)
-        assert sentence in (echo(desk.config, "PACS") or "")
-        with desk.sending():
-            wait_for(lambda: desk.delivery.attempts >= 1 and desk.delivery.state is DeliveryState.PENDING, 120, "a try")
-            assert sentence in (desk.delivery.reason or "")
+        waiting = waiting_for(tmp_path, pacs.port, ca.file)
+        assert sentence in (echo(waiting.config, "PACS") or "")
+        with waiting.sending():
+            wait_for(lambda: waiting.delivery.attempts >= 1 and waiting.delivery.state is DeliveryState.PENDING, 120, "a try")
+            assert sentence in (waiting.delivery.reason or "")
     assert (pacs.connections, pacs.received) == (0, []), "it was told something"
     if wrong == "expired":
-        with TlsPacs(server_context(ca.issue("pacs")), pacs.port).serving(), desk.sending():
-            desk.waits_for(DeliveryState.DELIVERED)
+        with TlsPacs(server_context(ca.issue("pacs")), pacs.port).serving(), waiting.sending():
+            waiting.waits_for(DeliveryState.DELIVERED)
 
 
 def test_the_name_of_the_host_is_verified(tmp_path: Path, ca: Authority) -> None:
     with TlsPacs(server_context(ca.issue("pacs", host="pacs.example"))).serving() as pacs:
-        desk = desk_for(tmp_path, pacs.port, ca.file, host="localhost")
-        assert "host name mismatch" in (echo(desk.config, "PACS") or "")
+        waiting = waiting_for(tmp_path, pacs.port, ca.file, host="localhost")
+        assert "host name mismatch" in (echo(waiting.config, "PACS") or "")
     assert pacs.connections == 0
 
 
 def test_a_peer_with_tls_hears_a_client_hello_or_nothing(tmp_path: Path, ca: Authority) -> None:
     """Whatever is missing here; and a port that takes the connection and says nothing lets the delivery wait too."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        desk = desk_for(tmp_path, listener.getsockname()[1], ca.file, seconds=0.5)
+        waiting = waiting_for(tmp_path, listener.getsockname()[1], ca.file, seconds=0.5)
         heard: list[bytes] = []
         accepting = threading.Thread(target=_first_byte_of_each, args=(listener, heard, 3))
         accepting.start()
-        with desk.sending():
+        with waiting.sending():
             accepting.join(120)
-            wait_for(lambda: desk.delivery.attempts >= 2, 120, "two tries")
-            assert "no answer to the handshake" in (desk.delivery.reason or "")
+            wait_for(lambda: waiting.delivery.attempts >= 2, 120, "two tries")
+            assert "no answer to the handshake" in (waiting.delivery.reason or "")
         assert heard == [b"\x16"] * 3
     Path(tmp_path / "gone.pem").write_bytes(ca.file.read_bytes())
     (tmp_path / "second").mkdir()
     with TlsPacs(None).serving() as pacs:
-        desk = desk_for(tmp_path / "second", pacs.port, tmp_path / "gone.pem")
+        waiting = waiting_for(tmp_path / "second", pacs.port, tmp_path / "gone.pem")
         (tmp_path / "gone.pem").unlink()
-        with desk.sending():
-            wait_for(lambda: desk.delivery.reason is not None, 120, "a try")
-            assert "send.tls_ca" in (desk.delivery.reason or "") and "cannot be read" in (desk.delivery.reason or "")
+        with waiting.sending():
+            wait_for(lambda: waiting.delivery.reason is not None, 120, "a try")
+            assert "send.tls_ca" in (waiting.delivery.reason or "") and "cannot be read" in (waiting.delivery.reason or "")
     assert pacs.connections == 0
 
 
@@ -494,11 +494,11 @@ def test_a_pacs_that_falls_silent_after_the_handshake_does_not_hold_the_sender(
 
         pacs = threading.Thread(target=shake_and_fall_silent)
         pacs.start()
-        desk = desk_for(tmp_path, listener.getsockname()[1], ca.file, seconds=0.5)
-        with desk.sending():
+        waiting = waiting_for(tmp_path, listener.getsockname()[1], ca.file, seconds=0.5)
+        with waiting.sending():
             pacs.join(120)
-            wait_for(lambda: desk.delivery.reason is not None, 120, "a try")
-            assert desk.delivery.state is not DeliveryState.REFUSED
+            wait_for(lambda: waiting.delivery.reason is not None, 120, "a try")
+            assert waiting.delivery.state is not DeliveryState.REFUSED
     assert ended.is_set(), "the connection was left open"
 
 
@@ -514,11 +514,11 @@ def test_a_pacs_that_asks_for_our_certificate(
         for number, pair in enumerate((None, stranger.issue("us"))):
             folder = tmp_path / str(number)
             folder.mkdir()
-            assert "send.tls_certificate" in (echo(desk_for(folder, pacs.port, ca.file, pair=pair).config, "PACS") or "")
+            assert "send.tls_certificate" in (echo(waiting_for(folder, pacs.port, ca.file, pair=pair).config, "PACS") or "")
         assert pacs.connections == 0
-        desk = desk_for(tmp_path, pacs.port, ca.file, pair=ours)
-        with desk.sending():
-            desk.waits_for(DeliveryState.DELIVERED)
+        waiting = waiting_for(tmp_path, pacs.port, ca.file, pair=ours)
+        with waiting.sending():
+            waiting.waits_for(DeliveryState.DELIVERED)
 
 
 # -- our own files ----------------------------------------------------------------------------------------------------
@@ -579,8 +579,8 @@ def test_the_node_does_not_start_with_an_expired_certificate(verb: str, tmp_path
 
 def test_check_says_when_a_certificate_runs_out_and_when_a_peers_tls_fails(tmp_path: Path, ca: Authority, ours: Pair) -> None:
     with TlsPacs(server_context(ca.issue("pacs", days=(-400, -1)))).serving() as pacs:
-        desk = desk_for(tmp_path, pacs.port, ca.file, pair=ca.issue("ending", days=(-300, 12.5)))
-        found = {one.name: one for one in checks(desk.config)}
+        waiting = waiting_for(tmp_path, pacs.port, ca.file, pair=ca.issue("ending", days=(-300, 12.5)))
+        found = {one.name: one for one in checks(waiting.config)}
         (tmp_path / "config.toml").write_text(
             (tmp_path / "config.toml").read_text().replace("['PACS']", "['@sender']") + "[receive.allowed]\nPACS = []\n"
         )

@@ -1,4 +1,4 @@
-"""The one public door: a film's answer lies on its pixels, names its maker, and no film disturbs another."""
+"""The one public entry: a film's answer lies on its pixels, names its maker, and no film disturbs another."""
 
 import json
 import subprocess

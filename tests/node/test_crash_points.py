@@ -30,7 +30,7 @@ RECORDERS = ("PACS", "ARCHIVE")  # one process, called by two names
 
 
 @dataclass
-class House:
+class Site:
     """A node with everything around it, and the films that it has taken."""
 
     node: Node
@@ -83,8 +83,8 @@ def kept_up(node: Node) -> Iterator[Node]:
 
 
 @pytest.fixture(scope="module")
-def house(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder: Path = tmp_path_factory.mktemp("house")
+def site(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder: Path = tmp_path_factory.mktemp("site")
     traps = Traps(folder / "traps")
     with (
         recording_pacs(folder / "pacs") as pacs,
@@ -101,10 +101,10 @@ def house(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) 
             "SEGMENTER_SEGMENT__THREADS": "1",
         }
         with kept_up(Node(folder / "node", ("ORTHANC", orthanc.dicom_port), settings)) as node:
-            house = House(node, traps, pacs, orthanc)
-            house.take(first := house.new_film())
-            house.wait_for_result(first)
-            yield house
+            site = Site(node, traps, pacs, orthanc)
+            site.take(first := site.new_film())
+            site.wait_for_result(first)
+            yield site
 
 
 def test_every_point_is_in_the_product() -> None:
@@ -114,45 +114,45 @@ def test_every_point_is_in_the_product() -> None:
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=str)
-def test_killed(scene: Scene, house: House) -> None:
-    film = house.new_film()
+def test_killed(scene: Scene, site: Site) -> None:
+    film = site.new_film()
     if scene.lead == "film twice":
-        house.take(film)
-        house.wait_for_result(film)
-    house.traps.set(*scene.points)
+        site.take(film)
+        site.wait_for_result(film)
+    site.traps.set(*scene.points)
     if scene.lead == "start":
-        house.node.kill()
-        house.wait_for_kills(len(scene.points))
-    tries = house.take(film)
-    house.wait_for_kills(len(scene.points))
-    house.wait_for_result(film)
-    [job] = house.node.ledger.jobs(sop_instance_uid=film.SOPInstanceUID)
+        site.node.kill()
+        site.wait_for_kills(len(scene.points))
+    tries = site.take(film)
+    site.wait_for_kills(len(scene.points))
+    site.wait_for_result(film)
+    [job] = site.node.ledger.jobs(sop_instance_uid=film.SOPInstanceUID)
     assert (job.state, job.crashes) == (State.SEGMENTED, scene.charged)
     assert job.resends < tries + (scene.lead == "film twice")
-    results = {(one.role, one.uid) for one in house.pacs.results_of(film.SOPInstanceUID)}
+    results = {(one.role, one.uid) for one in site.pacs.results_of(film.SOPInstanceUID)}
     assert sorted(role for role, _ in results) == ["seg", "sr"], "one of each, whatever died"
 
 
-def test_a_film_on_which_three_workers_died_is_quarantined_until_somebody_asks_for_it(house: House) -> None:
-    film = house.new_film()
-    house.traps.set(*WORKING[:3])
-    house.take(film)
-    house.wait_for_kills(3)
-    job = house.node.finished(film.SOPInstanceUID, 120)
+def test_a_film_on_which_three_workers_died_is_quarantined_until_somebody_asks_for_it(site: Site) -> None:
+    film = site.new_film()
+    site.traps.set(*WORKING[:3])
+    site.take(film)
+    site.wait_for_kills(3)
+    job = site.node.finished(film.SOPInstanceUID, 120)
     assert (job.state, job.code, job.crashes) == (State.FAILED, "crashes-the-worker", 3)
-    assert not house.pacs.results_of(film.SOPInstanceUID)
-    house.node.ledger.rerun(job.job_id)
-    house.wait_for_result(film)
+    assert not site.pacs.results_of(film.SOPInstanceUID)
+    site.node.ledger.rerun(job.job_id)
+    site.wait_for_result(film)
 
 
-def test_the_book_of_all_films(house: House) -> None:
+def test_the_book_of_all_films(site: Site) -> None:
     """Nothing lost, nothing doubled, one content per result over all sends and destinations; Orthanc has the same."""
-    found = count(house.pacs.journal(), house.taken, RECORDERS)
+    found = count(site.pacs.journal(), site.taken, RECORDERS)
     assert (found.lost, found.doubled, found.strange) == ([], [], [])
-    assert found.results == 2 * len(set(house.taken)), "a SEG and a report each"
-    sent = {(one.uid, one.called_ae) for one in house.pacs.journal()}
+    assert found.results == 2 * len(set(site.taken)), "a SEG and a report each"
+    sent = {(one.uid, one.called_ae) for one in site.pacs.journal()}
     assert len(sent) == found.results * len(RECORDERS), "each of them at each destination"
-    assert jobs_by_state(house.node.ledger.store)[State.FAILED] == 0
-    stored = [one["MainDicomTags"]["SOPInstanceUID"] for one in house.orthanc.get("/instances?expand&since=0&limit=100000")]
-    assert sorted(stored) == sorted({one.uid for one in house.pacs.journal()})
+    assert jobs_by_state(site.node.ledger.store)[State.FAILED] == 0
+    stored = [one["MainDicomTags"]["SOPInstanceUID"] for one in site.orthanc.get("/instances?expand&since=0&limit=100000")]
+    assert sorted(stored) == sorted({one.uid for one in site.pacs.journal()})
     print(f"{found.results} films, {len(SCENES)} scenes, {found.sends_per_uid} sends per result, at most {found.most_sends}")

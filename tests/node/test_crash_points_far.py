@@ -1,4 +1,4 @@
-"""Promise 2 with a worker on another machine: kill -9 of the door and of the worker at every moment of their talk.
+"""Promise 2 with a worker on another machine: kill -9 of the worker server and of the worker at every moment of their talk.
 
 The worker is a process of its own that has the node's URL and a token, and nothing else of it.
 """
@@ -28,7 +28,7 @@ from dicom_node.storage.records import State
 
 
 class Far:
-    """A node with a door and no worker, a PACS, and a worker that is far."""
+    """A node with a worker server and no worker, a PACS, and a worker on another machine."""
 
     def __init__(self, folder: Path, node: Node, traps: Traps, pacs: RecordingPacs, port: int) -> None:
         self.folder, self.node, self.traps, self.pacs = folder, node, traps, pacs

@@ -1,4 +1,4 @@
-"""Redis absent, hung and killed: the bell is silent, films are taken all the while and answered once when it is back."""
+"""Redis absent, hung and killed: no worker is woken, films are taken all the while and answered once when it is back."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_poison_is_quarantined_after_three_crashes_and_the_innocent_are_unharmed
 
 
 def test_the_death_of_a_batch_is_charged_to_nobody_and_its_members_are_retried_alone(tmp_path: Path, pacs: RudePacs) -> None:
-    """One process, its bench full, poison between innocent films. Result: every innocent film answered and none charged, the
+    """One process, full of films, poison between innocent ones. Result: every innocent film answered and none charged, the
     poison quarantined after three crashes that were its own."""
     films = [quick_film(number) for number in range(40, 56)]
     poison = {films[at].SOPInstanceUID: kind for at, kind in ((3, "segfault"), (8, "kill"), (12, "segfault"))}

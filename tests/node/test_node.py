@@ -227,7 +227,7 @@ def test_sigterm_stops_in_order_and_quickly(pacs: DemoPacs, tmp_path: Path) -> N
     wait_for(lambda: claimed_pid(node, source.SOPInstanceUID), 120, "a claim")
     assert node.stop() == 0
     job = node.job_of(source.SOPInstanceUID)
-    assert (job.state, job.attempts, job.crashes) == (State.SEGMENTED, 1, 0), "the film on the bench is finished"
+    assert (job.state, job.attempts, job.crashes) == (State.SEGMENTED, 1, 0), "the film in work is finished"
     node.start()
     node.delivered(source.SOPInstanceUID)
     node.stop()
@@ -242,7 +242,7 @@ def test_redis_as_the_broker_and_redis_dying_loses_no_film(tool, pacs: DemoPacs,
         assert store(before, node.port) == 0x0000
         node.delivered(before.SOPInstanceUID)
         redis.kill()
-        assert store(during, node.port) == 0x0000, "the receiver does not need the bell"
+        assert store(during, node.port) == 0x0000, "the receiver does not need the broker"
         shutil.rmtree(tmp_path / "redis")  # it comes back empty
         redis.start()
         assert store(after, node.port) == 0x0000

@@ -15,7 +15,7 @@ from gate_films import SKIPPED, VIEW, plain
 from pydicom.dataset import Dataset
 from quick_model import quick_model
 from receiver_node import send
-from watched_node import House, get, samples, watched
+from watched_node import Site, get, samples, watched
 
 from dicom_node.cli.main import main
 from dicom_node.dimse.contexts import SOP_CLASSES
@@ -59,35 +59,35 @@ def test_every_skip_is_counted_under_its_code_and_notes_reach_the_report(tmp_pat
     child = plain((*VIEW, "PatientBirthDate"), PatientAge="130W")
     for number, film in enumerate([*(film for _, _, film in films), child]):
         film.SOPInstanceUID = film.file_meta.MediaStorageSOPInstanceUID = f"1.2.826.0.1.{number}"
-    house = House(tmp_path, more=RULE + segment())
-    house.start()
+    site = Site(tmp_path, more=RULE + segment())
+    site.start()
     try:
         for film in [*(film for _, _, film in films), child]:
-            assert send(house.port, film) == 0x0000, "a film that is not ours is taken all the same"
+            assert send(site.port, film) == 0x0000, "a film that is not ours is taken all the same"
     finally:
-        house.stop()
-    node = LocalQueue.of(house.config, "worker")
-    runner = JobRunner(node, Segmenter(load_model(house.config.segment), segment_settings(house.config.segment)))
+        site.stop()
+    node = LocalQueue.of(site.config, "worker")
+    runner = JobRunner(node, Segmenter(load_model(site.config.segment), segment_settings(site.config.segment)))
     while claim := runner.claim():
         runner.answer(claim)
-    with watched(house.config) as url:
+    with watched(site.config) as url:
         counted = samples(get(url + "/metrics")[1])["segmenter_jobs_skipped"]
-    told = json.loads(CliRunner().invoke(main, ["status", "--json", "--config", str(house.file)]).stdout)
+    told = json.loads(CliRunner().invoke(main, ["status", "--json", "--config", str(site.file)]).stdout)
     wanted = Counter(code for code, _, _ in films)
     assert {dict(labels)["code"]: count for labels, count in counted.items()} == wanted == told["codes"]
 
-    jobs = {job.arrival.sop_instance_uid: job for job in house.ledger.jobs(limit=100)}
+    jobs = {job.arrival.sop_instance_uid: job for job in site.ledger.jobs(limit=100)}
     for code, sentence, film in films:
         job = jobs[film.SOPInstanceUID]
         assert (job.state, job.code, job.sentence) == (State.SKIPPED, code, sentence)
-        assert not Outbox(house.ledger.store).of_job(job.job_id), "nothing is sent of it"
+        assert not Outbox(site.ledger.store).of_job(job.job_id), "nothing is sent of it"
     assert jobs[child.SOPInstanceUID].state is State.SEGMENTED
-    sent = {one.object.role: one.object.path for one in Outbox(house.ledger.store).of_job(jobs[child.SOPInstanceUID].job_id)}
-    report = pydicom.dcmread(house.config.spool_directory / sent["sr"])
+    sent = {one.object.role: one.object.path for one in Outbox(site.ledger.store).of_job(jobs[child.SOPInstanceUID].job_id)}
+    report = pydicom.dcmread(site.config.spool_directory / sent["sr"])
     said = [str(element.value) for element in report.iterall() if element.keyword == "TextValue"]
     for note in (NoteCode.VIEW_BY_TEXT, NoteCode.YOUNG_CHILD):
         assert f"{note.value}: {note.sentence}" in said
-    show = ["show", jobs[child.SOPInstanceUID].job_id, "--config", str(house.file)]
+    show = ["show", jobs[child.SOPInstanceUID].job_id, "--config", str(site.file)]
     assert {note.value for note in (NoteCode.VIEW_BY_TEXT, NoteCode.YOUNG_CHILD)} <= set(
         json.loads(CliRunner().invoke(main, [*show, "--json"]).stdout)["notes"]
     )

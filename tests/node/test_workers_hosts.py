@@ -103,7 +103,7 @@ class Site:
     def job_of(self, uid: str) -> Job:
         return self.ledger.jobs(sop_instance_uid=uid, limit=1)[0]
 
-    def on_bench(self, worker: str) -> Job | None:
+    def in_work(self, worker: str) -> Job | None:
         """The film that a worker has claimed."""
         return next((job for job in self.ledger.jobs(state="claimed") if job.remote == worker), None)
 
@@ -159,7 +159,7 @@ def started(site: Site) -> Site:
 
 
 def test_two_workers_drain_one_node_while_links_are_cut_and_mended(site: Site) -> None:
-    """1. w1's link (slow) is cut while a film lies on its bench: the lease runs out, w2, away until then, answers; w1's late
+    """1. w1's link (slow) is cut while it works on a film: the lease runs out, w2, away until then, answers; w1's late
     word is refused.
     2. The PACS's link is cut: deliveries wait. 3. Both workers' links are cut: films wait. 4. w2 is killed with -9 on a film.
     5. The node itself is killed with -9 and started again.
@@ -169,7 +169,7 @@ def test_two_workers_drain_one_node_while_links_are_cut_and_mended(site: Site) -
     """
     site.net.cut("w2")  # it would have answered before w1 had asked
     films = [site.send(number) for number in range(1, 5)]
-    stranded = wait_for(lambda: site.on_bench("w1"), 120, f"a film on w1's bench ({site.log_of('w1')[-1500:]})")
+    stranded = wait_for(lambda: site.in_work("w1"), 120, f"a film in w1's work ({site.log_of('w1')[-1500:]})")
     site.net.cut("w1")
     site.net.mend("w2")
     films += [site.send(number) for number in range(5, 8)]
@@ -195,14 +195,14 @@ def test_two_workers_drain_one_node_while_links_are_cut_and_mended(site: Site) -
     for worker in ("w1", "w2"):
         site.net.mend(worker)
     films += [site.send(number) for number in range(12, 16)]
-    wait_for(lambda: site.on_bench("w2"), 120, "a film on w2's bench")
+    wait_for(lambda: site.in_work("w2"), 120, "a film in w2's work")
     site.processes["w2"].kill()
     site.processes["node"].kill()
     site.start_node()
     site.start_worker("w2", site.folder / "w2" / "model", HTTP_PORT)
     site.processes["redis"].kill()  # and it comes back empty
     site.processes["redis"].wait(120)
-    assert not _says_in_redis(site, NAME), "a bell has no content"
+    assert not _says_in_redis(site, NAME), "a wake-up has no content"
     shutil.rmtree(site.folder / "appendonlydir")
     site.start_redis()
     wait_for(lambda: _receives(site), 120, "the node")
@@ -240,7 +240,7 @@ def test_the_worker_host_needs_neither_disk_nor_ledger_of_the_node(site: Site) -
 
 
 def test_tokens_and_films_never_cross_the_wire_in_plain(site: Site) -> None:
-    """The door speaks TLS only, and a worker that does not trust its certificate does not talk to it."""
+    """The worker server speaks TLS only, and a worker that does not trust its certificate does not talk to it."""
     address = f"http://{site.net.address('node')}:{HTTP_PORT}/openapi.json"
     ask = "import httpx2, sys; print(httpx2.get(sys.argv[1], trust_env=False, timeout=5).status_code)"
     plain = subprocess.run([*site.net.inside("w2"), sys.executable, "-c", ask, address], capture_output=True, text=True)
@@ -255,7 +255,7 @@ def test_tokens_and_films_never_cross_the_wire_in_plain(site: Site) -> None:
 def _says_in_redis(site: Site, words: str) -> bool:
     """Whether these words ever went through Redis: its append-only file holds every command."""
     files = [file.read_bytes() for file in (site.folder / "appendonlydir").iterdir()]
-    assert any(b"film_is_ready" in data for data in files), "the bells went through this Redis"
+    assert any(b"film_is_ready" in data for data in files), "the wake-ups went through this Redis"
     return any(words.encode() in data for data in files)
 
 

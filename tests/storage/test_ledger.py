@@ -116,15 +116,15 @@ def test_crashes_are_charged_to_the_film_and_the_third_quarantines_it(ledger: Le
 
 
 def test_a_film_that_had_company_is_not_charged_and_is_tried_again_alone(ledger: Ledger) -> None:
-    """Three on the bench of one process, and one on another's. Result: the three of the process that died are freed uncharged,
+    """Three in work of one process, and one of another's. Result: the three of the process that died are freed uncharged,
     and from then on none of them is handed out beside others."""
     for number in range(5):
         ledger.add_arrival(arrival(f"1.2.{number}", f"s{number}"))
-    bench = [ledger.claim("worker", 30, pid=1, beside=beside) for beside in (False, True, True)]
+    in_work = [ledger.claim("worker", 30, pid=1, beside=beside) for beside in (False, True, True)]
     other = ledger.claim("worker", 30, pid=2)
-    assert None not in bench and other is not None
+    assert None not in in_work and other is not None
     freed = ledger.release_worker("worker", [1], max_crashes=1)
-    assert sorted(job.job_id for job in freed) == sorted(one.job.job_id for one in bench if one)
+    assert sorted(job.job_id for job in freed) == sorted(one.job.job_id for one in in_work if one)
     assert {(job.state, job.crashes, job.attempts) for job in freed} == {(State.RECEIVED, 0, 1)}
     assert ledger.claim("worker", 30, pid=3, beside=True) is None, "the next one in order was tried before"
     alone = ledger.claim("worker", 30, pid=3)
@@ -314,7 +314,7 @@ def test_a_ledger_of_another_version_is_refused_and_a_failed_write_leaves_nothin
 
 
 def test_one_beat_is_one_transaction_and_a_look_is_none(ledger: Ledger) -> None:
-    """A bench of 24 films is renewed at once; who only looks for work, or for films that came again, writes nothing."""
+    """The leases of 24 films are renewed at once; who only looks for work, or for films that came again, writes nothing."""
     begun: list[str] = []
     for number in range(24):
         ledger.add_arrival(arrival(uid=f"1.2.{number}"))

@@ -35,7 +35,7 @@ class SmallDisk(Spool):
         return self.size - sum(file.stat().st_size for file in self.directory.rglob("*") if file.is_file())
 
 
-class House:
+class Site:
     """A node without its processes. `days` is how far the clock of retention is ahead of the wall's."""
 
     def __init__(self, folder: Path, watermark_mb: int = 0) -> None:
@@ -108,161 +108,161 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path)
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
 
 
-def test_finished_work_goes_after_its_days_and_leaves_a_tombstone(house: House) -> None:
-    answered, skipped = house.answered("1.1"), house.arrive("1.2")
-    house.fail(State.SKIPPED, "lateral-view")
-    before = house.ledger.objects(answered)
-    assert house.round_after(6.9) == Removed()
-    assert house.round_after(7.1) == Removed(settled=2)
-    assert not house.has_film(answered) and not house.has_film(skipped) and house.files() == 0
-    after, known = house.ledger.objects(answered), house.ledger.stored_kinds("1.1", "c", "m")
+def test_finished_work_goes_after_its_days_and_leaves_a_tombstone(site: Site) -> None:
+    answered, skipped = site.answered("1.1"), site.arrive("1.2")
+    site.fail(State.SKIPPED, "lateral-view")
+    before = site.ledger.objects(answered)
+    assert site.round_after(6.9) == Removed()
+    assert site.round_after(7.1) == Removed(settled=2)
+    assert not site.has_film(answered) and not site.has_film(skipped) and site.files() == 0
+    after, known = site.ledger.objects(answered), site.ledger.stored_kinds("1.1", "c", "m")
     assert known == ("seg",), "what was sent is never made again"
     assert [(one.sop_instance_uid, one.sha256) for one in after] == [(one.sop_instance_uid, one.sha256) for one in before]
     assert [one.path for one in after] == [None]
-    assert house.ledger.job(answered).arrival.dataset_sha256 and jobs_by_state(house.ledger.store)[State.SEGMENTED] == 1
+    assert site.ledger.job(answered).arrival.dataset_sha256 and jobs_by_state(site.ledger.store)[State.SEGMENTED] == 1
 
 
-def test_failed_and_refused_films_stay_thirty_days_and_are_announced(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    failed = house.arrive("1.1.77")
-    house.fail()
-    refused = house.arrive("1.2.77")
-    house.finish()
-    house.settle(refused, DeliveryState.REFUSED)
-    kept_here = house.arrive("1.3.77")
-    house.finish(())  # no destination: nobody else has the result
+def test_failed_and_refused_films_stay_thirty_days_and_are_announced(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    failed = site.arrive("1.1.77")
+    site.fail()
+    refused = site.arrive("1.2.77")
+    site.finish()
+    site.settle(refused, DeliveryState.REFUSED)
+    kept_here = site.arrive("1.3.77")
+    site.finish(())  # no destination: nobody else has the result
     with caplog.at_level(logging.WARNING):
-        assert house.round_after(26.9) == Removed()
+        assert site.round_after(26.9) == Removed()
         assert not caplog.records
-        assert house.round_after(27.1) == Removed()
+        assert site.round_after(27.1) == Removed()
     [warning] = caplog.records
     assert vars(warning)["films"] == 3 and "77" not in warning.getMessage(), "a count, and no UID"
-    assert all(house.has_film(one) for one in (failed, refused, kept_here))
-    assert house.round_after(30.1) == Removed(unanswered=3)
-    assert house.files() == 0
-    assert house.outbox.retry(refused) == 0, "bytes that were removed cannot go again"
+    assert all(site.has_film(one) for one in (failed, refused, kept_here))
+    assert site.round_after(30.1) == Removed(unanswered=3)
+    assert site.files() == 0
+    assert site.outbox.retry(refused) == 0, "bytes that were removed cannot go again"
 
 
-def test_what_is_not_delivered_is_never_removed(house: House) -> None:
-    waiting, on_the_wire, twin = house.arrive("1.1"), house.arrive("1.2"), house.arrive("1.1", syntax="1.2.840.10008.1.2")
+def test_what_is_not_delivered_is_never_removed(site: Site) -> None:
+    waiting, on_the_wire, twin = site.arrive("1.1"), site.arrive("1.2"), site.arrive("1.1", syntax="1.2.840.10008.1.2")
     for _ in range(3):
-        house.finish()
-    assert house.outbox.sending(house.outbox.of_job(on_the_wire)[0])
-    assert house.ledger.job(twin).same_as == waiting
-    house.spool.size = 0
-    assert house.round_after(4000) == Removed() and house.cleanup.make_room() == 0
-    assert all(house.has_film(one) for one in (waiting, on_the_wire, twin))
-    house.settle(waiting)
-    assert house.cleanup.make_room() == 2, "the film and the same film in another syntax"
-    assert house.has_film(on_the_wire)
+        site.finish()
+    assert site.outbox.sending(site.outbox.of_job(on_the_wire)[0])
+    assert site.ledger.job(twin).same_as == waiting
+    site.spool.size = 0
+    assert site.round_after(4000) == Removed() and site.cleanup.make_room() == 0
+    assert all(site.has_film(one) for one in (waiting, on_the_wire, twin))
+    site.settle(waiting)
+    assert site.cleanup.make_room() == 2, "the film and the same film in another syntax"
+    assert site.has_film(on_the_wire)
 
 
 def test_what_a_committing_peer_has_not_committed_to_is_never_removed(tmp_path: Path) -> None:
-    house = House(tmp_path)
-    kept, committed = house.answered("1.1", ("PACS", "ARCHIVE")), house.answered("1.2", ("PACS", "ARCHIVE"))
-    returned = house.arrive("1.3", calling="ARCHIVE")
-    house.finish(("ARCHIVE",))
-    house.settle(returned)
-    with house.ledger.store.write() as db:
+    site = Site(tmp_path)
+    kept, committed = site.answered("1.1", ("PACS", "ARCHIVE")), site.answered("1.2", ("PACS", "ARCHIVE"))
+    returned = site.arrive("1.3", calling="ARCHIVE")
+    site.finish(("ARCHIVE",))
+    site.settle(returned)
+    with site.ledger.store.write() as db:
         db.execute(
             "UPDATE deliveries SET committed_at = ? WHERE job_id = ? AND destination = 'ARCHIVE'", (time.time(), committed)
         )
-    house.spool.size = 0
-    assert house.round_after(4000) == Removed(settled=1)
-    assert house.cleanup.make_room() == 0
-    assert house.has_film(kept) and house.has_film(returned) and not house.has_film(committed)
+    site.spool.size = 0
+    assert site.round_after(4000) == Removed(settled=1)
+    assert site.cleanup.make_room() == 0
+    assert site.has_film(kept) and site.has_film(returned) and not site.has_film(committed)
 
 
 def test_what_was_refused_because_the_commitment_never_came_is_never_removed(tmp_path: Path) -> None:
     """Result: another refusal is a failed film, removed at its time; this one may be the only copy."""
-    house = House(tmp_path)
-    never, refused = house.answered("1.1", ("ARCHIVE",)), house.answered("1.2", ("ARCHIVE",))
-    with house.ledger.store.write() as db:
+    site = Site(tmp_path)
+    never, refused = site.answered("1.1", ("ARCHIVE",)), site.answered("1.2", ("ARCHIVE",))
+    with site.ledger.store.write() as db:
         query = "UPDATE deliveries SET state = 'refused', commit_failures = ? WHERE job_id = ?"
         db.executemany(query, [(5, never), (0, refused)])
-    assert house.round_after(4000) == Removed(unanswered=1)
-    assert house.has_film(never) and not house.has_film(refused)
+    assert site.round_after(4000) == Removed(unanswered=1)
+    assert site.has_film(never) and not site.has_film(refused)
 
 
 def test_under_the_watermark_finished_work_goes_oldest_first_and_only_as_much_as_needed(tmp_path: Path) -> None:
-    house = House(tmp_path, watermark_mb=1)
-    failed = house.arrive("1.0")
-    house.fail()
-    waiting = house.arrive("1.0.1")
-    house.finish()  # not delivered
-    finished = [house.answered(f"1.{number}") for number in range(1, 61)]
-    house.spool.size = 1024 * 1024 + 30 * (len(FILM) + len(RESULT))
-    removed = house.cleanup.make_room()
-    assert not house.cleanup.is_short(), "room was made"
+    site = Site(tmp_path, watermark_mb=1)
+    failed = site.arrive("1.0")
+    site.fail()
+    waiting = site.arrive("1.0.1")
+    site.finish()  # not delivered
+    finished = [site.answered(f"1.{number}") for number in range(1, 61)]
+    site.spool.size = 1024 * 1024 + 30 * (len(FILM) + len(RESULT))
+    removed = site.cleanup.make_room()
+    assert not site.cleanup.is_short(), "room was made"
     assert 30 <= removed < 60, "and no more than that, in steps of some jobs"
-    here = [house.has_film(one) for one in finished]
+    here = [site.has_film(one) for one in finished]
     assert here == [False] * removed + [True] * (60 - removed), "first finished, first out"
-    assert house.has_film(failed) and house.has_film(waiting)
-    house.spool.size = 0
-    assert house.cleanup.make_room() == 60 - removed
-    assert house.has_film(failed) and house.has_film(waiting), "never a failed one before its time"
+    assert site.has_film(failed) and site.has_film(waiting)
+    site.spool.size = 0
+    assert site.cleanup.make_room() == 60 - removed
+    assert site.has_film(failed) and site.has_film(waiting), "never a failed one before its time"
 
 
-def test_a_removed_film_that_comes_again_is_known_healed_and_answered_by_its_one_result(house: House) -> None:
-    job_id = house.answered("1.1")
-    with house.ledger.store.write() as db:
+def test_a_removed_film_that_comes_again_is_known_healed_and_answered_by_its_one_result(site: Site) -> None:
+    job_id = site.answered("1.1")
+    with site.ledger.store.write() as db:
         db.execute("UPDATE jobs SET finished_at = finished_at - ?", (10 * DAY,))
-    house.round_after(0)
-    assert not house.has_film(job_id)
-    assert house.arrive("1.1") == job_id, "the same job"
-    assert house.has_film(job_id) and house.ledger.job(job_id).resends == 1
-    house.outbox.redeliver_resent()  # work.on_resend = "redeliver"
-    assert [one.state for one in house.outbox.of_job(job_id)] == [DeliveryState.DELIVERED], "no bytes to send again"
-    assert house.round_after(6) == Removed() and house.has_film(job_id), "the film is as new as its resend"
-    house.ledger.rerun(job_id)
-    house.finish(redeliver=True)
+    site.round_after(0)
+    assert not site.has_film(job_id)
+    assert site.arrive("1.1") == job_id, "the same job"
+    assert site.has_film(job_id) and site.ledger.job(job_id).resends == 1
+    site.outbox.redeliver_resent()  # work.on_resend = "redeliver"
+    assert [one.state for one in site.outbox.of_job(job_id)] == [DeliveryState.DELIVERED], "no bytes to send again"
+    assert site.round_after(6) == Removed() and site.has_film(job_id), "the film is as new as its resend"
+    site.ledger.rerun(job_id)
+    site.finish(redeliver=True)
     # The same pixels in another syntax: another job, the same answer.
-    twin = house.arrive("1.1", data=b"other bytes", syntax="1.2.840.10008.1.2")
-    assert house.finish(redeliver=True).same_as == job_id and twin != job_id
-    uids = house.ledger.store.read().execute("SELECT sop_instance_uid FROM objects").fetchall()
+    twin = site.arrive("1.1", data=b"other bytes", syntax="1.2.840.10008.1.2")
+    assert site.finish(redeliver=True).same_as == job_id and twin != job_id
+    uids = site.ledger.store.read().execute("SELECT sop_instance_uid FROM objects").fetchall()
     assert [uid for (uid,) in uids] == ["2.25.1.1"], "no second result"
-    assert open_deliveries(house.ledger.store) == 0
+    assert open_deliveries(site.ledger.store) == 0
 
 
-def test_a_film_that_is_worked_on_again_is_left_alone(house: House) -> None:
-    rerun, original = house.answered("1.1"), house.answered("1.2")
-    house.ledger.rerun(rerun)
-    house.arrive("1.2", data=b"other bytes", syntax="1.2.840.10008.1.2")  # its answer may be asked for in a moment
-    assert house.round_after(8) == Removed()
-    assert house.has_film(rerun) and house.has_film(original)
-    claim = house.ledger.claim("w", 30)
+def test_a_film_that_is_worked_on_again_is_left_alone(site: Site) -> None:
+    rerun, original = site.answered("1.1"), site.answered("1.2")
+    site.ledger.rerun(rerun)
+    site.arrive("1.2", data=b"other bytes", syntax="1.2.840.10008.1.2")  # its answer may be asked for in a moment
+    assert site.round_after(8) == Removed()
+    assert site.has_film(rerun) and site.has_film(original)
+    claim = site.ledger.claim("w", 30)
     assert claim is not None and claim.job.job_id == rerun
-    assert house.round_after(9) == Removed(), "claimed"
-    assert house.spool.read(claim.job.arrival.path) == FILM
+    assert site.round_after(9) == Removed(), "claimed"
+    assert site.spool.read(claim.job.arrival.path) == FILM
 
 
-def test_a_rerun_that_comes_between_the_search_and_the_transaction_wins(house: House) -> None:
-    job_id = house.answered("1.1")
-    house.days = 8
-    write = house.ledger.store.write
-    house.ledger.store.write = lambda: (  # type: ignore[method-assign]  # the moment before the first transaction
-        setattr(house.ledger.store, "write", write), Ledger(house.config.ledger_path).rerun(job_id), write()
+def test_a_rerun_that_comes_between_the_search_and_the_transaction_wins(site: Site) -> None:
+    job_id = site.answered("1.1")
+    site.days = 8
+    write = site.ledger.store.write
+    site.ledger.store.write = lambda: (  # type: ignore[method-assign]  # the moment before the first transaction
+        setattr(site.ledger.store, "write", write), Ledger(site.config.ledger_path).rerun(job_id), write()
     )[2]  # fmt: skip
-    assert house.cleanup.round() == Removed()
-    assert house.has_film(job_id) and house.ledger.job(job_id).state is State.RECEIVED
+    assert site.cleanup.round() == Removed()
+    assert site.has_film(job_id) and site.ledger.job(job_id).state is State.RECEIVED
 
 
 def test_the_receiver_keeps_house_by_itself(tmp_path: Path) -> None:
-    house = House(tmp_path, watermark_mb=10**9)
+    site = Site(tmp_path, watermark_mb=10**9)
     with (tmp_path / "config.toml").open("a") as file:
         file.write(f"[receive]\nhost = '127.0.0.1'\nport = {free_port()}\n")
-    skipped, failed = house.arrive("1.1"), house.arrive("1.2")
-    house.fail(State.SKIPPED, "lateral-view"), house.fail()
+    skipped, failed = site.arrive("1.1"), site.arrive("1.2")
+    site.fail(State.SKIPPED, "lateral-view"), site.fail()
     command = [sys.executable, "-m", "dicom_node.cli.main", "receive", "--config", str(tmp_path / "config.toml")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as receiver:
         try:
-            wait_for(lambda: house.files() == 1, 120, "the skipped film to go")
+            wait_for(lambda: site.files() == 1, 120, "the skipped film to go")
         finally:
             receiver.terminate()
-    assert house.has_film(failed) and not house.has_film(skipped)
+    assert site.has_film(failed) and not site.has_film(skipped)
 
 
 CRASH = """
@@ -282,31 +282,31 @@ Cleanup(config, Ledger(config.ledger_path), Dies(config.spool_directory, 0), now
 """
 
 
-def test_a_crash_between_row_and_file_leaves_nothing_that_a_resend_does_not_heal(house: House, tmp_path: Path) -> None:
-    job_id = house.answered("1.1")
-    film = house.spool.directory / house.ledger.job(job_id).arrival.path
+def test_a_crash_between_row_and_file_leaves_nothing_that_a_resend_does_not_heal(site: Site, tmp_path: Path) -> None:
+    job_id = site.answered("1.1")
+    film = site.spool.directory / site.ledger.job(job_id).arrival.path
     done = subprocess.run([sys.executable, "-c", CRASH, str(tmp_path / "config.toml")], timeout=300)
     assert done.returncode == -9
     assert film.is_file(), "the file outlived the row"
-    assert not house.has_film(job_id), "and no row promises it"
-    assert house.arrive("1.1") == job_id and house.has_film(job_id)
-    for file in (house.spool.directory / "arrivals").rglob("*.dcm"):
+    assert not site.has_film(job_id), "and no row promises it"
+    assert site.arrive("1.1") == job_id and site.has_film(job_id)
+    for file in (site.spool.directory / "arrivals").rglob("*.dcm"):
         os.utime(file, (1, 1))  # old enough to be removed, all of them
-    (house.spool.directory / "job").joinpath("leftover").mkdir()
-    assert house.cleanup.round().orphans == 1
-    assert not film.exists() and house.has_film(job_id), "only what no row names"
+    (site.spool.directory / "job").joinpath("leftover").mkdir()
+    assert site.cleanup.round().orphans == 1
+    assert not film.exists() and site.has_film(job_id), "only what no row names"
 
 
-def test_the_journal_goes_back_as_far_as_it_is_told_to(house: House) -> None:
+def test_the_journal_goes_back_as_far_as_it_is_told_to(site: Site) -> None:
     for _ in range(3):
-        house.ledger.open_association("A", "B", "::1")
-    with house.ledger.store.write() as db:
+        site.ledger.open_association("A", "B", "::1")
+    with site.ledger.store.write() as db:
         old = time.time() - 366 * DAY
         db.executemany(
             "INSERT INTO associations (calling_ae, called_ae, host, opened_at) VALUES ('A','B','::1',?)", [(old,)] * 1200
         )
-    assert house.cleanup.round() == Removed(journal=1200)
-    assert house.ledger.store.read().execute("SELECT count(*) FROM associations").fetchone()[0] == 3
+    assert site.cleanup.round() == Removed(journal=1200)
+    assert site.ledger.store.read().execute("SELECT count(*) FROM associations").fetchone()[0] == 3
 
 
 def many_finished(ledger: Ledger, jobs: int) -> None:
@@ -330,28 +330,28 @@ def many_finished(ledger: Ledger, jobs: int) -> None:
         )
 
 
-def test_a_hundred_thousand_finished_jobs_hold_nobody_up(house: House) -> None:
-    many_finished(house.ledger, 100_000)
+def test_a_hundred_thousand_finished_jobs_hold_nobody_up(site: Site) -> None:
+    many_finished(site.ledger, 100_000)
     for completion in Completion:
         values = {"until": time.time(), "finished_at": 0.0, "id": "", "limit": 20, "committing": "[]"}
-        plan = house.ledger.store.read().execute("EXPLAIN QUERY PLAN " + candidates_query(completion), values).fetchall()
+        plan = site.ledger.store.read().execute("EXPLAIN QUERY PLAN " + candidates_query(completion), values).fetchall()
         steps = [row["detail"] for row in plan]
         assert steps[0].startswith("SEARCH j USING INDEX jobs_kept"), steps
         assert not any((step.startswith("SCAN") and "json_each" not in step) or "TEMP" in step for step in steps), steps
     stop, removed = threading.Event(), []
-    cleanup = Cleanup(house.config, Ledger(house.config.ledger_path), house.spool)
+    cleanup = Cleanup(site.config, Ledger(site.config.ledger_path), site.spool)
     thread = threading.Thread(target=lambda: removed.append(cleanup.round(stop)))
     thread.start()
     try:
         kept = "SELECT count(*) FROM jobs WHERE path IS NOT NULL AND finished_at IS NOT NULL"
         films = 0
-        house.ledger.store.read().execute("PRAGMA busy_timeout = 2000")  # a long transaction is an error here
-        while house.ledger.store.read().execute(kept).fetchone()[0] > 98_000 or films < 20:
-            house.answered(f"1.1.{films}")  # arrives, is claimed, finished and delivered meanwhile
+        site.ledger.store.read().execute("PRAGMA busy_timeout = 2000")  # a long transaction is an error here
+        while site.ledger.store.read().execute(kept).fetchone()[0] > 98_000 or films < 20:
+            site.answered(f"1.1.{films}")  # arrives, is claimed, finished and delivered meanwhile
             films += 1
         assert thread.is_alive(), "it was at work all the time"
     finally:
         stop.set()
         thread.join(120)
     assert removed and removed[0].settled >= 2000
-    assert house.ledger.store.read().execute("SELECT count(*) FROM objects WHERE path IS NULL").fetchone()[0] >= 2000
+    assert site.ledger.store.read().execute("SELECT count(*) FROM objects WHERE path IS NULL").fetchone()[0] >= 2000

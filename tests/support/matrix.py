@@ -137,7 +137,7 @@ class Court:
         return made
 
     def _made(self, films: Sequence[MatrixFilm], found: Found) -> Iterator[Made]:
-        """The objects of some films, through the one public door of the core."""
+        """The objects of some films, through the one public entry of the core."""
         datasets = [pydicom.dcmread(film.path) for film in films]
         for film, dataset, answer in zip(films, datasets, self._segmenter.segment(datasets), strict=True):
             said = list(self._about(film, answer))

@@ -29,7 +29,7 @@ from dicom_node.work.model import model_in_force
 Labels = frozenset[tuple[str, str]]
 
 
-class House:
+class Site:
     """A node's folder, its receiver as a process of its own, and the watcher behind a real HTTP server."""
 
     def __init__(self, folder: Path, allowed: str = "MODALITY = []", reserve_mb: int = 1, more: str = "") -> None:
