@@ -49,7 +49,7 @@ chaos: .make/test .make/tools
 soak: .make/test .make/tools
 	$(BIN)/python bench/soak.py $(SOAK)
 
-# 5,000 broken conversations, 1,000 broken answers of a PACS and 5,000 broken films: some 13 minutes of CPU time, shared by three
+# 5,000 broken conversations, 1,000 broken answers of a PACS and 5,000 broken films: some 11 minutes of CPU time, shared by three
 # processes. bench/fuzz.json holds the last run, and how many seconds it took.
 fuzz: .make/test
 	$(BIN)/python tests/support/fuzz.py --seed 7 --pdus 5000 --answers 1000 --objects 5000 --out bench/fuzz.json
