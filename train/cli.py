@@ -1,6 +1,6 @@
 """`python -m train`: from raw films to an artifact that `segmenter` loads.
 
-prepare (or phantoms, then prepare) -> fit -> calibrate -> export -> evaluate, pairs
+prepare (or phantoms, then prepare) -> (grow ->) fit -> calibrate -> export -> evaluate, pairs
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import click
 DEMO = Path("segmenter/artifacts/demo")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 THERE = click.Path(exists=True, file_okay=False, path_type=Path)
+NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 workers = click.option("--workers", default=0, help="Processes; 0: as many as there are cores.")
@@ -111,6 +112,26 @@ def prepare(
         f"{out}: {about['films']} films of {about['patients']} patients, {about['strata']}, folds of {about['films_of_fold']}; "
         f"left out: {about['left_out'] or 'none'} (report.json)"
     ))  # fmt: skip
+
+
+@main.command()
+@click.option("--weights", type=FILE, required=True, help="Weights of EfficientNet-Lite2: a .pth or safetensors file.")
+@click.option("--encoder", default="efficientnet-b4", show_default=True, help="The encoder to grow.")
+@click.option("--out", type=NEW_FILE, required=True, help="Safetensors file for `fit --encoder`.")
+@click.option("--recipe", default="strong", show_default=True, help="The recipe of `fit`: its mean and std go into the stem.")
+@click.option("--films", type=THERE, help="Folder of PNG or JPEG films; 80 of them give BatchNorm's statistics.")
+@click.option("--seed", default=0, show_default=True, help="Seed of copies and shares.")
+@threads
+def grow(weights: Path, encoder: str, out: Path, recipe: str, films: Path | None, seed: int, threads: int) -> None:
+    """Make initial weights of an encoder by growing a smaller one that was trained on ImageNet."""
+    from train.fit.grow import grow as grow_encoder
+    from train.fit.recipe import load_recipe
+
+    _threads(threads)
+    with _usage_errors():
+        settings = load_recipe(recipe)
+        sha256 = grow_encoder(weights, encoder, out, seed=seed, mean=settings.mean, std=settings.std, films=films)
+    click.echo(f"{out}: {encoder} for films normalised as by {settings.name}; fit --encoder {out} --encoder-sha256 {sha256}")
 
 
 @main.command()
