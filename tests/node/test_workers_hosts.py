@@ -198,6 +198,7 @@ def test_two_workers_drain_one_node_while_links_are_cut_and_mended(site: Site) -
     wait_for(lambda: site.in_work("w2"), 120, "a film in w2's work")
     site.processes["w2"].kill()
     site.processes["node"].kill()
+    wait_for(lambda: not _receives(site), 120, "the end of the receiver that was killed with its node")
     site.start_node()
     site.start_worker("w2", site.folder / "w2" / "model", HTTP_PORT)
     site.processes["redis"].kill()  # and it comes back empty
