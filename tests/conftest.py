@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from programs import in_ci, program
+from programs import program, skip_or_fail
 
 
 @pytest.fixture(scope="session")
@@ -16,8 +16,7 @@ def tool() -> Callable[[str], str]:
         path = program(name)
         if path:
             return path
-        message = f"{name} is not installed; `make test` installs it"
-        pytest.fail(message) if in_ci() else pytest.skip(message)
+        skip_or_fail(f"{name} is not installed; `make test` installs it")
 
     return find
 

@@ -13,10 +13,9 @@ import ssl
 
 from pynetdicom import Association
 from pynetdicom.ae import ApplicationEntity
-from pynetdicom.presentation import build_context
 from pynetdicom.transport import AddressInformation
 
-from dicom_node.dimse.contexts import VERIFICATION
+from dicom_node.dimse.contexts import echo_context
 from dicom_node.dimse.hosts import is_host
 from dicom_node.dimse.requestor import RequestorAssociation
 from dicom_node.dimse.status import Rejection
@@ -46,7 +45,7 @@ def call_receiver(config: Config, seconds: float = 3.0) -> Check:
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = seconds
     try:
         association = RequestorAssociation(ae, "receiver", AddressInformation(host, port))
-        association.propose(receive.ae_title, [build_context(VERIFICATION)], tls_args=(context, None) if context else None)
+        association.propose(receive.ae_title, [echo_context()], tls_args=(context, None) if context else None)
     except (OSError, RuntimeError, TypeError, ValueError) as problem:
         return Check(NAME, False, f"{host}:{port} cannot be called ({type(problem).__name__})")
     if association.is_established:

@@ -19,7 +19,7 @@ from certificates import Authority
 from click.testing import CliRunner
 from hosts import Hosts, can_be_made, hosts
 from instant_model import MIN_SIDE_PX, film, instant_model
-from programs import in_ci
+from programs import skip_or_fail
 from recording_pacs import RecordingPacs, count
 from servers import wait_for
 
@@ -127,7 +127,7 @@ def site(tool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     programs = {name: tool(name) for name in ("storescu", "redis-server", "ip")}
     why_not = can_be_made()
     if why_not:
-        pytest.fail(why_not) if in_ci() else pytest.skip(why_not)
+        skip_or_fail(why_not)
     folder = tmp_path_factory.mktemp("site")
     with hosts("node", "w1", "w2", "pacs") as net:
         pacs = RecordingPacs(folder / "pacs", PACS_PORT, host=net.address("pacs"), before=net.inside("pacs")).start()

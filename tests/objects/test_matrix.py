@@ -17,7 +17,7 @@ from matrix import MAIN, Court, bright_segmenter
 from matrix_cells import DIMENSIONS, Cell, few_cells, valid_cells
 from matrix_films import matrix_film
 from object_judges import Truth, dciodvfy, dcm2json, dcmqi, dcmqi_program, reads_back
-from programs import in_ci
+from programs import skip_or_fail
 
 from dicom_node.dimse.contexts import TRANSFER_SYNTAXES
 from segmenter.objects.kinds import ObjectKind
@@ -127,8 +127,7 @@ def test_the_judges_see_what_is_wrong(objects, tool, tmp_path):
 def test_three_d_slicer_opens_the_positioned_seg_and_it_alone(objects):
     """By dcmqi, which it imports with; the other one is for viewers that would match it by position (facts of the SEG)."""
     if dcmqi_program() is None:
-        message = "dcmqi is not installed; `make test` installs it"
-        pytest.fail(message) if in_ci() else pytest.skip(message)
+        skip_or_fail("dcmqi is not installed; `make test` installs it")
     paths, truth = objects
     assert dcmqi(paths[ObjectKind.SEG_POSITIONED]) == [] and dcmqi(paths[ObjectKind.SEG]) != []
     positioned = highdicom.seg.segread(paths[ObjectKind.SEG_POSITIONED])

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from importlib.metadata import distribution
+from typing import NoReturn
 
 
 def program(name: str) -> str | None:
@@ -28,5 +29,8 @@ def needed(name: str, target: str) -> str:
     return program(name) or sys.exit(f"{name} is not installed; `make {target}` installs it when it is root or has sudo")
 
 
-def in_ci() -> bool:
-    return os.environ.get("CI", "").lower() in ("1", "true", "yes")
+def skip_or_fail(message: str) -> NoReturn:
+    """For tests: what a test needs is missing. It is skipped at home and fails in CI."""
+    import pytest
+
+    pytest.fail(message) if os.environ.get("CI", "").lower() in ("1", "true", "yes") else pytest.skip(message)

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-from programs import in_ci
+from programs import skip_or_fail
 
 
 @dataclass
@@ -50,8 +49,7 @@ def small_disk(folder: Path, size_mb: int) -> Iterator[SmallDisk]:
     except OSError as error:
         problem = str(error)
     if problem:
-        message = f"a small disk cannot be mounted (needs root): {problem}"
-        pytest.fail(message) if in_ci() else pytest.skip(message)
+        skip_or_fail(f"a small disk cannot be mounted (needs root): {problem}")
     try:
         yield SmallDisk(folder)
     finally:
